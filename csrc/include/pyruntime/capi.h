@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * capi.h -- the way in through the table: use the runtime that the process already has.
+ *
+ *      #include <Python.h>
+ *      #include <pyruntime/capi.h>          before any other pyruntime header
+ *
+ *      static int exec(PyObject *module) { return pyruntime_import(); }    once, in each Python interpreter
+ *
+ * After that every function of the public headers can be called by its name, and the inline ones are as fast as inside.
+ */
+#ifndef PYRUNTIME_CAPI_H
+#define PYRUNTIME_CAPI_H
+
+#if defined(PYRUNTIME_CONFIG_H) && !defined(PYRT_USE_CAPI)
+#    error "include <pyruntime/capi.h> before any other pyruntime header"
+#endif
+#if !defined(PYRT_USE_CAPI)
+#    define PYRT_USE_CAPI 1
+#endif
+
+#include "pyruntime.h"
+
+/* Whether the table of the running library has this member; needed only for members newer than the minor version that
+ * pyruntime_import was told to accept. */
+#define PYRT_CAPI_HAS(name)                                                                                           \
+    (pyrt_capi_pointer->struct_size >= offsetof(pyrt_capi, name) + sizeof(pyrt_capi_pointer->name))
+
+/* The oldest minor version of the table that the including code can live with. */
+#if !defined(PYRT_ABI_MINOR_REQUIRED)
+#    define PYRT_ABI_MINOR_REQUIRED PYRT_ABI_MINOR
+#endif
+
+/* By their names. In the text above this line a name is still the function's own. */
+#define pyrt_strerror PYRT_CALL(strerror)
+#define pyrt_version PYRT_CALL(version)
+#define pyrt_set_report_hook PYRT_CALL(set_report_hook)
+#define pyrt_set_block_hooks PYRT_CALL(set_block_hooks)
+#define pyrt_runtime_init PYRT_CALL(runtime_init)
+#define pyrt_runtime_fini PYRT_CALL(runtime_fini)
+#define pyrt_runtime_is_initialized PYRT_CALL(runtime_is_initialized)
+#define pyrt_interp_main PYRT_CALL(interp_main)
+#define pyrt_interp_new PYRT_CALL(interp_new)
+#define pyrt_interp_delete PYRT_CALL(interp_delete)
+#define pyrt_interp_id PYRT_CALL(interp_id)
+#define pyrt_interp_name PYRT_CALL(interp_name)
+#define pyrt_interp_whence PYRT_CALL(interp_whence)
+#define pyrt_interp_pin PYRT_CALL(interp_pin)
+#define pyrt_interp_unpin PYRT_CALL(interp_unpin)
+#define pyrt_interp_list PYRT_CALL(interp_list)
+#define pyrt_thread_new PYRT_CALL(thread_new)
+#define pyrt_thread_delete PYRT_CALL(thread_delete)
+#define pyrt_thread_ensure PYRT_CALL(thread_ensure)
+#define pyrt_thread_release PYRT_CALL(thread_release)
+#define pyrt_thread_find PYRT_CALL(thread_find)
+#define pyrt_thread_set_name PYRT_CALL(thread_set_name)
+#define pyrt_thread_list PYRT_CALL(thread_list)
+#define pyrt_attach_slow PYRT_CALL(attach_slow)
+#define pyrt_detach_slow PYRT_CALL(detach_slow)
+#define pyrt_detach_answer PYRT_CALL(detach_answer)
+#define pyrt_safepoint_slow PYRT_CALL(safepoint_slow)
+#define pyrt_thread_slot_new PYRT_CALL(thread_slot_new)
+#define pyrt_thread_slot PYRT_CALL(thread_slot)
+#define pyrt_qsbr_advance PYRT_CALL(qsbr_advance)
+#define pyrt_qsbr_poll PYRT_CALL(qsbr_poll)
+#define pyrt_qsbr_synchronize PYRT_CALL(qsbr_synchronize)
+#define pyrt_qsbr_synchronize_timed PYRT_CALL(qsbr_synchronize_timed)
+#define pyrt_qsbr_quiescent_slow PYRT_CALL(qsbr_quiescent_slow)
+#define pyrt_read_begin_counted PYRT_CALL(read_begin_counted)
+#define pyrt_read_end_counted PYRT_CALL(read_end_counted)
+#define pyrt_qsbr_stall_report PYRT_CALL(qsbr_stall_report)
+#define pyrt_qsbr_stats_read PYRT_CALL(qsbr_stats_read)
+#define pyrt_qsbr_stats_name PYRT_CALL(qsbr_stats_name)
+#define pyrt_retire PYRT_CALL(retire)
+#define pyrt_retire_call PYRT_CALL(retire_call)
+#define pyrt_retire_global PYRT_CALL(retire_global)
+#define pyrt_retire_embedded PYRT_CALL(retire_embedded)
+#define pyrt_process_delayed PYRT_CALL(process_delayed)
+#define pyrt_qsbr_barrier PYRT_CALL(qsbr_barrier)
+#define pyrt_qsbr_barrier_timed PYRT_CALL(qsbr_barrier_timed)
+#define pyrt_retire_set_bound PYRT_CALL(retire_set_bound)
+#define pyrt_stop_the_world PYRT_CALL(stop_the_world)
+#define pyrt_stop_the_world_timed PYRT_CALL(stop_the_world_timed)
+#define pyrt_start_the_world PYRT_CALL(start_the_world)
+#define pyrt_world_is_stopped PYRT_CALL(world_is_stopped)
+#define pyrt_fork PYRT_CALL(fork)
+#if defined(Py_PYTHON_H)
+/* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
+ * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the
+ * message then names both and the mend. Needs the GIL (an attached Python thread state).
+ * blocks: as an import · allocates: yes · runs user code: as an import · quiescent: never · needs attached: no ·
+ * async-signal-safe: no */
+static inline int
+pyruntime_import(void)
+{
+    PyObject *package = PyImport_ImportModule("pyruntime");
+    if (package == NULL) {
+        return -1;
+    }
+    PyObject *capsule = PyObject_GetAttrString(package, "_C_API");
+    Py_DECREF(package);
+    if (capsule == NULL) {
+        PyErr_SetString(PyExc_ImportError, "pyruntime has no _C_API: its compiled part is missing; install pyruntime-ft again");
+        return -1;
+    }
+    const pyrt_capi *table = (const pyrt_capi *)PyCapsule_GetPointer(capsule, "pyruntime._C_API");
+    Py_DECREF(capsule); /* the table itself is static and is never unloaded */
+    if (table == NULL) {
+        return -1;
+    }
+    if (table->abi_major != PYRT_ABI_MAJOR) {
+        PyErr_Format(PyExc_ImportError,
+                     "compiled for pyruntime ABI %d.%d, but the installed pyruntime has ABI %u.%u: "
+                     "rebuild this extension against it, or install a pyruntime-ft with ABI %d",
+                     PYRT_ABI_MAJOR, PYRT_ABI_MINOR_REQUIRED, (unsigned)table->abi_major, (unsigned)table->abi_minor,
+                     PYRT_ABI_MAJOR);
+        return -1;
+    }
+    if (table->abi_minor < PYRT_ABI_MINOR_REQUIRED) {
+        PyErr_Format(PyExc_ImportError,
+                     "needs pyruntime ABI %d.%d or a newer minor, but the installed pyruntime has ABI %u.%u: "
+                     "upgrade pyruntime-ft",
+                     PYRT_ABI_MAJOR, PYRT_ABI_MINOR_REQUIRED, (unsigned)table->abi_major, (unsigned)table->abi_minor);
+        return -1;
+    }
+    pyrt_capi_pointer = table;
+    return 0;
+}
+#endif
+
+#endif /* PYRUNTIME_CAPI_H */

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * capi_table.h -- the layout of the function table. Included by config.h when <pyruntime/capi.h> came first; do not
+ * include it by itself in code that is compiled together with the core, except to fill the table.
+ *
+ * Members are only ever appended, and each append raises PYRT_ABI_MINOR. What a member does, and whether it blocks, is said
+ * where the function of the same name is declared; all but the GIL-bound are callable with and without the GIL, and the
+ * block hooks (block.h) let go of it around every real sleep.
+ */
+#ifndef PYRUNTIME_CAPI_TABLE_H
+#define PYRUNTIME_CAPI_TABLE_H
+
+#include "config.h"
+#include "status.h"
+#include <sys/types.h>
+
+PYRT_BEGIN_DECLS
+
+typedef struct pyrt_block_hooks pyrt_block_hooks;
+typedef struct pyrt_interp_config pyrt_interp_config;
+typedef struct pyrt_retire_node pyrt_retire_node;
+typedef struct pyrt_stall_report pyrt_stall_report;
+typedef struct pyrt_stop_report pyrt_stop_report;
+typedef struct pyrt_thread_info pyrt_thread_info;
+
+typedef struct pyrt_capi {
+    uint32_t abi_major;
+    uint32_t abi_minor;
+    size_t struct_size;
+    ptrdiff_t tls_offset; /* of the thread-local block (current.h) from the thread pointer, the same in every thread */
+    /* status.h */
+    const char *(*strerror)(pyrt_status status);
+    const char *(*version)(void);
+    void (*set_report_hook)(void (*hook)(const char *message, void *arg), void *arg);
+    /* block.h */
+    void (*set_block_hooks)(const pyrt_block_hooks *hooks_or_null);
+    /* thread.h */
+    pyrt_status (*runtime_init)(void);
+    pyrt_status (*runtime_fini)(void);
+    bool (*runtime_is_initialized)(void);
+    pyrt_interp *(*interp_main)(void);
+    pyrt_interp *(*interp_new)(const pyrt_interp_config *or_null);
+    pyrt_status (*interp_delete)(pyrt_interp *interp);
+    int64_t (*interp_id)(const pyrt_interp *interp);
+    const char *(*interp_name)(const pyrt_interp *interp);
+    int (*interp_whence)(const pyrt_interp *interp);
+    pyrt_interp *(*interp_pin)(int64_t id);
+    void (*interp_unpin)(pyrt_interp *interp);
+    size_t (*interp_list)(int64_t *ids, size_t capacity);
+    pyrt_thread *(*thread_new)(pyrt_interp *interp);
+    void (*thread_delete)(pyrt_thread *thread);
+    pyrt_thread *(*thread_ensure)(pyrt_interp *interp);
+    void (*thread_release)(pyrt_thread *thread);
+    pyrt_thread *(*thread_find)(pyrt_interp *interp);
+    void (*thread_set_name)(pyrt_thread *thread, const char *name);
+    size_t (*thread_list)(pyrt_interp *interp, pyrt_thread_info *out, size_t capacity);
+    void (*attach_slow)(pyrt_thread *thread);
+    void (*detach_slow)(pyrt_thread *thread);
+    void (*detach_answer)(pyrt_thread *thread);
+    void (*safepoint_slow)(pyrt_thread *thread);
+    int (*thread_slot_new)(pyrt_status (*init)(void *), void (*exit)(void *), int order);
+    void *(*thread_slot)(pyrt_thread *thread, int slot);
+    /* qsbr.h */
+    uint64_t (*qsbr_advance)(pyrt_interp *interp);
+    bool (*qsbr_poll)(pyrt_thread *thread, uint64_t goal);
+    pyrt_status (*qsbr_synchronize)(pyrt_thread *or_null);
+    pyrt_status (*qsbr_synchronize_timed)(pyrt_thread *or_null, int64_t timeout_ns);
+    void (*qsbr_quiescent_slow)(pyrt_thread *thread);
+    void (*read_begin_counted)(pyrt_thread *thread);
+    void (*read_end_counted)(pyrt_thread *thread);
+    pyrt_status (*qsbr_stall_report)(pyrt_interp *interp, pyrt_stall_report *out);
+    size_t (*qsbr_stats_read)(pyrt_interp *interp, uint64_t *values, size_t capacity);
+    const char *(*qsbr_stats_name)(size_t n);
+    /* retire.h */
+    pyrt_status (*retire)(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *));
+    pyrt_status (*retire_call)(pyrt_thread *or_null, void (*fn)(void *p, void *arg), void *p, void *arg, size_t bytes);
+    pyrt_status (*retire_global)(void *p, size_t bytes, void (*dispose)(void *));
+    void (*retire_embedded)(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes, void (*dispose)(pyrt_retire_node *));
+    size_t (*process_delayed)(pyrt_thread *thread);
+    pyrt_status (*qsbr_barrier)(pyrt_thread *or_null);
+    pyrt_status (*qsbr_barrier_timed)(pyrt_thread *or_null, int64_t timeout_ns);
+    pyrt_status (*retire_set_bound)(pyrt_interp *interp, size_t items, size_t bytes);
+    /* stop_the_world.h */
+    pyrt_status (*stop_the_world)(pyrt_interp *or_null);
+    pyrt_status (*stop_the_world_timed)(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_report *report_or_null);
+    void (*start_the_world)(pyrt_interp *or_null);
+    bool (*world_is_stopped)(pyrt_interp *or_null);
+    /* fork.h */
+    pid_t (*fork)(void);} pyrt_capi;
+
+#if defined(PYRT_USE_CAPI)
+/* One pointer for each shared object: weak, so that its source files share it; hidden, so that two objects do not. */
+__attribute__((weak, visibility("hidden"))) const pyrt_capi *pyrt_capi_pointer;
+#endif
+
+PYRT_END_DECLS
+#endif /* PYRUNTIME_CAPI_TABLE_H */

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * current.h -- the words that every OS thread has: which thread state is attached, and whom the thread is as an owner.
+ *
+ * They live in one thread-local block of the core. Code that was compiled together with the core names the block; an
+ * extension that goes through the table finds it at thread pointer + an offset that the table publishes, which costs as
+ * little (0.3 ns; a call would cost 3).
+ */
+#ifndef PYRUNTIME_CURRENT_H
+#define PYRUNTIME_CURRENT_H
+
+#include "atomic.h"
+
+PYRT_BEGIN_DECLS
+
+/* Written by its own OS thread only. */
+typedef struct pyrt_tls_block {
+    pyrt_thread *current; /* the attached thread state of this OS thread, or NULL */
+    uint64_t self_id;     /* os_id while attached, else 0: the fast path of owner counts compares with it */
+    uint64_t os_id;       /* unique per OS thread, never reused in this process; 0 until the thread has its first state */
+} pyrt_tls_block;
+
+PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, current) == 0, "inline code of embedding extensions reads it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, self_id) == 8, "inline code of embedding extensions reads it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, os_id) == 16, "inline code of embedding extensions reads it there");
+
+#if defined(PYRT_TLS_BLOCK)
+/* A test build says where the block of its simulated thread is. */
+static inline pyrt_tls_block *
+pyrt_tls(void)
+{
+    return PYRT_TLS_BLOCK;
+}
+#elif defined(PYRT_USE_CAPI)
+static inline pyrt_tls_block *
+pyrt_tls(void)
+{
+    char *thread_pointer;
+#    if defined(__x86_64__)
+    __asm__("movq %%fs:0, %0" : "=r"(thread_pointer));
+#    else
+    __asm__("mrs %0, tpidr_el0" : "=r"(thread_pointer));
+#    endif
+    return (pyrt_tls_block *)(void *)(thread_pointer + pyrt_capi_pointer->tls_offset);
+}
+#else
+/* Initial-exec: an address known when the object is loaded, so that no access ever calls or allocates. */
+extern __thread pyrt_tls_block pyrt_tls_storage __attribute__((tls_model("initial-exec")));
+
+static inline pyrt_tls_block *
+pyrt_tls(void)
+{
+    return &pyrt_tls_storage;
+}
+#endif
+
+PYRT_END_DECLS
+#endif /* PYRUNTIME_CURRENT_H */

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * fork.h -- what becomes of the runtime in the child of a fork.
+ *
+ * Any fork(2) through the C library is safe: handlers of ours hold the library's short locks across it. In the child only
+ * the forking thread's states live on. The others are shut down without their exit hooks; what they had retired belongs to
+ * the interpreter now, but for the one item that such a thread was disposing of just then. pyrt_fork stops the world first,
+ * so that other threads stand at a safepoint and no disposal is cut in two.
+ */
+#ifndef PYRUNTIME_FORK_H
+#define PYRUNTIME_FORK_H
+
+#include "thread.h"
+#include <sys/types.h>
+
+PYRT_BEGIN_DECLS
+
+/* fork(2) with all other threads of the runtime stopped. In the parent they go on. Answers as fork does: -1 with errno,
+ * EDEADLK if this OS thread has the world stopped already through another call than a global stop.
+ * blocks: yes · allocates: as fork · runs user code: no (but others' fork handlers) · quiescent: always · needs attached:
+ * no · async-signal-safe: no */
+pid_t pyrt_fork(void);
+
+PYRT_END_DECLS
+#endif /* PYRUNTIME_FORK_H */

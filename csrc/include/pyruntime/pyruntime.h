@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pyruntime.h -- all of the public headers.
+ */
+#ifndef PYRUNTIME_PYRUNTIME_H
+#define PYRUNTIME_PYRUNTIME_H
+
+#include "atomic.h"
+#include "block.h"
+#include "current.h"
+#include "fork.h"
+#include "qsbr.h"
+#include "retire.h"
+#include "status.h"
+#include "stop_the_world.h"
+#include "thread.h"
+
+#endif /* PYRUNTIME_PYRUNTIME_H */
