@@ -4,6 +4,7 @@
  * keys. A destructor of somebody else may come later and use the library again; registering again makes the system call
  * ours once more (it does so PTHREAD_DESTRUCTOR_ITERATIONS times).
  */
+#define _GNU_SOURCE /* dladdr, RTLD_NOLOAD */
 #include "platform/os_thread.h"
 
 #include "platform/raw_mutex.h"
