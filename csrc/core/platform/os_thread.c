@@ -73,12 +73,6 @@ pyrt_os_thread_register(void)
 }
 
 void
-pyrt_os_thread_register_again(void)
-{
-    (void)pthread_setspecific(exit_key.key, pyrt_tls());
-}
-
-void
 pyrt_os_thread_set_exit_hook(void (*hook)(void))
 {
     exit_key.exit_hook = hook;
@@ -95,4 +89,10 @@ pyrt_os_thread_name(char name[PYRT_OS_THREAD_NAME])
 {
     memset(name, 0, PYRT_OS_THREAD_NAME);
     prctl(PR_GET_NAME, name);
+}
+
+void
+pyrt_os_thread_fork_child(void)
+{
+    pyrt_raw_mutex_reinit(&exit_key.lock);
 }

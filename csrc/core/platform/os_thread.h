@@ -7,17 +7,17 @@
 
 enum { PYRT_OS_THREAD_NAME = 32 };
 
-/* Gives the calling OS thread its id and registers it for the exit hook. The first call in the process makes the TLS key and
- * pins this shared object: it is never unloaded under a thread. PYRT_ENOMEM if the system has no key or memory left. */
+/* Gives the calling OS thread its id and registers it for the exit hook, also when it is ending and the hook has run. The
+ * first call in the process makes the TLS key and pins this shared object: it is never unloaded under a thread.
+ * PYRT_ENOMEM if the system has no key or memory left. */
 pyrt_status pyrt_os_thread_register(void);
-
-/* Registers once more, from inside of the exit hook: there is still something to clean up after other destructors. */
-void pyrt_os_thread_register_again(void);
 
 /* What to call on an OS thread that registered and ends. Set once, before the first registration. */
 void pyrt_os_thread_set_exit_hook(void (*hook)(void));
 
 int32_t pyrt_os_thread_tid(void);
 void pyrt_os_thread_name(char name[PYRT_OS_THREAD_NAME]);
+
+void pyrt_os_thread_fork_child(void);
 
 #endif

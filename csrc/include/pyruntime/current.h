@@ -18,6 +18,10 @@ typedef struct pyrt_tls_block {
     pyrt_thread *current; /* the attached thread state of this OS thread, or NULL */
     uint64_t self_id;     /* os_id while attached, else 0: the fast path of owner counts compares with it */
     uint64_t os_id;       /* unique per OS thread, never reused in this process; 0 until the thread has its first state */
+    /* From here on the core's own. */
+    struct pyrt_thread_impl *states;    /* all states bound to this OS thread, newest first */
+    struct pyrt_ensure_frame *ensures;  /* what pyrt_thread_release restores, newest first */
+    const void *pause;                  /* the interpreter that this OS thread has stopped, or the mark for all, or NULL */
 } pyrt_tls_block;
 
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, current) == 0, "inline code of embedding extensions reads it there");

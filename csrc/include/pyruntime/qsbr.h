@@ -51,7 +51,11 @@ static inline void
 pyrt_qsbr_quiescent_state(pyrt_thread *thread)
 {
     /* acquire: pairs with the advance, as in pyrt_attach. relaxed: the owner's own word. */
-    if (pyrt_unlikely(pyrt_load_acquire(thread->slot.sequence) != pyrt_load_relaxed(&thread->slot.word))) {
+    uint64_t behind = pyrt_load_acquire(thread->slot.sequence) ^ pyrt_load_relaxed(&thread->slot.word);
+#if defined(PYRT_DEBUG)
+    behind |= thread->slot.read_depth;
+#endif
+    if (pyrt_unlikely(behind != 0)) {
         PYRT_CALL(qsbr_quiescent_slow)(thread);
     }
 }

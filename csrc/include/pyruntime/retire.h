@@ -22,7 +22,7 @@ PYRT_BEGIN_DECLS
 
 /* cdef: begin */
 /* Disposes of `p` with `dispose(p)`, later. `bytes` is what it holds, for the bound. The thread is one of the calling OS
- * thread, attached or detached; NULL stands for an OS thread without a state and uses the queue of the main interpreter.
+ * thread, attached or detached. NULL: its attached state, or, for an OS thread without one, the main interpreter.
  * Not taken: PYRT_ENOMEM; PYRT_EINVAL if `dispose` is NULL or the thread another OS thread's; PYRT_ESTATE without runtime.
  * blocks: no (shortly when not attached) · allocates: yes · runs user code: no · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
@@ -41,7 +41,8 @@ typedef struct pyrt_retire_node {
     void (*dispose)(struct pyrt_retire_node *);
 } pyrt_retire_node;
 
-/* Disposes with `dispose(embedded)`, later; cannot fail and does not allocate. Written pyrt_retire_node(...): C keeps types
+/* Disposes with `dispose(embedded)`, later; cannot fail and does not allocate. A state of another OS thread stands for its
+ * interpreter. Written pyrt_retire_node(...): C keeps types
  * and functions in one name space, so the function has a name of its own behind the macro.
  * blocks: no (shortly when not attached) · allocates: no · runs user code: no · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
@@ -63,8 +64,8 @@ size_t pyrt_process_delayed(pyrt_thread *thread);
  * safepoint. NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer;
  * PYRT_ESTATE in a counted read-side section (reported) or without runtime; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT
  * (nothing is lost, and what was collected is disposed of by whoever processes next). A negative timeout is none.
- * blocks: yes · allocates: no (with NULL: yes) · runs user code: yes · quiescent: always · needs attached: no ·
- * async-signal-safe: no */
+ * blocks: yes · allocates: yes (a state for the time, if there is none) · runs user code: yes · quiescent: always · needs
+ * attached: no · async-signal-safe: no */
 pyrt_status pyrt_qsbr_barrier(pyrt_thread *or_null);
 pyrt_status pyrt_qsbr_barrier_timed(pyrt_thread *or_null, int64_t timeout_ns);
 

@@ -225,6 +225,9 @@ pyrt_safepoint(pyrt_thread *thread)
     /* acquire: as in pyrt_attach. relaxed: the word is the owner's own; a flag that is seen late is seen at the next
      * safepoint. */
     uint64_t behind = pyrt_load_acquire(thread->slot.sequence) ^ pyrt_load_relaxed(&thread->slot.word);
+#if defined(PYRT_DEBUG)
+    behind |= thread->slot.read_depth;
+#endif
     if (pyrt_unlikely((behind | pyrt_load_relaxed(&thread->slot.flags)) != 0)) {
         PYRT_CALL(safepoint_slow)(thread);
     }

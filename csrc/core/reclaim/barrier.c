@@ -1,0 +1,211 @@
+/* barrier.c -- waiting until all that was retired before has been disposed of, whoever retired it and wherever he is now.
+ *
+ * A barrier collects first: it takes the queues of detached threads (a detached thread belongs to whoever suspends it, for
+ * the moment, under the interpreter's lock), and asks the attached ones, which hand theirs over at the next safepoint. A
+ * thread that is disposing is asked as well, and answers when it is done. Then it waits for a goal advanced after all that,
+ * and works off the orphans, where everything has gone. No thread needs to be awake for it but those that are attached.
+ */
+#include "platform/futex.h"
+#include "platform/report.h"
+#include "reclaim/reclaim.h"
+
+#include <limits.h>
+
+/* ---- collecting -------------------------------------------------------------------------------------------------- */
+
+/* Takes the queue and says so. The caller holds the interpreter's lock and the state. */
+static bool
+collect(pyrt_thread_impl *thread)
+{
+    bool any = pyrt_reclaim_hand_over(thread);
+    pyrt_reclaim_of(thread)->collected = pyrt_reclaim_of_interp(thread->base.interp)->barriers;
+    pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_COLLECT);
+    return any;
+}
+
+/* Collects from a thread that is detached or stands still in a pause. The caller holds the interpreter's lock, without
+ * which neither a suspended thread is let go nor its queue touched. */
+static bool
+borrow(pyrt_thread_impl *thread)
+{
+    uint64_t *word = &thread->base.slot.word;
+    uint64_t found = PYRT_STATE_DETACHED;
+    /* seq_cst: pairs with the compare-and-swap of attach, one of the two wins; as an acquire with the release of detach. */
+    bool suspended = pyrt_cas_seq_cst(word, &found, (uint64_t)PYRT_STATE_SUSPENDED);
+    bool still = suspended || found == PYRT_STATE_SUSPENDED || found == PYRT_STATE_SUSPENDED_WAITED;
+    bool collected = still && thread->held == 0;
+    if (collected && collect(thread)) {
+        PYRT_INTERP_COUNT(thread->base.interp, borrowed, 1);
+    }
+    /* seq_cst: as release it hands the emptied queue back. Pairs with the compare-and-swap of attach. */
+    if (suspended && pyrt_exchange_seq_cst(word, (uint64_t)PYRT_STATE_DETACHED) == PYRT_STATE_SUSPENDED_WAITED) {
+        pyrt_futex_wake((const uint32_t *)(const void *)word, 1);
+    }
+    return collected;
+}
+
+/* Collects from whom it can, asks the others, and answers how many those are. */
+static size_t
+collect_round(pyrt_interp *interp, pyrt_thread_impl *self, uint64_t barrier)
+{
+    size_t missing = 0;
+    pyrt_raw_mutex_lock(&interp->lock);
+    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
+        pyrt_reclaim_thread *theirs = pyrt_reclaim_of(thread);
+        if (theirs == NULL || theirs->collected >= barrier) {
+            continue;
+        }
+        if (thread == self) {
+            (void)collect(thread);
+        }
+        else if (!borrow(thread)) {
+            pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_COLLECT);
+            missing++;
+        }
+    }
+    pyrt_raw_mutex_unlock(&interp->lock);
+    return missing;
+}
+
+void
+pyrt_reclaim_answer_barrier(pyrt_thread_impl *thread)
+{
+    pyrt_interp *interp = thread->base.interp;
+    if ((pyrt_load_relaxed(&thread->base.slot.flags) & PYRT_FLAG_COLLECT) == 0) {
+        return;
+    }
+    pyrt_raw_mutex_lock(&interp->lock);
+    (void)collect(thread);
+    pyrt_raw_mutex_unlock(&interp->lock);
+    pyrt_qsbr_wake(&interp->domain);
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
+
+typedef struct word_wait {
+    const uint32_t *word;
+    uint32_t seen;
+    int64_t deadline;
+} word_wait;
+
+static bool
+sleep_on_word(void *arg)
+{
+    word_wait *wait = arg;
+    return pyrt_futex_wait(wait->word, wait->seen, wait->deadline);
+}
+
+static bool
+collect_all(pyrt_interp *interp, pyrt_thread_impl *self, int64_t deadline)
+{
+    pyrt_raw_mutex_lock(&interp->lock);
+    uint64_t barrier = ++pyrt_reclaim_of_interp(interp)->barriers;
+    pyrt_raw_mutex_unlock(&interp->lock);
+    for (bool in_time = true;;) {
+        uint32_t wakeups = pyrt_qsbr_wakeups(&interp->domain);
+        if (collect_round(interp, self, barrier) == 0) {
+            return true;
+        }
+        /* Pairs with "store word, light barrier, load flags" of detach: after it a thread that has detached without seeing
+         * COLLECT is seen as detached. */
+        bool ordered = pyrt_membarrier();
+        if (collect_round(interp, self, barrier) == 0) {
+            return true;
+        }
+        if (!in_time) {
+            return false;
+        }
+        int64_t until = deadline;
+        if (!ordered && pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS < deadline) {
+            until = pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS;
+        }
+        PYRT_COUNT(self, sleeps, 1);
+        in_time = pyrt_sleep_detached(sleep_on_word, &(word_wait){&interp->domain.wakeups, wakeups, until}) || until != deadline;
+    }
+}
+
+/* Works a shared queue off up to what is reached, after whoever is at it now. */
+static bool
+run_all(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, int64_t deadline)
+{
+    size_t count = 0;
+    for (bool in_time = true;;) {
+        uint32_t turn = pyrt_load_acquire(&shared->turn);
+        if (pyrt_shared_run(shared, or_null, self, PYRT_WHAT_IS_REACHED, &count)) {
+            return true;
+        }
+        if (!in_time) {
+            return false;
+        }
+        in_time = pyrt_sleep_detached(sleep_on_word, &(word_wait){&shared->turn, turn, deadline});
+    }
+}
+
+static bool
+wait_everywhere(uint64_t goal, int64_t deadline)
+{
+    bool reached = true;
+    pyrt_interp *interp = pyrt_interp_pin_next(-1);
+    while (interp != NULL) {
+        reached = reached && pyrt_qsbr_wait_for(interp, goal, deadline);
+        pyrt_interp *next = pyrt_interp_pin_next(interp->id);
+        pyrt_interp_unpin(interp);
+        interp = next;
+    }
+    return reached;
+}
+
+static bool
+global_barrier(pyrt_thread_impl *self, int64_t deadline)
+{
+    if (pyrt_load_acquire(&pyrt_global_queue.filled) == 0 && pyrt_load_acquire(&pyrt_global_queue.runner) == NULL) {
+        return true;
+    }
+    pyrt_shared_seal(&pyrt_global_queue);
+    return wait_everywhere(pyrt_qsbr_advance(self->base.interp), deadline) &&
+           run_all(&pyrt_global_queue, NULL, self, deadline);
+}
+
+static bool
+barrier(pyrt_thread_impl *self, int64_t deadline)
+{
+    pyrt_interp *interp = self->base.interp;
+    pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(interp)->orphans;
+    if (!collect_all(interp, self, deadline)) {
+        return false;
+    }
+    pyrt_shared_seal(orphans);
+    return pyrt_qsbr_wait_for(interp, pyrt_qsbr_advance(interp), deadline) && run_all(orphans, interp, self, deadline) &&
+           global_barrier(self, deadline);
+}
+
+/* ---- the calls --------------------------------------------------------------------------------------------------- */
+
+pyrt_status
+pyrt_qsbr_barrier_timed(pyrt_thread *or_null, int64_t timeout_ns)
+{
+    pyrt_interp *interp = pyrt_interp_of(or_null);
+    if (interp == NULL || pyrt_is_reading("pyrt_qsbr_barrier")) {
+        return PYRT_ESTATE;
+    }
+    if (pyrt_reclaim_is_disposing(interp)) {
+        return PYRT_EDEADLK;
+    }
+    pyrt_thread *self = pyrt_thread_ensure(interp);
+    if (self == NULL) {
+        return PYRT_ENOMEM;
+    }
+    pyrt_status status = PYRT_ETIMEDOUT;
+    if (barrier(pyrt_thread_impl_of(self), pyrt_deadline_after(timeout_ns))) {
+        PYRT_COUNT(pyrt_thread_impl_of(self), barriers, 1);
+        status = PYRT_OK;
+    }
+    pyrt_thread_release(self);
+    return status;
+}
+
+pyrt_status
+pyrt_qsbr_barrier(pyrt_thread *or_null)
+{
+    return pyrt_qsbr_barrier_timed(or_null, -1);
+}

@@ -1,0 +1,365 @@
+/* process.c -- disposing: the one place where retired things meet the functions they were retired with.
+ *
+ * User code runs with no lock held. It may do anything: retire, detach, end its OS thread. So what is being disposed of is
+ * always written down in a pyrt_disposal that others can find, and after each item everything is looked at afresh. A disposer
+ * does not dispose of other things (that would nest without bound): inside of one, processing does nothing.
+ */
+#include "platform/futex.h"
+#include "platform/report.h"
+#include "reclaim/reclaim.h"
+
+#include <limits.h>
+
+pyrt_shared_queue pyrt_global_queue;
+
+/* While readers do not pass, a thread asks again after 1, 2, 4, ... safepoints, at most after so many. */
+enum { MOST_SKIPPED = 64 };
+
+/* ---- whether a goal is reached ----------------------------------------------------------------------------------- */
+
+static bool
+reached_everywhere(uint64_t goal)
+{
+    bool reached = true;
+    pyrt_raw_mutex_lock(&pyrt_the_registry.lock);
+    for (pyrt_interp *interp = pyrt_the_registry.interps; interp != NULL && reached; interp = interp->next) {
+        reached = pyrt_qsbr_poll_interp(interp, goal);
+    }
+    pyrt_raw_mutex_unlock(&pyrt_the_registry.lock);
+    return reached;
+}
+
+/* ---- disposing of one chunk or batch ----------------------------------------------------------------------------- */
+
+/* Who disposes, for counting and for putting things right after user code. */
+typedef struct runner {
+    pyrt_thread_impl *self; /* the attached state of this OS thread, or NULL */
+    pyrt_interp *interp;    /* whose statistics count it */
+} runner;
+
+static void
+count_disposed(const runner *runner, uint64_t items, uint64_t bytes)
+{
+    if (runner->self != NULL && runner->self->base.interp == runner->interp) {
+        PYRT_COUNT(runner->self, disposed, items);
+        PYRT_COUNT(runner->self, pending_bytes, -bytes);
+        return;
+    }
+    PYRT_INTERP_COUNT(runner->interp, disposed, items);
+    PYRT_INTERP_COUNT(runner->interp, pending_bytes, -bytes);
+}
+
+static void
+note_grace(const runner *runner, int64_t sealed_at)
+{
+    int64_t now = pyrt_now_ns();
+    pyrt_qsbr_stats_raise(&runner->interp->stats.longest_grace_ns, now > sealed_at ? (uint64_t)(now - sealed_at) : 0);
+}
+
+static void
+after_user_code(const runner *runner)
+{
+    if (runner->self != NULL && pyrt_unlikely(pyrt_thread_current() != &runner->self->base)) {
+        pyrt_thread_attach_again(runner->self);
+    }
+}
+
+static size_t
+run_chunk(pyrt_disposal *running, const runner *runner)
+{
+    size_t count = 0;
+    pyrt_retired item;
+    note_grace(runner, running->chunk->sealed_at);
+    while (pyrt_disposal_next_item(running, &item)) {
+        count_disposed(runner, 1, 0);
+        count++;
+        if (item.arg == (const void *)&pyrt_retired_plain) {
+            item.fn.dispose(item.p);
+        }
+        else {
+            item.fn.call(item.p, item.arg);
+        }
+        after_user_code(runner);
+    }
+    count_disposed(runner, 0, running->chunk->bytes);
+    return count;
+}
+
+static size_t
+run_batch(pyrt_disposal *running, const runner *runner)
+{
+    size_t count = 0;
+    pyrt_retire_node *node;
+    note_grace(runner, running->batch.sealed_at);
+    while (pyrt_disposal_next_node(running, &node)) {
+        count_disposed(runner, 1, 0);
+        count++;
+        node->dispose(node);
+        after_user_code(runner);
+    }
+    count_disposed(runner, 0, running->batch.bytes);
+    running->batch = (pyrt_retired_batch){0};
+    return count;
+}
+
+static pyrt_retired_chunk *
+take_empty(pyrt_disposal *running)
+{
+    pyrt_retired_chunk *chunk = running->chunk;
+    pyrt_store_release(&running->chunk, (pyrt_retired_chunk *)NULL);
+    return chunk;
+}
+
+/* ---- a thread's own queue ---------------------------------------------------------------------------------------- */
+
+size_t
+pyrt_reclaim_own(pyrt_thread_impl *thread)
+{
+    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
+    const runner runner = {thread, thread->base.interp};
+    size_t count = 0;
+    bool more = true;
+    thread->held++;
+    while (more) {
+        uint64_t goal;
+        more = false;
+        if (pyrt_queue_chunk_goal(&mine->queue, &goal) && pyrt_qsbr_poll_interp(runner.interp, goal)) {
+            pyrt_queue_take_chunk(&mine->queue, &mine->running);
+            count += run_chunk(&mine->running, &runner);
+            pyrt_queue_recycle(&mine->queue, take_empty(&mine->running));
+            more = true;
+        }
+        if (pyrt_queue_batch_goal(&mine->queue, &goal) && pyrt_qsbr_poll_interp(runner.interp, goal)) {
+            pyrt_queue_take_batch(&mine->queue, &mine->running);
+            count += run_batch(&mine->running, &runner);
+            more = true;
+        }
+    }
+    thread->held--;
+    pyrt_reclaim_check_bound(thread);
+    return count;
+}
+
+bool
+pyrt_reclaim_hand_over(pyrt_thread_impl *thread)
+{
+    pyrt_reclaim_thread *theirs = pyrt_reclaim_of(thread);
+    pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(thread->base.interp)->orphans;
+    if (pyrt_queue_is_empty(&theirs->queue)) {
+        return false;
+    }
+    pyrt_raw_mutex_lock(&orphans->lock);
+    pyrt_queue_move(&theirs->queue, &orphans->queue);
+    pyrt_store_relaxed(&orphans->filled, 1u);
+    pyrt_raw_mutex_unlock(&orphans->lock);
+    theirs->over_bound = false;
+    return true;
+}
+
+/* ---- shared queues ----------------------------------------------------------------------------------------------- */
+
+void
+pyrt_shared_seal(pyrt_shared_queue *shared)
+{
+    pyrt_raw_mutex_lock(&shared->lock);
+    pyrt_queue_seal(&shared->queue);
+    pyrt_raw_mutex_unlock(&shared->lock);
+}
+
+static bool
+become_runner(pyrt_shared_queue *shared)
+{
+    pyrt_raw_mutex_lock(&shared->lock);
+    bool free = shared->runner == NULL;
+    if (free) {
+        pyrt_store_relaxed(&shared->runner, (const void *)pyrt_tls());
+    }
+    pyrt_raw_mutex_unlock(&shared->lock);
+    return free;
+}
+
+static void
+stop_running(pyrt_shared_queue *shared)
+{
+    pyrt_raw_mutex_lock(&shared->lock);
+    pyrt_store_relaxed(&shared->runner, (const void *)NULL);
+    shared->turn++;
+    pyrt_store_relaxed(&shared->filled, pyrt_queue_is_empty(&shared->queue) ? 0u : 1u);
+    pyrt_raw_mutex_unlock(&shared->lock);
+    pyrt_futex_wake(&shared->turn, INT_MAX);
+}
+
+typedef enum { NOTHING, A_CHUNK, A_BATCH } taken;
+
+/* Takes the oldest chunk or batch that may go. The goal is looked at without the lock: only the runner takes anything out,
+ * so that what was the oldest stays the oldest. */
+static taken
+take_next(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_how_much how_much)
+{
+    uint64_t chunk_goal = 0;
+    uint64_t batch_goal = 0;
+    pyrt_raw_mutex_lock(&shared->lock);
+    bool chunk = pyrt_queue_chunk_goal(&shared->queue, &chunk_goal);
+    bool batch = pyrt_queue_batch_goal(&shared->queue, &batch_goal);
+    pyrt_raw_mutex_unlock(&shared->lock);
+    if (how_much == PYRT_WHAT_IS_REACHED) {
+        chunk = chunk && (or_null != NULL ? pyrt_qsbr_poll_interp(or_null, chunk_goal) : reached_everywhere(chunk_goal));
+        batch = batch && (or_null != NULL ? pyrt_qsbr_poll_interp(or_null, batch_goal) : reached_everywhere(batch_goal));
+    }
+    taken result = NOTHING;
+    pyrt_raw_mutex_lock(&shared->lock);
+    if (chunk) {
+        pyrt_queue_take_chunk(&shared->queue, &shared->running);
+        result = A_CHUNK;
+    }
+    else if (batch && pyrt_queue_batch_goal(&shared->queue, &chunk_goal) && chunk_goal == batch_goal) {
+        /* A batch may have taken a younger one in meanwhile and have a new goal. */
+        pyrt_queue_take_batch(&shared->queue, &shared->running);
+        result = A_BATCH;
+    }
+    pyrt_raw_mutex_unlock(&shared->lock);
+    return result;
+}
+
+bool
+pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, pyrt_how_much how_much,
+                size_t *count)
+{
+    /* relaxed: a hint; who needs to be sure has sealed the queue under its lock. */
+    if (pyrt_load_relaxed(&shared->filled) == 0 && pyrt_load_relaxed(&shared->runner) == NULL) {
+        return true;
+    }
+    if (!become_runner(shared)) {
+        return false;
+    }
+    const runner runner = {self, or_null != NULL ? or_null : pyrt_interp_main()};
+    if (self != NULL) {
+        self->held++;
+    }
+    for (taken next; (next = take_next(shared, or_null, how_much)) != NOTHING;) {
+        if (next == A_BATCH) {
+            *count += run_batch(&shared->running, &runner);
+            continue;
+        }
+        *count += run_chunk(&shared->running, &runner);
+        pyrt_raw_mutex_lock(&shared->lock);
+        pyrt_queue_recycle(&shared->queue, take_empty(&shared->running));
+        pyrt_raw_mutex_unlock(&shared->lock);
+    }
+    if (self != NULL) {
+        self->held--;
+    }
+    stop_running(shared);
+    return true;
+}
+
+void
+pyrt_shared_give_up(pyrt_shared_queue *shared)
+{
+    pyrt_raw_mutex_lock(&shared->lock);
+    bool mine = shared->runner == pyrt_tls();
+    if (mine) {
+        pyrt_queue_put_back(&shared->queue, &shared->running);
+    }
+    pyrt_raw_mutex_unlock(&shared->lock);
+    if (mine) {
+        stop_running(shared);
+    }
+}
+
+/* ---- when it happens --------------------------------------------------------------------------------------------- */
+
+bool
+pyrt_reclaim_is_disposing(pyrt_interp *interp)
+{
+    const void *me = pyrt_tls();
+    for (pyrt_thread_impl *thread = pyrt_tls()->states; thread != NULL; thread = thread->next_of_os_thread) {
+        if (thread->held != 0) {
+            return true;
+        }
+    }
+    /* Without a state: interpreter and runtime are ended by OS threads that need not have one. */
+    return pyrt_load_relaxed(&pyrt_reclaim_of_interp(interp)->orphans.runner) == me ||
+           pyrt_load_relaxed(&pyrt_global_queue.runner) == me;
+}
+
+/* Says once for each goal who is in the way. */
+static void
+report_stall(pyrt_thread_impl *thread)
+{
+    pyrt_stall_report stall = {.struct_size = sizeof(stall)};
+    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
+    if (pyrt_qsbr_stall_report(thread->base.interp, &stall) != PYRT_OK || stall.goal == mine->reported_goal) {
+        return;
+    }
+    mine->reported_goal = stall.goal;
+    pyrt_report("thread %llu '%s' (tid %d) holds up the grace period of interpreter %lld for %.1f ms: it is attached and passes "
+                "no safepoint; %llu items with %llu bytes wait",
+                (unsigned long long)stall.thread_id, stall.thread_name, (int)stall.os_tid, (long long)stall.interp_id,
+                (double)stall.held_ns / 1e6, (unsigned long long)stall.pending_items,
+                (unsigned long long)stall.pending_bytes);
+}
+
+static void
+run_shared(pyrt_thread_impl *thread, size_t *count)
+{
+    pyrt_interp *interp = thread->base.interp;
+    (void)pyrt_shared_run(&pyrt_reclaim_of_interp(interp)->orphans, interp, thread, PYRT_WHAT_IS_REACHED, count);
+    (void)pyrt_shared_run(&pyrt_global_queue, NULL, thread, PYRT_WHAT_IS_REACHED, count);
+}
+
+void
+pyrt_reclaim_work(pyrt_thread_impl *thread)
+{
+    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
+    if (mine == NULL || pyrt_reclaim_is_disposing(thread->base.interp)) {
+        return;
+    }
+    if (mine->skip != 0) {
+        mine->skip--;
+    }
+    else {
+        size_t count = pyrt_reclaim_own(thread);
+        run_shared(thread, &count);
+        if (count == 0 && mine->over_bound) {
+            report_stall(thread);
+        }
+        bool waiting = mine->queue.sealed != NULL || mine->queue.first_batch != mine->queue.open_batch;
+        if (!waiting) {
+            pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_RETIRE);
+        }
+        mine->next_skip = !waiting || count != 0 ? 1 : mine->next_skip < MOST_SKIPPED ? mine->next_skip * 2 : MOST_SKIPPED;
+        mine->skip = waiting ? mine->next_skip : 0;
+    }
+    pyrt_reclaim_answer_barrier(thread);
+}
+
+size_t
+pyrt_process_delayed(pyrt_thread *thread)
+{
+    if (thread == NULL || pyrt_is_reading("pyrt_process_delayed") || pyrt_reclaim_is_disposing(thread->interp)) {
+        return 0;
+    }
+    pyrt_thread *aside = pyrt_thread_current();
+    pyrt_thread_impl *impl = pyrt_thread_impl_of(thread);
+    if (thread->os_id != pyrt_tls()->os_id || pyrt_reclaim_of(impl) == NULL) {
+        pyrt_report("pyrt_process_delayed: thread %llu is not one of this OS thread", (unsigned long long)thread->id);
+        return 0;
+    }
+    pyrt_thread_attach_again(impl);
+    size_t count = 0;
+    pyrt_queue_seal(&pyrt_reclaim_of(impl)->queue);
+    pyrt_shared_seal(&pyrt_reclaim_of_interp(thread->interp)->orphans);
+    pyrt_shared_seal(&pyrt_global_queue);
+    pyrt_qsbr_pass(&thread->interp->domain, &thread->slot);
+    count += pyrt_reclaim_own(impl);
+    run_shared(impl, &count);
+    pyrt_reclaim_answer_barrier(impl);
+    if (aside != thread) {
+        pyrt_detach(thread);
+        if (aside != NULL) {
+            pyrt_attach(aside);
+        }
+    }
+    return count;
+}

@@ -1,0 +1,385 @@
+/* queue.c -- pushing, sealing, taking and moving. Who may do so when is said in queue.h.
+ *
+ * The order of the stores matters to one reader only, the child of a fork: what another thread had stored at that moment is a
+ * prefix of its stores in program order, because its memory is copied while it cannot go on storing. So each step is written
+ * such that any prefix of it can be told apart: an item is complete before `written` counts it and is counted as read before
+ * it is disposed of; what moves from one place to another is for a moment in both, never in none, and pyrt_queue_adopt drops
+ * the second. The release stores keep the compiler from reordering.
+ */
+#include "reclaim/queue.h"
+
+#include "epoch/qsbr.h"
+#include "platform/futex.h"
+#include "platform/meta_alloc.h"
+
+const char pyrt_retired_plain;
+
+static pyrt_retired_chunk *
+new_chunk(void)
+{
+    return pyrt_meta_alloc(PYRT_CHUNK_SIZE);
+}
+
+static pyrt_retired_batch *
+batch_at(const pyrt_retire_queue *queue, uint32_t number)
+{
+    return (pyrt_retired_batch *)&queue->batches[number % PYRT_BATCHES];
+}
+
+/* ---- sealing ----------------------------------------------------------------------------------------------------- */
+
+static void
+append_sealed(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
+{
+    chunk->next = NULL;
+    if (queue->sealed_last == NULL) {
+        pyrt_store_release(&queue->sealed, chunk);
+    }
+    else {
+        pyrt_store_release(&queue->sealed_last->next, chunk);
+    }
+    pyrt_store_release(&queue->sealed_last, chunk);
+    queue->sealed_items += chunk->written - chunk->read;
+    queue->sealed_bytes += chunk->bytes;
+}
+
+static void
+seal_chunk(pyrt_retire_queue *queue, uint64_t goal, int64_t now)
+{
+    pyrt_retired_chunk *chunk = queue->open;
+    chunk->goal = goal;
+    chunk->sealed_at = now;
+    append_sealed(queue, chunk);
+    pyrt_store_release(&queue->open, queue->spare);
+    pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
+}
+
+static bool
+ring_is_full(const pyrt_retire_queue *queue)
+{
+    return queue->open_batch - queue->first_batch == PYRT_BATCHES - 1;
+}
+
+/* When the ring is full the newest sealed batch takes the open one in and waits for the new goal. */
+static void
+merge_batch(pyrt_retire_queue *queue, uint64_t goal)
+{
+    pyrt_retired_batch *last = batch_at(queue, queue->open_batch - 1);
+    pyrt_retired_batch *open = batch_at(queue, queue->open_batch);
+    pyrt_store_release(&last->goal, goal);
+    pyrt_store_release(&last->tail->next, open->head);
+    last->tail = open->tail;
+    last->items += open->items;
+    last->bytes += open->bytes;
+    *open = (pyrt_retired_batch){0};
+}
+
+static void
+seal_batch(pyrt_retire_queue *queue, uint64_t goal, int64_t now)
+{
+    pyrt_retired_batch *batch = batch_at(queue, queue->open_batch);
+    queue->sealed_items += batch->items;
+    queue->sealed_bytes += batch->bytes;
+    if (ring_is_full(queue)) {
+        merge_batch(queue, goal);
+        return;
+    }
+    batch->goal = goal;
+    batch->sealed_at = now;
+    *batch_at(queue, queue->open_batch + 1) = (pyrt_retired_batch){0};
+    pyrt_store_release(&queue->open_batch, queue->open_batch + 1);
+}
+
+void
+pyrt_queue_seal(pyrt_retire_queue *queue)
+{
+    bool items = queue->open != NULL && queue->open->written != 0;
+    bool nodes = batch_at(queue, queue->open_batch)->head != NULL;
+    if (!items && !nodes) {
+        return;
+    }
+    int64_t now = pyrt_now_ns();
+    uint64_t goal = pyrt_qsbr_sequence_advance();
+    if (items) {
+        seal_chunk(queue, goal, now);
+    }
+    if (nodes) {
+        seal_batch(queue, goal, now);
+    }
+}
+
+/* ---- pushing ----------------------------------------------------------------------------------------------------- */
+
+pyrt_push_result
+pyrt_queue_push(pyrt_retire_queue *queue, pyrt_retired item, size_t bytes)
+{
+    pyrt_retired_chunk *chunk = queue->open;
+    if (pyrt_unlikely(chunk == NULL)) {
+        chunk = new_chunk();
+        if (chunk == NULL) {
+            return PYRT_PUSH_FAILED;
+        }
+        pyrt_store_release(&queue->open, chunk);
+    }
+    uint32_t written = chunk->written;
+    chunk->items[written] = item;
+    pyrt_store_release(&chunk->written, ++written);
+    chunk->bytes += bytes;
+    bool room = written < PYRT_CHUNK_ITEMS / 2 || (queue->spare != NULL && written < PYRT_CHUNK_ITEMS);
+    if (pyrt_likely(room && chunk->bytes < PYRT_SEAL_BYTES)) {
+        return PYRT_PUSHED;
+    }
+    if (queue->spare == NULL) {
+        pyrt_store_release(&queue->spare, new_chunk());
+    }
+    if (written == PYRT_CHUNK_ITEMS || chunk->bytes >= PYRT_SEAL_BYTES) {
+        pyrt_queue_seal(queue);
+        return PYRT_PUSHED_SEALED;
+    }
+    return queue->spare == NULL ? PYRT_PUSHED_SHORT : PYRT_PUSHED;
+}
+
+pyrt_push_result
+pyrt_queue_push_node(pyrt_retire_queue *queue, pyrt_retire_node *node, size_t bytes)
+{
+    pyrt_retired_batch *batch = batch_at(queue, queue->open_batch);
+    node->next = NULL;
+    if (batch->head == NULL) {
+        pyrt_store_release(&batch->head, node);
+    }
+    else {
+        pyrt_store_release(&batch->tail->next, node);
+    }
+    batch->tail = node;
+    batch->items++;
+    batch->bytes += bytes;
+    if (batch->items < PYRT_CHUNK_ITEMS && batch->bytes < PYRT_SEAL_BYTES) {
+        return PYRT_PUSHED;
+    }
+    pyrt_queue_seal(queue);
+    return PYRT_PUSHED_SEALED;
+}
+
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
+
+bool
+pyrt_queue_chunk_goal(const pyrt_retire_queue *queue, uint64_t *goal)
+{
+    if (queue->sealed == NULL) {
+        return false;
+    }
+    *goal = queue->sealed->goal;
+    return true;
+}
+
+bool
+pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal)
+{
+    if (queue->first_batch == queue->open_batch) {
+        return false;
+    }
+    *goal = batch_at(queue, queue->first_batch)->goal;
+    return true;
+}
+
+bool
+pyrt_queue_is_empty(const pyrt_retire_queue *queue)
+{
+    return queue->sealed == NULL && (queue->open == NULL || queue->open->written == 0) &&
+           queue->first_batch == queue->open_batch && batch_at(queue, queue->open_batch)->head == NULL;
+}
+
+/* ---- taking ------------------------------------------------------------------------------------------------------ */
+
+void
+pyrt_queue_take_chunk(pyrt_retire_queue *queue, pyrt_disposal *disposal)
+{
+    pyrt_retired_chunk *chunk = queue->sealed;
+    pyrt_store_release(&disposal->chunk, chunk);
+    if (chunk->next == NULL) {
+        pyrt_store_release(&queue->sealed_last, (pyrt_retired_chunk *)NULL);
+    }
+    pyrt_store_release(&queue->sealed, chunk->next);
+    queue->sealed_items -= chunk->written - chunk->read;
+    queue->sealed_bytes -= chunk->bytes;
+}
+
+void
+pyrt_queue_take_batch(pyrt_retire_queue *queue, pyrt_disposal *disposal)
+{
+    pyrt_retired_batch *batch = batch_at(queue, queue->first_batch);
+    queue->sealed_items -= batch->items;
+    queue->sealed_bytes -= batch->bytes;
+    disposal->batch = *batch;
+    pyrt_store_release(&queue->first_batch, queue->first_batch + 1);
+}
+
+bool
+pyrt_disposal_next_item(pyrt_disposal *disposal, pyrt_retired *item)
+{
+    pyrt_retired_chunk *chunk = disposal->chunk;
+    if (chunk->read == chunk->written) {
+        return false;
+    }
+    *item = chunk->items[chunk->read];
+    pyrt_store_release(&chunk->read, chunk->read + 1);
+    return true;
+}
+
+bool
+pyrt_disposal_next_node(pyrt_disposal *disposal, pyrt_retire_node **node)
+{
+    *node = disposal->batch.head;
+    if (*node == NULL) {
+        return false;
+    }
+    pyrt_store_release(&disposal->batch.head, (*node)->next);
+    return true;
+}
+
+void
+pyrt_queue_recycle(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
+{
+    if (queue->spare != NULL) {
+        pyrt_meta_free(chunk, PYRT_CHUNK_SIZE);
+        return;
+    }
+    chunk->next = NULL;
+    chunk->bytes = 0;
+    chunk->read = 0;
+    chunk->written = 0;
+    pyrt_store_release(&queue->spare, chunk);
+}
+
+/* ---- moving ------------------------------------------------------------------------------------------------------ */
+
+/* Hangs a chain of nodes behind the open batch, which gets its goal later. */
+static void
+append_chain(pyrt_retire_queue *queue, pyrt_retired_batch *chain)
+{
+    if (chain->head == NULL) {
+        return;
+    }
+    pyrt_retired_batch *batch = batch_at(queue, queue->open_batch);
+    if (batch->head == NULL) {
+        batch->head = chain->head;
+    }
+    else {
+        batch->tail->next = chain->head;
+    }
+    batch->tail = chain->tail;
+    batch->items += chain->items;
+    batch->bytes += chain->bytes;
+    *chain = (pyrt_retired_batch){0};
+}
+
+void
+pyrt_queue_put_back(pyrt_retire_queue *queue, pyrt_disposal *disposal)
+{
+    pyrt_retired_chunk *chunk = disposal->chunk;
+    disposal->chunk = NULL;
+    if (chunk != NULL) {
+        append_sealed(queue, chunk);
+    }
+    append_chain(queue, &disposal->batch);
+}
+
+void
+pyrt_queue_move(pyrt_retire_queue *from, pyrt_retire_queue *to)
+{
+    pyrt_queue_seal(from);
+    while (from->sealed != NULL) {
+        pyrt_disposal moved = {0};
+        pyrt_queue_take_chunk(from, &moved);
+        append_sealed(to, moved.chunk);
+    }
+    while (from->first_batch != from->open_batch) {
+        pyrt_disposal moved = {0};
+        pyrt_queue_take_batch(from, &moved);
+        append_chain(to, &moved.batch);
+    }
+}
+
+/* ---- after a fork ------------------------------------------------------------------------------------------------ */
+
+/* Sets tail and count right, which may be behind the chain; says whether the chain contains a node. */
+static bool
+measure_chain(pyrt_retired_batch *batch, const pyrt_retire_node *wanted)
+{
+    bool contains = false;
+    batch->items = 0;
+    for (pyrt_retire_node *node = batch->head; node != NULL; node = node->next) {
+        contains |= node == wanted;
+        batch->tail = node;
+        batch->items++;
+    }
+    return contains;
+}
+
+static void
+repair_chunks(pyrt_retire_queue *queue, const pyrt_disposal *disposal)
+{
+    /* Stopped in take_chunk: the chunk is still in the queue as well. */
+    if (queue->sealed != NULL && queue->sealed == disposal->chunk) {
+        queue->sealed = disposal->chunk->next;
+    }
+    queue->sealed_last = NULL;
+    queue->sealed_items = 0;
+    queue->sealed_bytes = 0;
+    for (pyrt_retired_chunk *chunk = queue->sealed; chunk != NULL; chunk = chunk->next) {
+        queue->sealed_last = chunk;
+        queue->sealed_items += chunk->written - chunk->read;
+        queue->sealed_bytes += chunk->bytes;
+    }
+    /* Stopped in seal_chunk: the open chunk is sealed already, or the spare one is open already. */
+    if (queue->open != NULL && queue->open == queue->sealed_last) {
+        queue->open = NULL;
+    }
+    if (queue->spare == queue->open) {
+        queue->spare = NULL;
+    }
+}
+
+static void
+repair_batches(pyrt_retire_queue *queue, pyrt_disposal *disposal)
+{
+    /* Stopped in take_batch: the batch is still in the ring as well. */
+    if (queue->first_batch != queue->open_batch && disposal->batch.head != NULL &&
+        disposal->batch.head == batch_at(queue, queue->first_batch)->head) {
+        disposal->batch.head = NULL;
+    }
+    pyrt_retired_batch *open = batch_at(queue, queue->open_batch);
+    bool merged = false;
+    for (uint32_t number = queue->first_batch; number != queue->open_batch; number++) {
+        pyrt_retired_batch *batch = batch_at(queue, number);
+        merged |= open->head != NULL && measure_chain(batch, open->head);
+        (void)measure_chain(batch, NULL);
+        queue->sealed_items += batch->items;
+        queue->sealed_bytes += batch->bytes;
+    }
+    /* Stopped in merge_batch: the open chain hangs behind the newest sealed one already. */
+    if (merged) {
+        *open = (pyrt_retired_batch){0};
+    }
+    (void)measure_chain(open, NULL);
+    (void)measure_chain(&disposal->batch, NULL);
+}
+
+void
+pyrt_queue_adopt(pyrt_retire_queue *queue, pyrt_disposal *disposal)
+{
+    repair_chunks(queue, disposal);
+    repair_batches(queue, disposal);
+    pyrt_queue_put_back(queue, disposal);
+}
+
+void
+pyrt_queue_fini(pyrt_retire_queue *queue)
+{
+    pyrt_retired_chunk *open = queue->open;
+    pyrt_retired_chunk *spare = queue->spare;
+    pyrt_store_release(&queue->open, (pyrt_retired_chunk *)NULL);
+    pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
+    pyrt_meta_free(open, PYRT_CHUNK_SIZE);
+    pyrt_meta_free(spare, PYRT_CHUNK_SIZE);
+}

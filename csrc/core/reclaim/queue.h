@@ -1,0 +1,119 @@
+/* queue.h -- a queue of retired things, in the order of retiring: items in chunks, embedded nodes in batches.
+ *
+ * Invariant: everything retired is in exactly one place -- the open chunk or batch (no goal yet), a sealed one (with a goal),
+ * or in the hands of the one who disposes of it. Goals do not decrease along a queue, but for queues that were handed over.
+ *
+ * A queue belongs to its thread while that is attached; to whoever holds the interpreter's lock while it is not; a shared
+ * queue to whoever holds its lock. Nothing in here is atomic for the sake of two at a time. Stores that publish are ordered
+ * all the same: the child of a fork adopts a queue whose owner was stopped between any two of them (queue.c says how).
+ */
+#ifndef PYRT_RECLAIM_QUEUE_H
+#define PYRT_RECLAIM_QUEUE_H
+
+#include <pyruntime/retire.h>
+
+/* A chunk gets its goal when it holds so many items or bytes, whatever comes first; so a thread has at most so much that
+ * is not waiting for a goal yet. */
+enum { PYRT_CHUNK_SIZE = 4096, PYRT_CHUNK_ITEMS = 169, PYRT_SEAL_BYTES = 64 * 1024 };
+
+typedef struct pyrt_retired {
+    void *p;
+    void *arg; /* &pyrt_retired_plain: `dispose` takes `p` only */
+    union {
+        void (*dispose)(void *p);
+        void (*call)(void *p, void *arg);
+    } fn;
+} pyrt_retired;
+
+extern const char pyrt_retired_plain;
+
+typedef struct pyrt_retired_chunk {
+    struct pyrt_retired_chunk *next; /* sealed after this one */
+    uint64_t goal;
+    int64_t sealed_at;
+    size_t bytes;                    /* of its items; complete when sealed */
+    uint32_t read;                   /* items before it have been taken, each before it was disposed of */
+    uint32_t written;                /* items before it are complete */
+    pyrt_retired items[PYRT_CHUNK_ITEMS];
+} pyrt_retired_chunk;
+
+PYRT_STATIC_ASSERT(sizeof(pyrt_retired_chunk) <= PYRT_CHUNK_SIZE, "a chunk is one page");
+
+typedef struct pyrt_retired_batch {
+    pyrt_retire_node *head; /* the chain ends with NULL; `tail` is only trusted by the owner */
+    pyrt_retire_node *tail;
+    size_t items;
+    size_t bytes;
+    uint64_t goal;
+    int64_t sealed_at;
+} pyrt_retired_batch;
+
+enum { PYRT_BATCHES = 8 };
+
+typedef struct pyrt_retire_queue {
+    pyrt_retired_chunk *open;  /* NULL until the first item, and when memory is short */
+    pyrt_retired_chunk *spare; /* reserved when the open one is half full */
+    pyrt_retired_chunk *sealed;
+    pyrt_retired_chunk *sealed_last;
+
+    /* A ring: batches first_batch to open_batch - 1 are sealed. When it is full the newest of them takes the open one in. */
+    pyrt_retired_batch batches[PYRT_BATCHES];
+    uint32_t first_batch;
+    uint32_t open_batch;
+
+    /* What is sealed in it. */
+    size_t sealed_items;
+    size_t sealed_bytes;
+} pyrt_retire_queue;
+
+typedef enum {
+    PYRT_PUSHED,
+    PYRT_PUSHED_SHORT,  /* done, but no chunk could be reserved for what comes next */
+    PYRT_PUSHED_SEALED, /* done, and there is a new goal */
+    PYRT_PUSH_FAILED    /* no memory; nothing was done */
+} pyrt_push_result;
+
+pyrt_push_result pyrt_queue_push(pyrt_retire_queue *queue, pyrt_retired item, size_t bytes);
+pyrt_push_result pyrt_queue_push_node(pyrt_retire_queue *queue, pyrt_retire_node *node, size_t bytes);
+
+/* Gives all that is open a goal. */
+void pyrt_queue_seal(pyrt_retire_queue *queue);
+
+/* The oldest goal of the chunks, or of the batches; false if none is sealed. */
+bool pyrt_queue_chunk_goal(const pyrt_retire_queue *queue, uint64_t *goal);
+bool pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal);
+
+bool pyrt_queue_is_empty(const pyrt_retire_queue *queue);
+
+/* What somebody has taken out of a queue and is disposing of: a chunk or a batch, the rest of it. If he cannot go on it goes
+ * back, and in the child of a fork it is adopted. */
+typedef struct pyrt_disposal {
+    pyrt_retired_chunk *chunk;
+    pyrt_retired_batch batch;
+} pyrt_disposal;
+
+/* Takes the oldest sealed chunk, or batch, out of the queue; there is one. */
+void pyrt_queue_take_chunk(pyrt_retire_queue *queue, pyrt_disposal *disposal);
+void pyrt_queue_take_batch(pyrt_retire_queue *queue, pyrt_disposal *disposal);
+
+/* Takes the next item, or node, out of what was taken; false when nothing is left of it. */
+bool pyrt_disposal_next_item(pyrt_disposal *disposal, pyrt_retired *item);
+bool pyrt_disposal_next_node(pyrt_disposal *disposal, pyrt_retire_node **node);
+
+/* Puts back what is left. */
+void pyrt_queue_put_back(pyrt_retire_queue *queue, pyrt_disposal *disposal);
+
+/* An emptied chunk comes back, to be used again or freed. */
+void pyrt_queue_recycle(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk);
+
+/* Moves everything to the end of another queue, with a new goal for what was open. `from` keeps nothing but its memory. */
+void pyrt_queue_move(pyrt_retire_queue *from, pyrt_retire_queue *to);
+
+/* Repairs, in the child of a fork, a queue whose owner was stopped anywhere in this file, and puts back what the owner was
+ * disposing of, but for the one item that was under way. */
+void pyrt_queue_adopt(pyrt_retire_queue *queue, pyrt_disposal *disposal);
+
+/* Frees the memory of an empty queue. */
+void pyrt_queue_fini(pyrt_retire_queue *queue);
+
+#endif

@@ -1,0 +1,91 @@
+/* reclaim.h -- what reclamation keeps for each thread, for each interpreter, and for the process.
+ *
+ * Three kinds of queues: a thread's own; the *orphans* of an interpreter, for what threads left behind, what barriers took
+ * from them, and what OS threads without a state retire; the *global* one, whose goals the readers of every interpreter must
+ * pass. The latter two are shared queues: under a lock, worked off by one runner at a time.
+ */
+#ifndef PYRT_RECLAIM_RECLAIM_H
+#define PYRT_RECLAIM_RECLAIM_H
+
+#include "reclaim/queue.h"
+#include "state/thread_impl.h"
+
+typedef struct pyrt_reclaim_thread {
+    pyrt_retire_queue queue;  /* see queue.h for who may touch it when */
+    pyrt_disposal running;    /* the owner's, while it disposes */
+    uint64_t collected;       /* the newest barrier that has got the queue; under the interpreter's lock */
+    uint32_t skip;            /* safepoints to pass before the goal is asked for again */
+    uint32_t next_skip;       /* doubles while readers do not pass */
+    bool over_bound;          /* retires are answered with PYRT_EBUSY */
+    uint64_t reported_goal;   /* the stall report of this goal has been given */
+} pyrt_reclaim_thread;
+
+typedef struct pyrt_shared_queue {
+    pyrt_raw_mutex lock;
+    pyrt_retire_queue queue;
+    const void *runner;     /* the thread-local block of the OS thread that works it off, or NULL */
+    pyrt_disposal running;  /* the runner's */
+    uint32_t turn;          /* changes when a runner is done; waiters sleep on it */
+    uint32_t filled;        /* nonzero if there may be something in it: a hint, read without the lock */
+} pyrt_shared_queue;
+
+typedef struct pyrt_reclaim_interp {
+    pyrt_shared_queue orphans;
+    uint64_t barriers;   /* the number of the newest barrier; under the interpreter's lock */
+    size_t bound_items;  /* atomic, relaxed */
+    size_t bound_bytes;
+} pyrt_reclaim_interp;
+
+extern pyrt_shared_queue pyrt_global_queue;
+
+enum { PYRT_BOUND_ITEMS = 64 * 1024, PYRT_BOUND_BYTES = 1024 * 1024 };
+
+/* NULL before the stage has made it and after it has freed it. */
+static inline pyrt_reclaim_thread *
+pyrt_reclaim_of(const pyrt_thread_impl *thread)
+{
+    return thread->stage[PYRT_STAGE_RETIRE];
+}
+
+static inline pyrt_reclaim_interp *
+pyrt_reclaim_of_interp(const pyrt_interp *interp)
+{
+    return interp->stage[PYRT_STAGE_RETIRE];
+}
+
+/* Sets `over_bound` from what is sealed in the thread's queue. */
+void pyrt_reclaim_check_bound(pyrt_thread_impl *thread);
+
+/* Disposes of what is reached in the thread's own queue; attached, on its own OS thread, not in a disposer. */
+size_t pyrt_reclaim_own(pyrt_thread_impl *thread);
+
+/* Answers a barrier that has asked for the thread's queue, if one has; attached, on its own OS thread. */
+void pyrt_reclaim_answer_barrier(pyrt_thread_impl *thread);
+
+/* At a safepoint. */
+void pyrt_reclaim_work(pyrt_thread_impl *thread);
+
+/* Moves a thread's queue to its interpreter's orphans; says whether there was anything in it. */
+bool pyrt_reclaim_hand_over(pyrt_thread_impl *thread);
+
+/* Whose goals a shared queue waits for, and how it is to be worked off. */
+typedef enum {
+    PYRT_WHAT_IS_REACHED, /* what readers have passed */
+    PYRT_EVERYTHING       /* there are no readers any more */
+} pyrt_how_much;
+
+/* Works off a shared queue: the orphans of an interpreter, or the global one for NULL. `self` is the attached state of this OS
+ * thread, or NULL. False if somebody else is at it; else adds the number of items to *count. */
+bool pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, pyrt_how_much how_much,
+                     size_t *count);
+
+/* Gives all that is open in it a goal. */
+void pyrt_shared_seal(pyrt_shared_queue *shared);
+
+/* The runner cannot go on: puts back what it had taken. */
+void pyrt_shared_give_up(pyrt_shared_queue *shared);
+
+/* Whether a disposer is running on this OS thread. */
+bool pyrt_reclaim_is_disposing(pyrt_interp *interp);
+
+#endif

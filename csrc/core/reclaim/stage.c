@@ -1,0 +1,183 @@
+/* stage.c -- reclamation in the life of interpreters and threads: made, emptied, freed, forked. */
+#include "platform/meta_alloc.h"
+#include "platform/report.h"
+#include "reclaim/reclaim.h"
+
+/* Disposers that go on retiring are followed so far before the end of an interpreter is refused. */
+enum { DRAIN_ROUNDS = 1000 };
+
+static pyrt_status
+interp_init(pyrt_interp *interp)
+{
+    pyrt_reclaim_interp *reclaim = pyrt_meta_alloc(sizeof(*reclaim));
+    if (reclaim == NULL) {
+        return PYRT_ENOMEM;
+    }
+    reclaim->bound_items = PYRT_BOUND_ITEMS;
+    reclaim->bound_bytes = PYRT_BOUND_BYTES;
+    interp->stage[PYRT_STAGE_RETIRE] = reclaim;
+    return PYRT_OK;
+}
+
+static bool
+is_main(const pyrt_interp *interp)
+{
+    return interp == pyrt_interp_main();
+}
+
+static void
+interp_fini(pyrt_interp *interp)
+{
+    pyrt_reclaim_interp *reclaim = pyrt_reclaim_of_interp(interp);
+    interp->stage[PYRT_STAGE_RETIRE] = NULL;
+    pyrt_queue_fini(&reclaim->orphans.queue);
+    pyrt_meta_free(reclaim, sizeof(*reclaim));
+    if (interp->id == 0) {
+        pyrt_queue_fini(&pyrt_global_queue.queue);
+    }
+}
+
+static void
+run_everything(pyrt_shared_queue *shared, pyrt_interp *or_null)
+{
+    size_t count = 0;
+    pyrt_shared_seal(shared);
+    (void)pyrt_shared_run(shared, or_null, NULL, PYRT_EVERYTHING, &count);
+}
+
+static pyrt_status
+interp_drain(pyrt_interp *interp)
+{
+    pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(interp)->orphans;
+    bool empty = false;
+    for (int round = 0; round < DRAIN_ROUNDS && !empty; round++) {
+        run_everything(orphans, interp);
+        empty = pyrt_queue_is_empty(&orphans->queue);
+        if (is_main(interp)) {
+            run_everything(&pyrt_global_queue, NULL);
+            empty = pyrt_queue_is_empty(&orphans->queue) && pyrt_queue_is_empty(&pyrt_global_queue.queue);
+        }
+    }
+    return empty ? PYRT_OK : PYRT_EBUSY;
+}
+
+static pyrt_status
+thread_init(pyrt_thread_impl *thread)
+{
+    pyrt_reclaim_thread *reclaim = pyrt_meta_alloc(sizeof(*reclaim));
+    if (reclaim == NULL) {
+        return PYRT_ENOMEM;
+    }
+    reclaim->next_skip = 1;
+    thread->stage[PYRT_STAGE_RETIRE] = reclaim;
+    return PYRT_OK;
+}
+
+/* A barrier of another thread may be looking at it. */
+static void
+thread_fini(pyrt_thread_impl *thread)
+{
+    pyrt_interp *interp = thread->base.interp;
+    pyrt_raw_mutex_lock(&interp->lock);
+    pyrt_reclaim_thread *reclaim = pyrt_reclaim_of(thread);
+    thread->stage[PYRT_STAGE_RETIRE] = NULL;
+    pyrt_raw_mutex_unlock(&interp->lock);
+    if (reclaim != NULL) {
+        pyrt_queue_fini(&reclaim->queue);
+        pyrt_meta_free(reclaim, sizeof(*reclaim));
+    }
+}
+
+/* Disposes of what it can and leaves the rest to the others. Where many threads come and go, nobody else may have a reason
+ * to look at the orphans: so this thread does. */
+static void
+thread_exit(pyrt_thread_impl *thread)
+{
+    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
+    pyrt_interp *interp = thread->base.interp;
+    pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(interp)->orphans;
+    if (thread->held != 0) {
+        /* The OS thread ended inside of a disposer. */
+        thread->held = 0;
+        pyrt_queue_put_back(&mine->queue, &mine->running);
+        pyrt_shared_give_up(orphans);
+        pyrt_shared_give_up(&pyrt_global_queue);
+    }
+    size_t count = 0;
+    if (!pyrt_reclaim_is_disposing(interp)) {
+        pyrt_queue_seal(&mine->queue);
+        pyrt_qsbr_pass(&interp->domain, &thread->base.slot);
+        (void)pyrt_reclaim_own(thread);
+        (void)pyrt_shared_run(orphans, interp, thread, PYRT_WHAT_IS_REACHED, &count);
+    }
+    pyrt_raw_mutex_lock(&interp->lock);
+    if (pyrt_reclaim_hand_over(thread)) {
+        PYRT_COUNT(thread, orphaned, 1);
+    }
+    pyrt_raw_mutex_unlock(&interp->lock);
+}
+
+static void
+fork_prepare(pyrt_interp *interp)
+{
+    pyrt_raw_mutex_lock(&pyrt_reclaim_of_interp(interp)->orphans.lock);
+    if (is_main(interp)) {
+        pyrt_raw_mutex_lock(&pyrt_global_queue.lock);
+    }
+}
+
+static void
+fork_parent(pyrt_interp *interp)
+{
+    if (is_main(interp)) {
+        pyrt_raw_mutex_unlock(&pyrt_global_queue.lock);
+    }
+    pyrt_raw_mutex_unlock(&pyrt_reclaim_of_interp(interp)->orphans.lock);
+}
+
+static void
+adopt_shared(pyrt_shared_queue *shared)
+{
+    pyrt_raw_mutex_reinit(&shared->lock);
+    if (shared->runner != NULL && shared->runner != pyrt_tls()) {
+        pyrt_queue_adopt(&shared->queue, &shared->running);
+        shared->runner = NULL;
+    }
+}
+
+static void
+fork_child(pyrt_interp *interp)
+{
+    adopt_shared(&pyrt_reclaim_of_interp(interp)->orphans);
+    if (is_main(interp)) {
+        adopt_shared(&pyrt_global_queue);
+    }
+}
+
+static void
+thread_lost(pyrt_thread_impl *thread)
+{
+    if (pyrt_reclaim_of(thread) != NULL) {
+        pyrt_queue_adopt(&pyrt_reclaim_of(thread)->queue, &pyrt_reclaim_of(thread)->running);
+        (void)pyrt_reclaim_hand_over(thread);
+    }
+}
+
+__attribute__((constructor)) static void
+register_stage(void)
+{
+    static const pyrt_stage stage = {
+        .interp_init = interp_init,
+        .interp_fini = interp_fini,
+        .interp_drain = interp_drain,
+        .thread_init = thread_init,
+        .thread_fini = thread_fini,
+        .thread_work = pyrt_reclaim_work,
+        .thread_exit = thread_exit,
+        .fork_prepare = fork_prepare,
+        .fork_parent = fork_parent,
+        .fork_child = fork_child,
+        .thread_lost = thread_lost,
+    };
+    pyrt_stage_register(PYRT_STAGE_RETIRE, &stage);
+}

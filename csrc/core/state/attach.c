@@ -1,0 +1,162 @@
+/* attach.c -- the long ways of attach, detach, safepoint and quiescent state: waiting, answering, and naming misuse.
+ *
+ * The short ways are inline in thread.h and qsbr.h, the state table of the word is in qsbr_slot.h.
+ */
+#include "platform/futex.h"
+#include "platform/report.h"
+#include "state/thread_impl.h"
+
+/* The kernel sleeps on 32 bits; the low half of a word tells the waited-for state from every other. */
+static const uint32_t *
+low_half(const uint64_t *word)
+{
+    PYRT_STATIC_ASSERT(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first");
+    return (const uint32_t *)(const void *)word;
+}
+
+static void
+report_thread(const char *function, pyrt_thread *thread, const char *what)
+{
+    pyrt_report("%s: thread %llu '%s' of interpreter %lld %s", function, (unsigned long long)thread->id,
+                pyrt_thread_impl_of(thread)->name, (long long)pyrt_interp_id(thread->interp), what);
+}
+
+bool
+pyrt_is_reading(const char *function)
+{
+    pyrt_thread *current = pyrt_thread_current();
+    if (current == NULL || current->slot.read_depth == 0) {
+        return false;
+    }
+    report_thread(function, current, "is inside a read-side section, which this call would end; leave the section first");
+    return true;
+}
+
+/* ---- attach ------------------------------------------------------------------------------------------------------ */
+
+void
+pyrt_attach_slow(pyrt_thread *thread)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    if (tls->os_id != thread->os_id) {
+        report_thread("pyrt_attach", thread, "belongs to another OS thread");
+        return;
+    }
+    if (tls->current == thread) {
+        report_thread("pyrt_attach", thread, "is attached already");
+        return;
+    }
+    if (tls->current != NULL) {
+        report_thread("pyrt_attach", tls->current, "is attached on this OS thread; detach it first");
+        return;
+    }
+    for (;;) {
+        uint64_t found = PYRT_STATE_DETACHED;
+        /* acquire and seq_cst: as in the inline pyrt_attach. */
+        uint64_t sequence = pyrt_load_acquire(thread->slot.sequence);
+        if (pyrt_cas_seq_cst(&thread->slot.word, &found, sequence)) {
+            break;
+        }
+        if (found == PYRT_STATE_SUSPENDED &&
+            !pyrt_cas_acq_rel(&thread->slot.word, &found, (uint64_t)PYRT_STATE_SUSPENDED_WAITED)) {
+            continue;
+        }
+        if (found != PYRT_STATE_SUSPENDED && found != PYRT_STATE_SUSPENDED_WAITED) {
+            report_thread("pyrt_attach", thread, "has ended");
+            return;
+        }
+        void *saved = pyrt_block_before();
+        pyrt_futex_wait(low_half(&thread->slot.word), PYRT_STATE_SUSPENDED_WAITED, -1);
+        pyrt_block_after(saved);
+    }
+    pyrt_fence_after_rmw();
+    tls->current = thread;
+    tls->self_id = tls->os_id;
+}
+
+/* ---- detach ------------------------------------------------------------------------------------------------------ */
+
+/* The inline pyrt_detach found a reason not to. */
+void
+pyrt_detach_slow(pyrt_thread *thread)
+{
+    if (pyrt_thread_current() != thread) {
+        report_thread("pyrt_detach", thread, "is not attached on this OS thread");
+        return;
+    }
+    (void)pyrt_is_reading("pyrt_detach");
+}
+
+/* Others had asked something of the thread when it detached. */
+void
+pyrt_detach_answer(pyrt_thread *thread)
+{
+    uint32_t asked = pyrt_load_relaxed(&thread->slot.flags);
+    if (asked & PYRT_FLAG_STOP) {
+        pyrt_pause_count_detached(pyrt_thread_impl_of(thread));
+    }
+    if (asked & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
+        /* COLLECT stays: the barrier that is woken takes the queue itself. */
+        pyrt_qsbr_answer_wake(&thread->interp->domain, &thread->slot);
+    }
+}
+
+/* ---- quiescent state and safepoint ------------------------------------------------------------------------------- */
+
+static bool
+may_pass(pyrt_thread *thread, const char *function)
+{
+    if (pyrt_thread_current() != thread) {
+        report_thread(function, thread, "is not attached on this OS thread");
+        return false;
+    }
+    return !pyrt_is_reading(function);
+}
+
+void
+pyrt_qsbr_quiescent_slow(pyrt_thread *thread)
+{
+    if (may_pass(thread, "pyrt_qsbr_quiescent_state")) {
+        pyrt_qsbr_pass(&thread->interp->domain, &thread->slot);
+    }
+}
+
+void
+pyrt_safepoint_slow(pyrt_thread *thread)
+{
+    if (!may_pass(thread, "pyrt_safepoint")) {
+        return;
+    }
+    pyrt_thread_impl *impl = pyrt_thread_impl_of(thread);
+    pyrt_qsbr_pass(&thread->interp->domain, &thread->slot);
+    if (pyrt_load_relaxed(&thread->slot.flags) & PYRT_FLAG_STOP) {
+        pyrt_pause_park(impl);
+    }
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_work != NULL) {
+            pyrt_stages[i]->thread_work(impl);
+        }
+    }
+}
+
+/* ---- counted read-side sections ---------------------------------------------------------------------------------- */
+
+void
+pyrt_read_begin_counted(pyrt_thread *thread)
+{
+    if (pyrt_thread_current() != thread) {
+        report_thread("pyrt_read_begin", thread, "is not attached on this OS thread: nothing protects this section");
+        return;
+    }
+    thread->slot.read_depth++;
+}
+
+void
+pyrt_read_end_counted(pyrt_thread *thread)
+{
+    if (pyrt_thread_current() != thread || thread->slot.read_depth == 0) {
+        report_thread("pyrt_read_end", thread, "has no open read-side section on this OS thread");
+        return;
+    }
+    thread->slot.read_depth--;
+}

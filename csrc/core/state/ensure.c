@@ -1,0 +1,114 @@
+/* ensure.c -- "give me an attached state, and put everything back afterwards": a stack for each OS thread.
+ *
+ * Only the OS thread itself touches its stack. Ensures in a row that find their state attached share one frame, so that
+ * the usual nesting allocates nothing.
+ */
+#include "platform/meta_alloc.h"
+#include "platform/report.h"
+#include "state/thread_impl.h"
+
+static pyrt_thread *
+push(pyrt_thread *thread, pyrt_thread *found, bool made)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_ensure_frame *frame = pyrt_meta_alloc(sizeof(*frame));
+    if (frame == NULL) {
+        return NULL;
+    }
+    *frame = (pyrt_ensure_frame){.next = tls->ensures, .thread = thread, .found = found, .made = made, .count = 1};
+    tls->ensures = frame;
+    return thread;
+}
+
+pyrt_thread *
+pyrt_thread_ensure(pyrt_interp *interp)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_thread *found = tls->current;
+    if (interp == NULL) {
+        return NULL;
+    }
+    if (found != NULL && found->interp == interp) {
+        if (tls->ensures != NULL && tls->ensures->thread == found) {
+            tls->ensures->count++;
+            return found;
+        }
+        return push(found, found, false);
+    }
+    if (pyrt_is_reading("pyrt_thread_ensure")) {
+        return NULL;
+    }
+    pyrt_thread *thread = pyrt_thread_find(interp);
+    bool made = thread == NULL;
+    if (made) {
+        thread = pyrt_thread_new(interp);
+    }
+    if (thread == NULL) {
+        return NULL;
+    }
+    if (push(thread, found, made) == NULL) {
+        if (made) {
+            pyrt_thread_end(pyrt_thread_impl_of(thread));
+        }
+        return NULL;
+    }
+    if (found != NULL) {
+        pyrt_detach(found);
+    }
+    pyrt_attach(thread);
+    return thread;
+}
+
+static pyrt_ensure_frame
+pop(void)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_ensure_frame top = *tls->ensures;
+    pyrt_meta_free(tls->ensures, sizeof(top));
+    tls->ensures = top.next;
+    return top;
+}
+
+void
+pyrt_thread_release(pyrt_thread *thread)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_ensure_frame *top = tls->ensures;
+    if (top == NULL || thread == NULL || top->thread != thread) {
+        pyrt_report("pyrt_thread_release: thread %llu is not what the newest pyrt_thread_ensure of this OS thread returned "
+                    "(that is %llu; 0 is none)",
+                    thread == NULL ? 0ULL : (unsigned long long)thread->id,
+                    top == NULL ? 0ULL : (unsigned long long)top->thread->id);
+        return;
+    }
+    if (top->count > 1) {
+        top->count--;
+        return;
+    }
+    if (top->found != thread && pyrt_is_reading("pyrt_thread_release")) {
+        return;
+    }
+    if (top->made && pyrt_thread_impl_of(thread)->held != 0) {
+        pyrt_report("pyrt_thread_release: thread %llu cannot end: one of its disposers is running",
+                    (unsigned long long)thread->id);
+        return;
+    }
+    pyrt_ensure_frame frame = pop();
+    if (tls->current != NULL && tls->current != frame.found) {
+        pyrt_detach(tls->current);
+    }
+    if (frame.made) {
+        pyrt_thread_end(pyrt_thread_impl_of(thread));
+    }
+    if (frame.found != NULL && tls->current == NULL) {
+        pyrt_attach(frame.found);
+    }
+}
+
+void
+pyrt_ensure_drop_all(void)
+{
+    while (pyrt_tls()->ensures != NULL) {
+        (void)pop();
+    }
+}

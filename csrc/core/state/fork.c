@@ -1,0 +1,157 @@
+/* fork.c -- what stays whole across a fork, and what the child does with the threads that it lost.
+ *
+ * Before a fork the handlers take every lock of the library, in the order of locks, so that the child finds every list
+ * whole. No lock is ever held while user code runs or a thread sleeps, so this waits for instructions only. What other
+ * threads keep without a lock (their retire queues) is written so that each state in between can be adopted.
+ */
+#include "platform/futex.h"
+#include "platform/meta_alloc.h"
+#include "platform/report.h"
+#include "state/thread_impl.h"
+
+#include <pyruntime/fork.h>
+#include <pyruntime/stop_the_world.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <unistd.h>
+
+static pyrt_registry *const registry = &pyrt_the_registry;
+
+/* Under the registry's lock. */
+static bool installed;
+
+static void
+prepare(void)
+{
+    pyrt_raw_mutex_lock(&registry->lock);
+    for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+        pyrt_raw_mutex_lock(&interp->lock);
+        for (int i = 0; i < PYRT_STAGES; i++) {
+            if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_prepare != NULL) {
+                pyrt_stages[i]->fork_prepare(interp);
+            }
+        }
+    }
+    pyrt_meta_fork_prepare();
+}
+
+static void
+parent(void)
+{
+    pyrt_meta_fork_parent();
+    for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+        for (int i = 0; i < PYRT_STAGES; i++) {
+            if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_parent != NULL) {
+                pyrt_stages[i]->fork_parent(interp);
+            }
+        }
+        pyrt_raw_mutex_unlock(&interp->lock);
+    }
+    pyrt_raw_mutex_unlock(&registry->lock);
+}
+
+/* Its OS thread is not in this process. No exit hook can run: what they would touch may be in any state. */
+static void
+lose(pyrt_thread_impl *thread)
+{
+    pyrt_interp *interp = thread->base.interp;
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_lost != NULL) {
+            pyrt_stages[i]->thread_lost(thread);
+        }
+    }
+    for (int i = PYRT_STAGES - 1; i >= 0; i--) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_fini != NULL) {
+            pyrt_stages[i]->thread_fini(thread);
+        }
+    }
+    pyrt_slots_free(thread);
+    pyrt_store_release(&thread->base.slot.word, (uint64_t)PYRT_STATE_SHUTTING_DOWN);
+    pyrt_store_relaxed(&thread->base.slot.flags, 0u);
+    pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
+    interp->thread_count--;
+    pyrt_index_release(&interp->indexes, thread->base.index);
+}
+
+static void
+lose_others(pyrt_interp *interp)
+{
+    uint64_t self = pyrt_tls()->os_id;
+    pyrt_thread_impl *kept = NULL;
+    pyrt_thread_impl *next;
+    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = next) {
+        next = thread->next;
+        if (thread->base.os_id != self) {
+            lose(thread);
+            thread->next = interp->free_threads;
+            interp->free_threads = thread;
+            continue;
+        }
+        thread->os_tid = pyrt_os_thread_tid();
+        thread->next = kept;
+        thread->previous = NULL;
+        if (kept != NULL) {
+            kept->previous = thread;
+        }
+        kept = thread;
+    }
+    interp->threads = kept;
+}
+
+static void
+child(void)
+{
+    pyrt_meta_fork_child();
+    pyrt_report_fork_child();
+    pyrt_os_thread_fork_child();
+    pyrt_slots_fork_child();
+    pyrt_membarrier_register();
+    pyrt_raw_mutex_reinit(&registry->lock);
+    for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+        pyrt_raw_mutex_reinit(&interp->lock);
+        for (int i = 0; i < PYRT_STAGES; i++) {
+            if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_child != NULL) {
+                pyrt_stages[i]->fork_child(interp);
+            }
+        }
+        lose_others(interp);
+    }
+    pyrt_pause_fork_child();
+    if (registry->ending && registry->ender != pyrt_tls()->os_id) {
+        /* The one who was ending the runtime is not here; in this process it lives on. */
+        registry->ending = false;
+        for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+            interp->ending = false;
+        }
+    }
+}
+
+pyrt_status
+pyrt_fork_install_handlers(void)
+{
+    if (!installed) {
+        installed = pthread_atfork(prepare, parent, child) == 0;
+    }
+    return installed ? PYRT_OK : PYRT_ENOMEM;
+}
+
+pid_t
+pyrt_fork(void)
+{
+    const void *pause = pyrt_tls()->pause;
+    if (pyrt_runtime_is_initialized() && pause == NULL) {
+        pyrt_status status = pyrt_stop_the_world(NULL);
+        if (status != PYRT_OK) {
+            errno = status == PYRT_ENOMEM ? ENOMEM : EDEADLK;
+            return -1;
+        }
+        pid_t pid = fork();
+        int saved_errno = errno;
+        pyrt_start_the_world(NULL);
+        errno = saved_errno;
+        return pid;
+    }
+    /* The world is this OS thread's already, or there is none. */
+    return fork();
+}

@@ -1,0 +1,86 @@
+/* interp_impl.h -- the interpreter, and the registry of all of them.
+ *
+ * An interpreter is a group of threads with a domain of readers of its own. It lives until pyrt_interp_delete succeeds, which
+ * needs that no thread and no pin is left.
+ */
+#ifndef PYRT_STATE_INTERP_IMPL_H
+#define PYRT_STATE_INTERP_IMPL_H
+
+#include "epoch/qsbr.h"
+#include "platform/raw_mutex.h"
+#include "state/index_pool.h"
+#include "state/stage.h"
+
+#include <pyruntime/qsbr.h>
+
+enum { PYRT_INTERP_NAME = 32 };
+
+/* A pause that somebody asked for. `missing` counts the threads that have not parked, and one more while they are being
+ * asked; who takes it to zero wakes the requester, who sleeps on it. */
+typedef struct pyrt_pause {
+    uint32_t missing;
+    uint64_t requester; /* os_id */
+} pyrt_pause;
+
+struct pyrt_interp {
+    int64_t id;
+    char name[PYRT_INTERP_NAME];
+    int whence;
+    int use_main_allocator;
+
+    /* Under the registry's lock. */
+    struct pyrt_interp *next; /* oldest first */
+    uint32_t pins;
+    bool gate_taken; /* this OS thread's or that one's pause of this interpreter is on or under way */
+
+    /* Guards everything from here to the domain. */
+    pyrt_raw_mutex lock;
+    bool ending;
+    struct pyrt_thread_impl *threads;      /* newest first */
+    struct pyrt_thread_impl *free_threads; /* their memory and slots are used again, and freed with the interpreter */
+    size_t thread_count;
+    pyrt_index_pool indexes;
+    pyrt_pause *pause;        /* the pause asked for: own_pause, the registry's, or NULL */
+    bool stopped;             /* the pause is complete */
+    pyrt_pause own_pause;
+    pyrt_qsbr_stats stats;    /* of threads that ended, and of calls without a thread; added to atomically */
+
+    pyrt_qsbr_domain domain;
+
+    void *stage[PYRT_STAGES];
+};
+
+typedef struct pyrt_registry {
+    pyrt_raw_mutex lock; /* the first in the order of locks */
+    uint32_t users;      /* inits not undone */
+    bool ending;         /* the last fini is under way */
+    uint64_t ender;      /* os_id of who calls it */
+    pyrt_interp *interps;
+    pyrt_interp *main;   /* also read without the lock, acquire */
+    int64_t next_interp_id;
+
+    /* The gate: who may pause whom. */
+    bool global_taken;
+    uint32_t global_waiting;
+    uint32_t gates_taken; /* by pauses of single interpreters */
+    uint32_t turn;        /* changes whenever a gate becomes free; waiters sleep on it */
+    pyrt_pause global_pause;
+} pyrt_registry;
+
+extern pyrt_registry pyrt_the_registry;
+
+/* What a call with `thread or NULL` means: the thread's interpreter, the attached state's, or the main one. NULL without
+ * runtime. */
+pyrt_interp *pyrt_interp_of(pyrt_thread *or_null);
+
+/* Pins the oldest interpreter that is younger than an id; NULL if there is none. */
+pyrt_interp *pyrt_interp_pin_next(int64_t after);
+
+/* Adds to a statistic of the interpreter without a thread of one's own. */
+#define PYRT_INTERP_COUNT(interp, name, n) ((void)pyrt_fetch_add_relaxed(&(interp)->stats.name, (uint64_t)(n)))
+
+/* Merge statistics; others may add to `sum` and `max` at the same time. */
+void pyrt_qsbr_stats_raise(uint64_t *max, uint64_t value);
+void pyrt_qsbr_stats_add(pyrt_qsbr_stats *sum, const pyrt_qsbr_stats *more);
+
+#endif

@@ -1,0 +1,52 @@
+/* stage.h -- how the floors above take part in the life of interpreters and threads without being known down here.
+ *
+ * A floor that keeps something for each interpreter or thread registers one stage from a constructor. The numbers of the
+ * stages are the order in which a thread ends: after the exit hooks of its slots, before its epoch slot and index.
+ * Any member may be NULL. `stage[number]` of interpreter and thread is the stage's own.
+ */
+#ifndef PYRT_STATE_STAGE_H
+#define PYRT_STATE_STAGE_H
+
+#include <pyruntime/thread.h>
+
+typedef enum {
+    PYRT_STAGE_COUNTS,  /* per-thread reference counts */
+    PYRT_STAGE_MERGE,   /* merge queue */
+    PYRT_STAGE_RETIRE,  /* retire queue */
+    PYRT_STAGE_HEAPS,   /* thread parts of heaps */
+    PYRT_STAGES
+} pyrt_stage_number;
+
+struct pyrt_thread_impl;
+
+typedef struct pyrt_stage {
+    /* Make and free what the stage keeps for an interpreter; fini finds it empty. */
+    pyrt_status (*interp_init)(pyrt_interp *interp);
+    void (*interp_fini)(pyrt_interp *interp);
+    /* Empties it, when the last thread is gone; the main interpreter comes last and takes with it what belongs to the whole
+     * process. Runs user code. PYRT_EBUSY if that does not come to an end. */
+    pyrt_status (*interp_drain)(pyrt_interp *interp);
+
+    /* Make and free what the stage keeps for a thread; fini finds it empty. */
+    pyrt_status (*thread_init)(struct pyrt_thread_impl *thread);
+    void (*thread_fini)(struct pyrt_thread_impl *thread);
+    /* At a safepoint that had to take the long way; attached. Runs user code. */
+    void (*thread_work)(struct pyrt_thread_impl *thread);
+    /* Empties it, at the thread's end; attached, on its own OS thread. Runs user code. */
+    void (*thread_exit)(struct pyrt_thread_impl *thread);
+
+    /* Around a fork, for each interpreter and with its lock held: the stage's own locks. */
+    void (*fork_prepare)(pyrt_interp *interp);
+    void (*fork_parent)(pyrt_interp *interp);
+    void (*fork_child)(pyrt_interp *interp);
+    /* In the child, for a thread that is not there any more: its OS thread stood anywhere, also inside of the stage. */
+    void (*thread_lost)(struct pyrt_thread_impl *thread);
+} pyrt_stage;
+
+/* Called from constructors, before any interpreter exists. */
+void pyrt_stage_register(pyrt_stage_number number, const pyrt_stage *stage);
+
+/* The stages in order; NULL where no floor has registered. */
+extern const pyrt_stage *pyrt_stages[PYRT_STAGES];
+
+#endif

@@ -1,0 +1,112 @@
+/* thread_impl.h -- the private thread state behind the public one.
+ *
+ * Every pyrt_thread is the first member of a pyrt_thread_impl, so that casting either way is safe. The memory of a state
+ * belongs to its interpreter and is used again for later states: the slot in it must never go away under a scan.
+ */
+#ifndef PYRT_STATE_THREAD_IMPL_H
+#define PYRT_STATE_THREAD_IMPL_H
+
+#include "platform/os_thread.h"
+#include "state/interp_impl.h"
+
+typedef struct pyrt_thread_impl {
+    pyrt_thread base;
+
+    /* Under the interpreter's lock. */
+    struct pyrt_thread_impl *next;     /* in threads or free_threads */
+    struct pyrt_thread_impl *previous; /* in threads */
+    bool counted;                      /* in `missing` of the pause that was asked for */
+    char name[PYRT_OS_THREAD_NAME];
+
+    /* The owner's. */
+    struct pyrt_thread_impl *next_of_os_thread;
+    bool ending;                       /* the end has begun: no new slots, no second end */
+    uint32_t held;                     /* disposers are running on it, so many deep: it cannot end now */
+    int32_t os_tid;
+    unsigned char *slots;              /* PYRT_THREAD_SLOT_MAX times PYRT_THREAD_SLOT_SIZE bytes, or NULL */
+    uint64_t slots_live;               /* bit set: init has run, exit has not */
+
+    /* Written by the owner with PYRT_COUNT, read by anybody. */
+    pyrt_qsbr_stats stats;
+
+    void *stage[PYRT_STAGES];
+} pyrt_thread_impl;
+
+PYRT_STATIC_ASSERT(offsetof(pyrt_thread_impl, base) == 0, "casting between the two is the identity");
+
+static inline pyrt_thread_impl *
+pyrt_thread_impl_of(pyrt_thread *thread)
+{
+    return (pyrt_thread_impl *)thread;
+}
+
+/* Adds to a statistic that only this OS thread writes. relaxed: readers want some recent value. */
+#define PYRT_COUNT(thread, name, n) \
+    pyrt_store_relaxed(&(thread)->stats.name, pyrt_load_relaxed(&(thread)->stats.name) + (uint64_t)(n))
+
+/* Counts for the attached state if it is one of the interpreter, else for the interpreter. */
+#define PYRT_COUNT_FOR(interp_, name, n)                                  \
+    do {                                                                  \
+        pyrt_thread *current_ = pyrt_thread_current();                    \
+        if (current_ != NULL && current_->interp == (interp_)) {          \
+            PYRT_COUNT(pyrt_thread_impl_of(current_), name, n);           \
+        }                                                                 \
+        else {                                                            \
+            PYRT_INTERP_COUNT(interp_, name, n);                          \
+        }                                                                 \
+    } while (0)
+
+/* Reports that `function` was called in an open counted read-side section of the thread that is attached here, and says
+ * whether it was. */
+bool pyrt_is_reading(const char *function);
+
+/* Ends a state that is bound to this OS thread and detached; another attached state is put aside for the time. */
+void pyrt_thread_end(pyrt_thread_impl *thread);
+
+/* Puts things right after user code, which may have left another state attached, or this one detached. */
+void pyrt_thread_attach_again(pyrt_thread_impl *thread);
+
+/* Whether a goal is reached, looking at the readers if need be; counts and watches it. */
+bool pyrt_qsbr_poll_interp(pyrt_interp *interp, uint64_t goal);
+
+/* Waits until a goal is reached in an interpreter or the deadline has passed; says whether it is reached. The attached state
+ * of this OS thread passes, and is detached while it sleeps. */
+bool pyrt_qsbr_wait_for(pyrt_interp *interp, uint64_t goal, int64_t deadline);
+
+/* Runs `wait` with the attached state of this OS thread detached and the host's locks let go. */
+bool pyrt_sleep_detached(bool (*wait)(void *arg), void *arg);
+
+/* Whether the state is one of the calling OS thread and may end now; reports why not. */
+bool pyrt_thread_may_end(pyrt_thread_impl *thread, const char *function);
+
+/* Slots (thread_slots.c). */
+pyrt_status pyrt_slots_init(pyrt_thread_impl *thread);
+void pyrt_slots_exit(pyrt_thread_impl *thread);
+void pyrt_slots_free(pyrt_thread_impl *thread);
+void pyrt_slots_forget_all(void);
+void pyrt_slots_fork_child(void);
+
+/* What one pyrt_thread_ensure found, or several in a row that found the same (ensure.c). */
+typedef struct pyrt_ensure_frame {
+    struct pyrt_ensure_frame *next; /* the ensure before it */
+    pyrt_thread *thread;            /* what it returned */
+    pyrt_thread *found;             /* the state that was attached, or NULL */
+    bool made;                      /* whether the ensure made `thread` */
+    uint32_t count;
+} pyrt_ensure_frame;
+
+/* Frees the frames of this OS thread. */
+void pyrt_ensure_drop_all(void);
+
+/* Pauses (stop_the_world.c). Park at a safepoint if a pause is asked for; count a thread that has just become detached or
+ * that is being unlinked, the latter under the interpreter's lock; the world as a newborn finds it, under the lock. */
+void pyrt_pause_park(pyrt_thread_impl *thread);
+void pyrt_pause_count_detached(pyrt_thread_impl *thread);
+void pyrt_pause_uncount(pyrt_thread_impl *thread);
+void pyrt_pause_end_of_os_thread(void);
+void pyrt_pause_fork_child(void);
+
+/* Fork handlers, installed by the first init (fork.c). PYRT_ENOMEM if the system refuses. */
+pyrt_status pyrt_fork_install_handlers(void);
+
+#endif
