@@ -37,8 +37,9 @@ typedef struct runner {
     pyrt_interp *interp;    /* whose statistics count it */
 } runner;
 
+/* Counts what was taken, before it is disposed of; what is put back is taken off again (pyrt_reclaim_uncount). */
 static void
-count_disposed(const runner *runner, uint64_t items, uint64_t bytes)
+count_taken(const runner *runner, uint64_t items, uint64_t bytes)
 {
     if (runner->self != NULL && runner->self->base.interp == runner->interp) {
         PYRT_COUNT(runner->self, disposed, items);
@@ -49,11 +50,27 @@ count_disposed(const runner *runner, uint64_t items, uint64_t bytes)
     PYRT_INTERP_COUNT(runner->interp, pending_bytes, -bytes);
 }
 
-static void
-note_grace(const runner *runner, int64_t sealed_at)
+void
+pyrt_reclaim_uncount(pyrt_interp *interp, const pyrt_disposal *disposal)
 {
-    int64_t now = pyrt_now_ns();
-    pyrt_qsbr_stats_raise(&runner->interp->stats.longest_grace_ns, now > sealed_at ? (uint64_t)(now - sealed_at) : 0);
+    uint64_t items = disposal->batch.head != NULL ? disposal->batch.items : 0;
+    uint64_t bytes = disposal->batch.head != NULL ? disposal->batch.bytes : 0;
+    if (disposal->chunk != NULL) {
+        items += disposal->chunk->written - disposal->chunk->read;
+        bytes += disposal->chunk->bytes;
+    }
+    PYRT_INTERP_COUNT(interp, disposed, -items);
+    PYRT_INTERP_COUNT(interp, pending_bytes, bytes);
+}
+
+/* The clock is asked only for goals that were looked at in vain before. */
+static void
+note_grace(const runner *runner, int64_t waiting_since)
+{
+    if (waiting_since != 0) {
+        uint64_t waited = (uint64_t)(pyrt_now_ns() - waiting_since);
+        pyrt_qsbr_stats_raise(&runner->interp->stats.longest_grace_ns, waited);
+    }
 }
 
 static void
@@ -67,37 +84,39 @@ after_user_code(const runner *runner)
 static size_t
 run_chunk(pyrt_disposal *running, const runner *runner)
 {
-    size_t count = 0;
-    pyrt_retired item;
-    note_grace(runner, running->chunk->sealed_at);
-    while (pyrt_disposal_next_item(running, &item)) {
-        count_disposed(runner, 1, 0);
-        count++;
-        if (item.arg == (const void *)&pyrt_retired_plain) {
-            item.fn.dispose(item.p);
+    pyrt_retired_chunk *chunk = running->chunk;
+    const uint32_t first = chunk->read;
+    const uint32_t end = chunk->written;
+    note_grace(runner, chunk->waiting_since);
+    count_taken(runner, end - first, chunk->bytes);
+    for (uint32_t i = first; i < end; i++) {
+        const pyrt_retired *item = &chunk->items[i];
+        /* Read before it is disposed of: whoever goes on from here does not dispose of it again. */
+        pyrt_store_release(&chunk->read, i + 1);
+        if (item->arg == (const void *)&pyrt_retired_plain) {
+            item->fn.dispose(item->p);
         }
         else {
-            item.fn.call(item.p, item.arg);
+            item->fn.call(item->p, item->arg);
         }
         after_user_code(runner);
     }
-    count_disposed(runner, 0, running->chunk->bytes);
-    return count;
+    return end - first;
 }
 
 static size_t
 run_batch(pyrt_disposal *running, const runner *runner)
 {
-    size_t count = 0;
-    pyrt_retire_node *node;
-    note_grace(runner, running->batch.sealed_at);
-    while (pyrt_disposal_next_node(running, &node)) {
-        count_disposed(runner, 1, 0);
-        count++;
+    const size_t count = running->batch.items;
+    note_grace(runner, running->batch.waiting_since);
+    count_taken(runner, count, running->batch.bytes);
+    while (running->batch.head != NULL) {
+        pyrt_retire_node *node = running->batch.head;
+        pyrt_store_release(&running->batch.head, node->next);
+        running->batch.items--;
         node->dispose(node);
         after_user_code(runner);
     }
-    count_disposed(runner, 0, running->batch.bytes);
     running->batch = (pyrt_retired_batch){0};
     return count;
 }
@@ -111,6 +130,20 @@ take_empty(pyrt_disposal *running)
 }
 
 /* ---- a thread's own queue ---------------------------------------------------------------------------------------- */
+
+/* What is left in the queue after a look has been found unreached. */
+static void
+note_waiting(pyrt_retire_queue *queue)
+{
+    int64_t now = 0;
+    if (queue->sealed != NULL && queue->sealed->waiting_since == 0) {
+        now = queue->sealed->waiting_since = pyrt_now_ns();
+    }
+    pyrt_retired_batch *batch = pyrt_queue_first_batch(queue);
+    if (batch != NULL && batch->waiting_since == 0) {
+        batch->waiting_since = now != 0 ? now : pyrt_now_ns();
+    }
+}
 
 size_t
 pyrt_reclaim_own(pyrt_thread_impl *thread)
@@ -136,6 +169,7 @@ pyrt_reclaim_own(pyrt_thread_impl *thread)
         }
     }
     thread->held--;
+    note_waiting(&mine->queue);
     pyrt_reclaim_check_bound(thread);
     return count;
 }
@@ -152,7 +186,7 @@ pyrt_reclaim_hand_over(pyrt_thread_impl *thread)
     pyrt_queue_move(&theirs->queue, &orphans->queue);
     pyrt_store_relaxed(&orphans->filled, 1u);
     pyrt_raw_mutex_unlock(&orphans->lock);
-    theirs->over_bound = false;
+    pyrt_queue_set_over_bound(&theirs->queue, false);
     return true;
 }
 
@@ -254,11 +288,12 @@ pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_imp
 }
 
 void
-pyrt_shared_give_up(pyrt_shared_queue *shared)
+pyrt_shared_give_up(pyrt_shared_queue *shared, pyrt_interp *interp)
 {
     pyrt_raw_mutex_lock(&shared->lock);
     bool mine = shared->runner == pyrt_tls();
     if (mine) {
+        pyrt_reclaim_uncount(interp, &shared->running);
         pyrt_queue_put_back(&shared->queue, &shared->running);
     }
     pyrt_raw_mutex_unlock(&shared->lock);
@@ -321,7 +356,7 @@ pyrt_reclaim_work(pyrt_thread_impl *thread)
     else {
         size_t count = pyrt_reclaim_own(thread);
         run_shared(thread, &count);
-        if (count == 0 && mine->over_bound) {
+        if (count == 0 && mine->queue.over_bound) {
             report_stall(thread);
         }
         bool waiting = mine->queue.sealed != NULL || mine->queue.first_batch != mine->queue.open_batch;

@@ -9,7 +9,6 @@
 #include "reclaim/queue.h"
 
 #include "epoch/qsbr.h"
-#include "platform/futex.h"
 #include "platform/meta_alloc.h"
 
 const char pyrt_retired_plain;
@@ -24,6 +23,45 @@ static pyrt_retired_batch *
 batch_at(const pyrt_retire_queue *queue, uint32_t number)
 {
     return (pyrt_retired_batch *)&queue->batches[number % PYRT_BATCHES];
+}
+
+/* ---- the open chunk ---------------------------------------------------------------------------------------------- */
+
+static uint32_t
+items_in_open(const pyrt_retire_queue *queue)
+{
+    return queue->cursor == NULL ? 0 : (uint32_t)(queue->cursor - queue->open->items);
+}
+
+/* The long way is for the push that fills the chunk; for the upper half of it without a spare chunk; for every push while
+ * the bound is passed. */
+static void
+set_slow_at(pyrt_retire_queue *queue)
+{
+    if (queue->open == NULL || queue->over_bound) {
+        queue->slow_at = queue->cursor;
+        return;
+    }
+    uint32_t fast = queue->spare != NULL ? PYRT_CHUNK_ITEMS - 1 : PYRT_CHUNK_ITEMS / 2;
+    uint32_t items = items_in_open(queue);
+    queue->slow_at = queue->open->items + (items > fast ? items : fast);
+}
+
+/* The order is that of repair_chunks: an open chunk with the cursor elsewhere has no items yet. */
+static void
+open_chunk(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
+{
+    pyrt_store_release(&queue->open, chunk);
+    pyrt_store_release(&queue->cursor, chunk == NULL ? NULL : chunk->items);
+    queue->bytes_left = PYRT_SEAL_BYTES;
+    set_slow_at(queue);
+}
+
+void
+pyrt_queue_set_over_bound(pyrt_retire_queue *queue, bool over)
+{
+    queue->over_bound = over;
+    set_slow_at(queue);
 }
 
 /* ---- sealing ----------------------------------------------------------------------------------------------------- */
@@ -44,14 +82,18 @@ append_sealed(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
 }
 
 static void
-seal_chunk(pyrt_retire_queue *queue, uint64_t goal, int64_t now)
+seal_chunk(pyrt_retire_queue *queue, uint64_t goal)
 {
     pyrt_retired_chunk *chunk = queue->open;
     chunk->goal = goal;
-    chunk->sealed_at = now;
+    chunk->waiting_since = 0;
+    /* Until here it had only what went beyond the bytes of a full one. */
+    chunk->bytes += PYRT_SEAL_BYTES - queue->bytes_left;
+    pyrt_store_release(&chunk->written, items_in_open(queue));
     append_sealed(queue, chunk);
-    pyrt_store_release(&queue->open, queue->spare);
+    open_chunk(queue, queue->spare);
     pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
+    set_slow_at(queue);
 }
 
 static bool
@@ -75,7 +117,7 @@ merge_batch(pyrt_retire_queue *queue, uint64_t goal)
 }
 
 static void
-seal_batch(pyrt_retire_queue *queue, uint64_t goal, int64_t now)
+seal_batch(pyrt_retire_queue *queue, uint64_t goal)
 {
     pyrt_retired_batch *batch = batch_at(queue, queue->open_batch);
     queue->sealed_items += batch->items;
@@ -85,58 +127,58 @@ seal_batch(pyrt_retire_queue *queue, uint64_t goal, int64_t now)
         return;
     }
     batch->goal = goal;
-    batch->sealed_at = now;
+    batch->waiting_since = 0;
     *batch_at(queue, queue->open_batch + 1) = (pyrt_retired_batch){0};
     pyrt_store_release(&queue->open_batch, queue->open_batch + 1);
 }
 
-void
+bool
 pyrt_queue_seal(pyrt_retire_queue *queue)
 {
-    bool items = queue->open != NULL && queue->open->written != 0;
+    bool items = items_in_open(queue) != 0;
     bool nodes = batch_at(queue, queue->open_batch)->head != NULL;
     if (!items && !nodes) {
-        return;
+        return false;
     }
-    int64_t now = pyrt_now_ns();
     uint64_t goal = pyrt_qsbr_sequence_advance();
     if (items) {
-        seal_chunk(queue, goal, now);
+        seal_chunk(queue, goal);
     }
     if (nodes) {
-        seal_batch(queue, goal, now);
+        seal_batch(queue, goal);
     }
+    return true;
 }
 
 /* ---- pushing ----------------------------------------------------------------------------------------------------- */
 
 pyrt_push_result
-pyrt_queue_push(pyrt_retire_queue *queue, pyrt_retired item, size_t bytes)
+pyrt_queue_push_slow(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
-    pyrt_retired_chunk *chunk = queue->open;
-    if (pyrt_unlikely(chunk == NULL)) {
-        chunk = new_chunk();
-        if (chunk == NULL) {
-            return PYRT_PUSH_FAILED;
-        }
-        pyrt_store_release(&queue->open, chunk);
+    if (queue->open == NULL) {
+        open_chunk(queue, new_chunk());
     }
-    uint32_t written = chunk->written;
-    chunk->items[written] = item;
-    pyrt_store_release(&chunk->written, ++written);
-    chunk->bytes += bytes;
-    bool room = written < PYRT_CHUNK_ITEMS / 2 || (queue->spare != NULL && written < PYRT_CHUNK_ITEMS);
-    if (pyrt_likely(room && chunk->bytes < PYRT_SEAL_BYTES)) {
-        return PYRT_PUSHED;
+    if (queue->open == NULL) {
+        return PYRT_PUSH_FAILED;
     }
-    if (queue->spare == NULL) {
+    *queue->cursor = (pyrt_retired){p, arg, fn};
+    size_t fitting = bytes < queue->bytes_left ? bytes : queue->bytes_left;
+    queue->bytes_left -= fitting;
+    queue->open->bytes += bytes - fitting;
+    pyrt_store_release(&queue->cursor, queue->cursor + 1);
+
+    uint32_t items = items_in_open(queue);
+    bool half_full = items > PYRT_CHUNK_ITEMS / 2 || queue->bytes_left < PYRT_SEAL_BYTES / 2;
+    if (half_full && queue->spare == NULL) {
         pyrt_store_release(&queue->spare, new_chunk());
     }
-    if (written == PYRT_CHUNK_ITEMS || chunk->bytes >= PYRT_SEAL_BYTES) {
+    bool is_short = half_full && queue->spare == NULL;
+    bool full = items == PYRT_CHUNK_ITEMS || queue->bytes_left == 0;
+    if (full) {
         pyrt_queue_seal(queue);
-        return PYRT_PUSHED_SEALED;
     }
-    return queue->spare == NULL ? PYRT_PUSHED_SHORT : PYRT_PUSHED;
+    set_slow_at(queue);
+    return full ? PYRT_PUSHED_SEALED : is_short ? PYRT_PUSHED_SHORT : PYRT_PUSHED;
 }
 
 pyrt_push_result
@@ -172,6 +214,12 @@ pyrt_queue_chunk_goal(const pyrt_retire_queue *queue, uint64_t *goal)
     return true;
 }
 
+pyrt_retired_batch *
+pyrt_queue_first_batch(pyrt_retire_queue *queue)
+{
+    return queue->first_batch == queue->open_batch ? NULL : batch_at(queue, queue->first_batch);
+}
+
 bool
 pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal)
 {
@@ -185,7 +233,7 @@ pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal)
 bool
 pyrt_queue_is_empty(const pyrt_retire_queue *queue)
 {
-    return queue->sealed == NULL && (queue->open == NULL || queue->open->written == 0) &&
+    return queue->sealed == NULL && items_in_open(queue) == 0 &&
            queue->first_batch == queue->open_batch && batch_at(queue, queue->open_batch)->head == NULL;
 }
 
@@ -212,29 +260,6 @@ pyrt_queue_take_batch(pyrt_retire_queue *queue, pyrt_disposal *disposal)
     queue->sealed_bytes -= batch->bytes;
     disposal->batch = *batch;
     pyrt_store_release(&queue->first_batch, queue->first_batch + 1);
-}
-
-bool
-pyrt_disposal_next_item(pyrt_disposal *disposal, pyrt_retired *item)
-{
-    pyrt_retired_chunk *chunk = disposal->chunk;
-    if (chunk->read == chunk->written) {
-        return false;
-    }
-    *item = chunk->items[chunk->read];
-    pyrt_store_release(&chunk->read, chunk->read + 1);
-    return true;
-}
-
-bool
-pyrt_disposal_next_node(pyrt_disposal *disposal, pyrt_retire_node **node)
-{
-    *node = disposal->batch.head;
-    if (*node == NULL) {
-        return false;
-    }
-    pyrt_store_release(&disposal->batch.head, (*node)->next);
-    return true;
 }
 
 void
@@ -338,6 +363,14 @@ repair_chunks(pyrt_retire_queue *queue, const pyrt_disposal *disposal)
     if (queue->spare == queue->open) {
         queue->spare = NULL;
     }
+    /* Stopped in open_chunk: the cursor still stands in the chunk before. */
+    if (queue->open == NULL) {
+        queue->cursor = NULL;
+    }
+    else if (queue->cursor < queue->open->items || queue->cursor > queue->open->items + PYRT_CHUNK_ITEMS) {
+        queue->cursor = queue->open->items;
+    }
+    set_slow_at(queue);
 }
 
 static void
@@ -378,8 +411,8 @@ pyrt_queue_fini(pyrt_retire_queue *queue)
 {
     pyrt_retired_chunk *open = queue->open;
     pyrt_retired_chunk *spare = queue->spare;
-    pyrt_store_release(&queue->open, (pyrt_retired_chunk *)NULL);
     pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
+    open_chunk(queue, NULL);
     pyrt_meta_free(open, PYRT_CHUNK_SIZE);
     pyrt_meta_free(spare, PYRT_CHUNK_SIZE);
 }

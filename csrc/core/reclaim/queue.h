@@ -16,13 +16,15 @@
  * is not waiting for a goal yet. */
 enum { PYRT_CHUNK_SIZE = 4096, PYRT_CHUNK_ITEMS = 169, PYRT_SEAL_BYTES = 64 * 1024 };
 
+typedef union pyrt_retired_fn {
+    void (*dispose)(void *p);
+    void (*call)(void *p, void *arg);
+} pyrt_retired_fn;
+
 typedef struct pyrt_retired {
     void *p;
     void *arg; /* &pyrt_retired_plain: `dispose` takes `p` only */
-    union {
-        void (*dispose)(void *p);
-        void (*call)(void *p, void *arg);
-    } fn;
+    pyrt_retired_fn fn;
 } pyrt_retired;
 
 extern const char pyrt_retired_plain;
@@ -30,10 +32,10 @@ extern const char pyrt_retired_plain;
 typedef struct pyrt_retired_chunk {
     struct pyrt_retired_chunk *next; /* sealed after this one */
     uint64_t goal;
-    int64_t sealed_at;
-    size_t bytes;                    /* of its items; complete when sealed */
+    int64_t waiting_since;           /* when its goal was first found not to be reached; 0 until then */
+    size_t bytes;                    /* of all its items, once sealed */
     uint32_t read;                   /* items before it have been taken, each before it was disposed of */
-    uint32_t written;                /* items before it are complete */
+    uint32_t written;                /* items in it, once sealed */
     pyrt_retired items[PYRT_CHUNK_ITEMS];
 } pyrt_retired_chunk;
 
@@ -45,14 +47,20 @@ typedef struct pyrt_retired_batch {
     size_t items;
     size_t bytes;
     uint64_t goal;
-    int64_t sealed_at;
+    int64_t waiting_since;
 } pyrt_retired_batch;
 
 enum { PYRT_BATCHES = 8 };
 
 typedef struct pyrt_retire_queue {
+    /* The open chunk, as the short way of a push wants it. */
+    pyrt_retired *cursor;      /* the next free item; NULL without an open chunk */
+    pyrt_retired *slow_at;     /* a push there takes the long way */
+    size_t bytes_left;         /* before the chunk is full */
     pyrt_retired_chunk *open;  /* NULL until the first item, and when memory is short */
     pyrt_retired_chunk *spare; /* reserved when the open one is half full */
+    bool over_bound;           /* every push takes the long way and is answered with PYRT_EBUSY */
+
     pyrt_retired_chunk *sealed;
     pyrt_retired_chunk *sealed_last;
 
@@ -73,11 +81,38 @@ typedef enum {
     PYRT_PUSH_FAILED    /* no memory; nothing was done */
 } pyrt_push_result;
 
-pyrt_push_result pyrt_queue_push(pyrt_retire_queue *queue, pyrt_retired item, size_t bytes);
+/* Pushes where the short way does not do: into a new chunk, or with a chunk to reserve or to seal. */
+pyrt_push_result pyrt_queue_push_slow(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes);
+
+/* The short way: false, and nothing done, if it does not do. Field by field: a struct handed over by value would go through
+ * memory once more. */
+static inline bool
+pyrt_queue_push_fast(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+{
+    pyrt_retired *item = queue->cursor;
+    size_t bytes_left = queue->bytes_left;
+    if (pyrt_unlikely(item == queue->slow_at || bytes >= bytes_left)) {
+        return false;
+    }
+    item->p = p;
+    item->arg = arg;
+    item->fn = fn;
+    queue->bytes_left = bytes_left - bytes;
+    /* release: the item is complete before it counts (queue.c). */
+    pyrt_store_release(&queue->cursor, item + 1);
+    return true;
+}
+
 pyrt_push_result pyrt_queue_push_node(pyrt_retire_queue *queue, pyrt_retire_node *node, size_t bytes);
 
-/* Gives all that is open a goal. */
-void pyrt_queue_seal(pyrt_retire_queue *queue);
+/* Gives all that is open a goal; says whether there was anything. */
+bool pyrt_queue_seal(pyrt_retire_queue *queue);
+
+/* Sets `over_bound`. */
+void pyrt_queue_set_over_bound(pyrt_retire_queue *queue, bool over);
+
+/* The oldest sealed batch, or NULL. */
+pyrt_retired_batch *pyrt_queue_first_batch(pyrt_retire_queue *queue);
 
 /* The oldest goal of the chunks, or of the batches; false if none is sealed. */
 bool pyrt_queue_chunk_goal(const pyrt_retire_queue *queue, uint64_t *goal);
@@ -95,10 +130,6 @@ typedef struct pyrt_disposal {
 /* Takes the oldest sealed chunk, or batch, out of the queue; there is one. */
 void pyrt_queue_take_chunk(pyrt_retire_queue *queue, pyrt_disposal *disposal);
 void pyrt_queue_take_batch(pyrt_retire_queue *queue, pyrt_disposal *disposal);
-
-/* Takes the next item, or node, out of what was taken; false when nothing is left of it. */
-bool pyrt_disposal_next_item(pyrt_disposal *disposal, pyrt_retired *item);
-bool pyrt_disposal_next_node(pyrt_disposal *disposal, pyrt_retire_node **node);
 
 /* Puts back what is left. */
 void pyrt_queue_put_back(pyrt_retire_queue *queue, pyrt_disposal *disposal);

@@ -16,7 +16,6 @@ typedef struct pyrt_reclaim_thread {
     uint64_t collected;       /* the newest barrier that has got the queue; under the interpreter's lock */
     uint32_t skip;            /* safepoints to pass before the goal is asked for again */
     uint32_t next_skip;       /* doubles while readers do not pass */
-    bool over_bound;          /* retires are answered with PYRT_EBUSY */
     uint64_t reported_goal;   /* the stall report of this goal has been given */
 } pyrt_reclaim_thread;
 
@@ -82,8 +81,11 @@ bool pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_threa
 /* Gives all that is open in it a goal. */
 void pyrt_shared_seal(pyrt_shared_queue *shared);
 
-/* The runner cannot go on: puts back what it had taken. */
-void pyrt_shared_give_up(pyrt_shared_queue *shared);
+/* What was taken goes back: it does not count as disposed of any more. */
+void pyrt_reclaim_uncount(pyrt_interp *interp, const pyrt_disposal *disposal);
+
+/* The runner cannot go on: puts back what it had taken. `interp` has counted it. */
+void pyrt_shared_give_up(pyrt_shared_queue *shared, pyrt_interp *interp);
 
 /* Whether a disposer is running on this OS thread. */
 bool pyrt_reclaim_is_disposing(pyrt_interp *interp);

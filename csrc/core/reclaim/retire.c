@@ -6,6 +6,8 @@
 #include "platform/report.h"
 #include "reclaim/reclaim.h"
 
+#define PLAIN ((void *)&pyrt_retired_plain)
+
 static bool
 is_over_bound(const pyrt_retire_queue *queue, const pyrt_interp *interp)
 {
@@ -17,15 +19,16 @@ is_over_bound(const pyrt_retire_queue *queue, const pyrt_interp *interp)
 void
 pyrt_reclaim_check_bound(pyrt_thread_impl *thread)
 {
-    pyrt_reclaim_of(thread)->over_bound = is_over_bound(&pyrt_reclaim_of(thread)->queue, thread->base.interp);
+    pyrt_retire_queue *queue = &pyrt_reclaim_of(thread)->queue;
+    pyrt_queue_set_over_bound(queue, is_over_bound(queue, thread->base.interp));
 }
 
 /* Counts for the interpreter, whose bound holds too. */
 static pyrt_status
-shared_push(pyrt_shared_queue *shared, pyrt_interp *interp, pyrt_retired item, size_t bytes)
+shared_push(pyrt_shared_queue *shared, pyrt_interp *interp, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     pyrt_raw_mutex_lock(&shared->lock);
-    pyrt_push_result result = pyrt_queue_push(&shared->queue, item, bytes);
+    pyrt_push_result result = pyrt_queue_push_slow(&shared->queue, p, arg, fn, bytes);
     bool busy = result == PYRT_PUSHED_SHORT || is_over_bound(&shared->queue, interp);
     pyrt_store_relaxed(&shared->filled, 1u);
     pyrt_raw_mutex_unlock(&shared->lock);
@@ -57,28 +60,26 @@ count_retired(pyrt_thread_impl *thread, size_t bytes)
 }
 
 static pyrt_status
-own_push(pyrt_thread_impl *thread, pyrt_retired item, size_t bytes)
+own_push_slow(pyrt_thread_impl *thread, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
-    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
-    pyrt_push_result result = pyrt_queue_push(&mine->queue, item, bytes);
-    if (pyrt_unlikely(result == PYRT_PUSH_FAILED)) {
+    pyrt_retire_queue *queue = &pyrt_reclaim_of(thread)->queue;
+    pyrt_push_result result = pyrt_queue_push_slow(queue, p, arg, fn, bytes);
+    if (result == PYRT_PUSH_FAILED) {
         return PYRT_ENOMEM;
     }
     count_retired(thread, bytes);
-    if (pyrt_unlikely(result == PYRT_PUSHED_SEALED)) {
+    if (result == PYRT_PUSHED_SEALED) {
         note_sealed(thread);
     }
-    if (pyrt_unlikely(mine->over_bound || result == PYRT_PUSHED_SHORT)) {
-        PYRT_COUNT(thread, busy, 1);
-        return PYRT_EBUSY;
-    }
-    return PYRT_OK;
+    bool busy = queue->over_bound || result == PYRT_PUSHED_SHORT;
+    PYRT_COUNT(thread, busy, busy);
+    return busy ? PYRT_EBUSY : PYRT_OK;
 }
 
 static pyrt_status
-orphan_push(pyrt_interp *interp, pyrt_retired item, size_t bytes)
+orphan_push(pyrt_interp *interp, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
-    return shared_push(&pyrt_reclaim_of_interp(interp)->orphans, interp, item, bytes);
+    return shared_push(&pyrt_reclaim_of_interp(interp)->orphans, interp, p, arg, fn, bytes);
 }
 
 static bool
@@ -87,8 +88,9 @@ is_mine(pyrt_thread_impl *thread)
     return thread->base.os_id == pyrt_tls()->os_id;
 }
 
-static pyrt_status
-push_slow(pyrt_thread *or_null, pyrt_retired item, size_t bytes)
+/* Everything but the short way, which the caller has tried if it could be tried. */
+__attribute__((noinline)) static pyrt_status
+push_slow(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     pyrt_thread *thread = or_null != NULL ? or_null : pyrt_thread_current();
     pyrt_interp *interp = pyrt_interp_of(thread);
@@ -96,27 +98,35 @@ push_slow(pyrt_thread *or_null, pyrt_retired item, size_t bytes)
         return PYRT_ESTATE;
     }
     if (thread == NULL) {
-        return orphan_push(interp, item, bytes);
+        return orphan_push(interp, p, arg, fn, bytes);
     }
     pyrt_thread_impl *impl = pyrt_thread_impl_of(thread);
     if (!is_mine(impl)) {
         return PYRT_EINVAL;
     }
+    if (pyrt_thread_current() == thread && pyrt_reclaim_of(impl) != NULL) {
+        return own_push_slow(impl, p, arg, fn, bytes);
+    }
     pyrt_raw_mutex_lock(&interp->lock);
     bool has_queue = pyrt_reclaim_of(impl) != NULL;
-    pyrt_status status = has_queue ? own_push(impl, item, bytes) : PYRT_OK;
+    pyrt_status status = has_queue ? own_push_slow(impl, p, arg, fn, bytes) : PYRT_OK;
     pyrt_raw_mutex_unlock(&interp->lock);
-    return has_queue ? status : orphan_push(interp, item, bytes);
+    return has_queue ? status : orphan_push(interp, p, arg, fn, bytes);
 }
 
 static inline pyrt_status
-push(pyrt_thread *or_null, pyrt_retired item, size_t bytes)
+push(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
-    if (pyrt_likely(or_null != NULL && pyrt_thread_current() == or_null &&
-                    pyrt_reclaim_of(pyrt_thread_impl_of(or_null)) != NULL)) {
-        return own_push(pyrt_thread_impl_of(or_null), item, bytes);
+    if (pyrt_unlikely(or_null == NULL || pyrt_thread_current() != or_null)) {
+        return push_slow(or_null, p, arg, fn, bytes);
     }
-    return push_slow(or_null, item, bytes);
+    pyrt_thread_impl *thread = pyrt_thread_impl_of(or_null);
+    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
+    if (pyrt_unlikely(mine == NULL || !pyrt_queue_push_fast(&mine->queue, p, arg, fn, bytes))) {
+        return push_slow(or_null, p, arg, fn, bytes);
+    }
+    count_retired(thread, bytes);
+    return PYRT_OK;
 }
 
 pyrt_status
@@ -125,7 +135,7 @@ pyrt_retire(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *)
     if (pyrt_unlikely(dispose == NULL)) {
         return PYRT_EINVAL;
     }
-    return push(or_null, (pyrt_retired){p, (void *)&pyrt_retired_plain, {.dispose = dispose}}, bytes);
+    return push(or_null, p, PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
 }
 
 pyrt_status
@@ -134,7 +144,7 @@ pyrt_retire_call(pyrt_thread *or_null, void (*fn)(void *p, void *arg), void *p, 
     if (pyrt_unlikely(fn == NULL)) {
         return PYRT_EINVAL;
     }
-    return push(or_null, (pyrt_retired){p, arg, {.call = fn}}, bytes);
+    return push(or_null, p, arg, (pyrt_retired_fn){.call = fn}, bytes);
 }
 
 pyrt_status
@@ -144,8 +154,7 @@ pyrt_retire_global(void *p, size_t bytes, void (*dispose)(void *))
     if (dispose == NULL || main == NULL) {
         return dispose == NULL ? PYRT_EINVAL : PYRT_ESTATE;
     }
-    pyrt_retired item = {p, (void *)&pyrt_retired_plain, {.dispose = dispose}};
-    return shared_push(&pyrt_global_queue, main, item, bytes);
+    return shared_push(&pyrt_global_queue, main, p, PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
 }
 
 /* ---- embedded nodes ---------------------------------------------------------------------------------------------- */

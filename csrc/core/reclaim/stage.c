@@ -99,9 +99,10 @@ thread_exit(pyrt_thread_impl *thread)
     if (thread->held != 0) {
         /* The OS thread ended inside of a disposer. */
         thread->held = 0;
+        pyrt_reclaim_uncount(interp, &mine->running);
         pyrt_queue_put_back(&mine->queue, &mine->running);
-        pyrt_shared_give_up(orphans);
-        pyrt_shared_give_up(&pyrt_global_queue);
+        pyrt_shared_give_up(orphans, interp);
+        pyrt_shared_give_up(&pyrt_global_queue, pyrt_interp_main());
     }
     size_t count = 0;
     if (!pyrt_reclaim_is_disposing(interp)) {
@@ -135,11 +136,13 @@ fork_parent(pyrt_interp *interp)
     pyrt_raw_mutex_unlock(&pyrt_reclaim_of_interp(interp)->orphans.lock);
 }
 
+/* `interp` has counted what the runner had taken. */
 static void
-adopt_shared(pyrt_shared_queue *shared)
+adopt_shared(pyrt_shared_queue *shared, pyrt_interp *interp)
 {
     pyrt_raw_mutex_reinit(&shared->lock);
     if (shared->runner != NULL && shared->runner != pyrt_tls()) {
+        pyrt_reclaim_uncount(interp, &shared->running);
         pyrt_queue_adopt(&shared->queue, &shared->running);
         shared->runner = NULL;
     }
@@ -148,9 +151,9 @@ adopt_shared(pyrt_shared_queue *shared)
 static void
 fork_child(pyrt_interp *interp)
 {
-    adopt_shared(&pyrt_reclaim_of_interp(interp)->orphans);
+    adopt_shared(&pyrt_reclaim_of_interp(interp)->orphans, interp);
     if (is_main(interp)) {
-        adopt_shared(&pyrt_global_queue);
+        adopt_shared(&pyrt_global_queue, interp);
     }
 }
 
@@ -158,6 +161,7 @@ static void
 thread_lost(pyrt_thread_impl *thread)
 {
     if (pyrt_reclaim_of(thread) != NULL) {
+        pyrt_reclaim_uncount(thread->base.interp, &pyrt_reclaim_of(thread)->running);
         pyrt_queue_adopt(&pyrt_reclaim_of(thread)->queue, &pyrt_reclaim_of(thread)->running);
         (void)pyrt_reclaim_hand_over(thread);
     }

@@ -206,11 +206,11 @@ unlink_thread(pyrt_thread_impl *thread)
     interp->thread_count--;
     pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
     unclaim(thread);
-    uint32_t asked = pyrt_exchange_seq_cst(&thread->base.slot.flags, 0u);
-    pyrt_raw_mutex_unlock(&interp->lock);
-    if (asked & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
+    if (pyrt_exchange_seq_cst(&thread->base.slot.flags, 0u) & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
         pyrt_qsbr_wake(&interp->domain);
     }
+    /* Last: without a thread the interpreter may be freed as soon as its lock is. */
+    pyrt_raw_mutex_unlock(&interp->lock);
 }
 
 void
@@ -278,7 +278,7 @@ pyrt_thread_delete(pyrt_thread *thread)
         return;
     }
     for (pyrt_ensure_frame *frame = pyrt_tls()->ensures; frame != NULL; frame = frame->next) {
-        if (frame->thread == thread) {
+        if (frame->thread == thread || frame->found == thread) {
             pyrt_report("pyrt_thread_delete: thread %llu '%s' cannot end: a pyrt_thread_ensure of it has not been released",
                         (unsigned long long)thread->id, impl->name);
             return;

@@ -7,6 +7,8 @@
 #include "platform/raw_mutex.h"
 #include "state/thread_impl.h"
 
+#include <string.h>
+
 typedef struct slot_kind {
     pyrt_status (*init)(void *);
     void (*exit)(void *);
@@ -58,6 +60,8 @@ init_slot(pyrt_thread_impl *thread, int slot)
     }
     pyrt_status status = PYRT_OK;
     if (table.kinds[slot].init != NULL) {
+        /* One that refused before may have written. */
+        memset(bytes_of(thread, slot), 0, PYRT_THREAD_SLOT_SIZE);
         status = table.kinds[slot].init(bytes_of(thread, slot));
     }
     if (status == PYRT_OK) {

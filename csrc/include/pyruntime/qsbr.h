@@ -126,7 +126,7 @@ pyrt_status pyrt_qsbr_stall_report(pyrt_interp *interp, pyrt_stall_report *out);
     X(busy, sum)            /* retires that were answered with PYRT_EBUSY */                                          \
     X(borrowed, sum)        /* queues taken from detached threads by barriers */                                      \
     X(orphaned, sum)        /* queues left behind by threads that ended */                                            \
-    X(longest_grace_ns, max) /* longest time from a goal to its being seen as reached */
+    X(longest_grace_ns, max) /* longest time from finding a goal not reached to finding it reached */
 
 typedef struct pyrt_qsbr_stats {
 #define PYRT_X(name, merge) uint64_t name;
