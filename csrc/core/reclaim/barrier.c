@@ -13,13 +13,17 @@
 
 /* ---- collecting -------------------------------------------------------------------------------------------------- */
 
-/* Takes the queue and says so. The caller holds the interpreter's lock and the state. */
+/* Takes the queue and says so to all barriers that have asked for it, not only to the one that takes it: they sleep, and
+ * the thread will find the flag gone. The caller holds the interpreter's lock and the state. */
 static bool
 collect(pyrt_thread_impl *thread)
 {
+    pyrt_interp *interp = thread->base.interp;
     bool any = pyrt_reclaim_hand_over(thread);
-    pyrt_reclaim_of(thread)->collected = pyrt_reclaim_of_interp(thread->base.interp)->barriers;
-    pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_COLLECT);
+    pyrt_reclaim_of(thread)->collected = pyrt_reclaim_of_interp(interp)->barriers;
+    if (pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_COLLECT) & PYRT_FLAG_COLLECT) {
+        pyrt_qsbr_wake(&interp->domain);
+    }
     return any;
 }
 
@@ -77,7 +81,6 @@ pyrt_reclaim_answer_barrier(pyrt_thread_impl *thread)
     pyrt_raw_mutex_lock(&interp->lock);
     (void)collect(thread);
     pyrt_raw_mutex_unlock(&interp->lock);
-    pyrt_qsbr_wake(&interp->domain);
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */

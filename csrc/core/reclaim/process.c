@@ -217,7 +217,8 @@ stop_running(pyrt_shared_queue *shared)
 {
     pyrt_raw_mutex_lock(&shared->lock);
     pyrt_store_relaxed(&shared->runner, (const void *)NULL);
-    shared->turn++;
+    /* seq_cst: pairs with the acquire of who is about to sleep on it. */
+    pyrt_fetch_add_seq_cst(&shared->turn, 1u);
     pyrt_store_relaxed(&shared->filled, pyrt_queue_is_empty(&shared->queue) ? 0u : 1u);
     pyrt_raw_mutex_unlock(&shared->lock);
     pyrt_futex_wake(&shared->turn, INT_MAX);

@@ -117,8 +117,14 @@ enter_gate(pyrt_interp *or_null, int64_t deadline)
             registry->global_waiting += done ? -1u : 1u;
             waiting = !done;
         }
+        bool gave_up = or_null == NULL && done && !taken;
+        registry->turn += gave_up;
         uint32_t turn = registry->turn;
         pyrt_raw_mutex_unlock(&registry->lock);
+        if (gave_up) {
+            /* Those that it held back may go on. */
+            pyrt_futex_wake(&registry->turn, INT_MAX);
+        }
         if (done) {
             return taken;
         }
