@@ -37,12 +37,17 @@ interp_fini(pyrt_interp *interp)
     }
 }
 
-static void
+/* Says whether nothing is left. */
+static bool
 run_everything(pyrt_shared_queue *shared, pyrt_interp *or_null)
 {
     size_t count = 0;
     pyrt_shared_seal(shared);
     (void)pyrt_shared_run(shared, or_null, NULL, PYRT_EVERYTHING, &count);
+    pyrt_raw_mutex_lock(&shared->lock);
+    bool empty = pyrt_queue_is_empty(&shared->queue);
+    pyrt_raw_mutex_unlock(&shared->lock);
+    return empty;
 }
 
 static pyrt_status
@@ -51,12 +56,9 @@ interp_drain(pyrt_interp *interp)
     pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(interp)->orphans;
     bool empty = false;
     for (int round = 0; round < DRAIN_ROUNDS && !empty; round++) {
-        run_everything(orphans, interp);
-        empty = pyrt_queue_is_empty(&orphans->queue);
-        if (is_main(interp)) {
-            run_everything(&pyrt_global_queue, NULL);
-            empty = pyrt_queue_is_empty(&orphans->queue) && pyrt_queue_is_empty(&pyrt_global_queue.queue);
-        }
+        /* What the global one retires without a thread goes to the main interpreter's orphans: they come after it. */
+        bool global_empty = !is_main(interp) || run_everything(&pyrt_global_queue, NULL);
+        empty = run_everything(orphans, interp) && global_empty;
     }
     return empty ? PYRT_OK : PYRT_EBUSY;
 }

@@ -28,16 +28,13 @@ PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, current) == 0, "inline code of embed
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, self_id) == 8, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, os_id) == 16, "inline code of embedding extensions reads it there");
 
+/* PYRT_TLS is the block of the calling OS thread, as an lvalue. */
 #if defined(PYRT_TLS_BLOCK)
 /* A test build says where the block of its simulated thread is. */
-static inline pyrt_tls_block *
-pyrt_tls(void)
-{
-    return PYRT_TLS_BLOCK;
-}
+#    define PYRT_TLS (*(PYRT_TLS_BLOCK))
 #elif defined(PYRT_USE_CAPI)
 static inline pyrt_tls_block *
-pyrt_tls(void)
+pyrt_tls_through_table(void)
 {
     char *thread_pointer;
 #    if defined(__x86_64__)
@@ -47,16 +44,23 @@ pyrt_tls(void)
 #    endif
     return (pyrt_tls_block *)(void *)(thread_pointer + pyrt_capi_pointer->tls_offset);
 }
+#    define PYRT_TLS (*pyrt_tls_through_table())
 #else
 /* Initial-exec: an address known when the object is loaded, so that no access ever calls or allocates. */
 extern __thread pyrt_tls_block pyrt_tls_storage __attribute__((tls_model("initial-exec")));
+#    define PYRT_TLS pyrt_tls_storage
+#endif
 
+/* Its address, where several words of it are wanted and time does not matter. The empty asm hides from the compiler how the
+ * address was made: GCC 12 with -fsanitize=undefined takes the flags of that addition for its null check, and the linker may
+ * replace the addition by one that sets none. */
 static inline pyrt_tls_block *
 pyrt_tls(void)
 {
-    return &pyrt_tls_storage;
+    pyrt_tls_block *block = &PYRT_TLS;
+    __asm__("" : "+r"(block));
+    return block;
 }
-#endif
 
 PYRT_END_DECLS
 #endif /* PYRUNTIME_CURRENT_H */

@@ -28,10 +28,13 @@ PYRT_BEGIN_DECLS
  * async-signal-safe: no */
 pyrt_status pyrt_retire(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *));
 
-/* The same with one argument more: `fn(p, arg)`. */
+/* The same with one argument more: `fn(p, arg)`.
+ * blocks: no (shortly when not attached) · allocates: yes · runs user code: no · quiescent: never · needs attached: no ·
+ * async-signal-safe: no */
 pyrt_status pyrt_retire_call(pyrt_thread *or_null, void (*fn)(void *p, void *arg), void *p, void *arg, size_t bytes);
 
-/* As pyrt_retire, for what several interpreters can reach: waits for the readers of all of them. */
+/* As pyrt_retire, for what several interpreters can reach: waits for the readers of all of them.
+ * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_retire_global(void *p, size_t bytes, void (*dispose)(void *));
 /* cdef: end */
 

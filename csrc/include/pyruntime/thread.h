@@ -164,7 +164,7 @@ void pyrt_safepoint_slow(pyrt_thread *thread);
 static inline pyrt_thread *
 pyrt_thread_current(void)
 {
-    return pyrt_tls()->current;
+    return PYRT_TLS.current;
 }
 
 /* Attaches a detached state of the calling OS thread. From here on nothing that the thread can reach is disposed of, until
@@ -175,18 +175,17 @@ pyrt_thread_current(void)
 static inline void
 pyrt_attach(pyrt_thread *thread)
 {
-    pyrt_tls_block *tls = pyrt_tls();
     uint64_t expected = PYRT_STATE_DETACHED;
     /* acquire: pairs with the advance of pyrt_qsbr_sequence_advance. What was unlinked before the sequence got this value
      * is seen as unlinked. */
     uint64_t sequence = pyrt_load_acquire(thread->slot.sequence);
     /* seq_cst: the word is visible before anything that this thread reads next. A scan that still saw 0 comes before it
      * and so does the unlinking that the scan stands for. Pairs with the advance, and with the load of the scan. */
-    if (pyrt_likely(tls->current == NULL && tls->os_id == thread->os_id &&
+    if (pyrt_likely(PYRT_TLS.current == NULL && PYRT_TLS.os_id == thread->os_id &&
                     pyrt_cas_seq_cst(&thread->slot.word, &expected, sequence))) {
         pyrt_fence_after_rmw();
-        tls->current = thread;
-        tls->self_id = tls->os_id;
+        PYRT_TLS.current = thread;
+        PYRT_TLS.self_id = PYRT_TLS.os_id;
         return;
     }
     PYRT_CALL(attach_slow)(thread);
@@ -198,13 +197,12 @@ pyrt_attach(pyrt_thread *thread)
 static inline void
 pyrt_detach(pyrt_thread *thread)
 {
-    pyrt_tls_block *tls = pyrt_tls();
-    if (pyrt_unlikely(tls->current != thread || thread->slot.read_depth != 0)) {
+    if (pyrt_unlikely(PYRT_TLS.current != thread || thread->slot.read_depth != 0)) {
         PYRT_CALL(detach_slow)(thread);
         return;
     }
-    tls->current = NULL;
-    tls->self_id = 0;
+    PYRT_TLS.current = NULL;
+    PYRT_TLS.self_id = 0;
     /* release: all that was read is read before the word says so. Pairs with the scan's and the borrower's acquire. */
     pyrt_store_release(&thread->slot.word, (uint64_t)PYRT_STATE_DETACHED);
     /* Store, then load, of two words: whoever sets a flag and then sleeps in the hope of this detach calls
