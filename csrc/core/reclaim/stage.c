@@ -37,13 +37,17 @@ interp_fini(pyrt_interp *interp)
     }
 }
 
-/* Says whether nothing is left. */
-static bool
+static void
 run_everything(pyrt_shared_queue *shared, pyrt_interp *or_null)
 {
     size_t count = 0;
     pyrt_shared_seal(shared);
     (void)pyrt_shared_run(shared, or_null, NULL, PYRT_EVERYTHING, &count);
+}
+
+static bool
+is_empty(pyrt_shared_queue *shared)
+{
     pyrt_raw_mutex_lock(&shared->lock);
     bool empty = pyrt_queue_is_empty(&shared->queue);
     pyrt_raw_mutex_unlock(&shared->lock);
@@ -56,9 +60,11 @@ interp_drain(pyrt_interp *interp)
     pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(interp)->orphans;
     bool empty = false;
     for (int round = 0; round < DRAIN_ROUNDS && !empty; round++) {
-        /* What the global one retires without a thread goes to the main interpreter's orphans: they come after it. */
-        bool global_empty = !is_main(interp) || run_everything(&pyrt_global_queue, NULL);
-        empty = run_everything(orphans, interp) && global_empty;
+        run_everything(orphans, interp);
+        if (is_main(interp)) {
+            run_everything(&pyrt_global_queue, NULL);
+        }
+        empty = is_empty(orphans) && (!is_main(interp) || is_empty(&pyrt_global_queue));
     }
     return empty ? PYRT_OK : PYRT_EBUSY;
 }
