@@ -32,7 +32,8 @@ static void
 on_thread_exit(void *unused)
 {
     (void)unused;
-    exit_key.exit_hook();
+    /* acquire: pairs with the release in pyrt_os_thread_set_exit_hook. */
+    pyrt_load_acquire(&exit_key.exit_hook)();
 }
 
 /* A destructor in an unloaded object would be a jump into nothing: ask the loader to keep the object that this code is in.
@@ -75,7 +76,8 @@ pyrt_os_thread_register(void)
 void
 pyrt_os_thread_set_exit_hook(void (*hook)(void))
 {
-    exit_key.exit_hook = hook;
+    /* release: every init sets it anew, while OS threads end. */
+    pyrt_store_release(&exit_key.exit_hook, hook);
 }
 
 int32_t

@@ -127,23 +127,6 @@ collect_all(pyrt_interp *interp, pyrt_thread_impl *self, int64_t deadline)
     }
 }
 
-/* Works a shared queue off up to what is reached, after whoever is at it now. */
-static bool
-run_all(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, int64_t deadline)
-{
-    size_t count = 0;
-    for (bool in_time = true;;) {
-        uint32_t turn = pyrt_load_acquire(&shared->turn);
-        if (pyrt_shared_run(shared, or_null, self, PYRT_WHAT_IS_REACHED, &count)) {
-            return true;
-        }
-        if (!in_time) {
-            return false;
-        }
-        in_time = pyrt_sleep_detached(sleep_on_word, &(word_wait){&shared->turn, turn, deadline});
-    }
-}
-
 static bool
 wait_everywhere(uint64_t goal, int64_t deadline)
 {
@@ -159,27 +142,54 @@ wait_everywhere(uint64_t goal, int64_t deadline)
 }
 
 static bool
-global_barrier(pyrt_thread_impl *self, int64_t deadline)
+wait_for(pyrt_interp *or_null, uint64_t goal, int64_t deadline)
 {
-    if (pyrt_load_acquire(&pyrt_global_queue.filled) == 0 && pyrt_load_acquire(&pyrt_global_queue.runner) == NULL) {
-        return true;
+    return or_null != NULL ? pyrt_qsbr_wait_for(or_null, goal, deadline) : wait_everywhere(goal, deadline);
+}
+
+/* Works a shared queue off up to what is reached, after whoever is at it now. What was in it when the barrier sealed it
+ * is reached by then, but for a batch that has taken later nodes, and their goal, in since. */
+static bool
+run_all(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, uint32_t end_of_batches, int64_t deadline)
+{
+    size_t count = 0;
+    for (bool in_time = true;;) {
+        uint32_t turn = pyrt_load_acquire(&shared->turn);
+        if (pyrt_shared_run(shared, or_null, self, PYRT_WHAT_IS_REACHED, &count)) {
+            uint64_t goal;
+            if (!pyrt_shared_has_batch_before(shared, end_of_batches, &goal)) {
+                return true;
+            }
+            if (!wait_for(or_null, goal, deadline)) {
+                return false;
+            }
+            continue;
+        }
+        if (!in_time) {
+            return false;
+        }
+        in_time = pyrt_sleep_detached(sleep_on_word, &(word_wait){&shared->turn, turn, deadline});
     }
-    pyrt_shared_seal(&pyrt_global_queue);
-    return wait_everywhere(pyrt_qsbr_advance(self->base.interp), deadline) &&
-           run_all(&pyrt_global_queue, NULL, self, deadline);
+}
+
+static bool
+finish(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, int64_t deadline)
+{
+    uint32_t end_of_batches = pyrt_shared_seal(shared);
+    return wait_for(or_null, pyrt_qsbr_advance(self->base.interp), deadline) &&
+           run_all(shared, or_null, self, end_of_batches, deadline);
 }
 
 static bool
 barrier(pyrt_thread_impl *self, int64_t deadline)
 {
     pyrt_interp *interp = self->base.interp;
-    pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(interp)->orphans;
-    if (!collect_all(interp, self, deadline)) {
+    if (!collect_all(interp, self, deadline) ||
+        !finish(&pyrt_reclaim_of_interp(interp)->orphans, interp, self, deadline)) {
         return false;
     }
-    pyrt_shared_seal(orphans);
-    return pyrt_qsbr_wait_for(interp, pyrt_qsbr_advance(interp), deadline) && run_all(orphans, interp, self, deadline) &&
-           global_barrier(self, deadline);
+    bool is_empty = pyrt_load_acquire(&pyrt_global_queue.filled) == 0 && pyrt_load_acquire(&pyrt_global_queue.runner) == NULL;
+    return is_empty || finish(&pyrt_global_queue, NULL, self, deadline);
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */

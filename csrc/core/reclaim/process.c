@@ -192,12 +192,23 @@ pyrt_reclaim_hand_over(pyrt_thread_impl *thread)
 
 /* ---- shared queues ----------------------------------------------------------------------------------------------- */
 
-void
+uint32_t
 pyrt_shared_seal(pyrt_shared_queue *shared)
 {
     pyrt_raw_mutex_lock(&shared->lock);
     pyrt_queue_seal(&shared->queue);
+    uint32_t end_of_batches = shared->queue.open_batch;
     pyrt_raw_mutex_unlock(&shared->lock);
+    return end_of_batches;
+}
+
+bool
+pyrt_shared_has_batch_before(pyrt_shared_queue *shared, uint32_t end_of_batches, uint64_t *goal)
+{
+    pyrt_raw_mutex_lock(&shared->lock);
+    bool any = (int32_t)(shared->queue.first_batch - end_of_batches) < 0 && pyrt_queue_batch_goal(&shared->queue, goal);
+    pyrt_raw_mutex_unlock(&shared->lock);
+    return any;
 }
 
 static bool

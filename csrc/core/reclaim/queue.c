@@ -156,7 +156,9 @@ pyrt_push_result
 pyrt_queue_push_slow(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     if (queue->open == NULL) {
-        open_chunk(queue, new_chunk());
+        /* One that came back empty may be there already. Open before it is spare no longer: see repair_chunks. */
+        open_chunk(queue, queue->spare != NULL ? queue->spare : new_chunk());
+        pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
     }
     if (queue->open == NULL) {
         return PYRT_PUSH_FAILED;

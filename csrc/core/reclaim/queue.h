@@ -77,7 +77,7 @@ typedef struct pyrt_retire_queue {
 typedef enum {
     PYRT_PUSHED,
     PYRT_PUSHED_SHORT,  /* done, but no chunk could be reserved for what comes next */
-    PYRT_PUSHED_SEALED, /* done, and there is a new goal */
+    PYRT_PUSHED_SEALED, /* done, and there is a new goal; short as well if no chunk is open then */
     PYRT_PUSH_FAILED    /* no memory; nothing was done */
 } pyrt_push_result;
 

@@ -78,8 +78,11 @@ typedef enum {
 bool pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, pyrt_how_much how_much,
                      size_t *count);
 
-/* Gives all that is open in it a goal. */
-void pyrt_shared_seal(pyrt_shared_queue *shared);
+/* Gives all that is open in it a goal, and answers the number of the first batch that is not sealed. */
+uint32_t pyrt_shared_seal(pyrt_shared_queue *shared);
+
+/* Whether a batch with a number before this one is still in it, and the goal of the oldest. */
+bool pyrt_shared_has_batch_before(pyrt_shared_queue *shared, uint32_t end_of_batches, uint64_t *goal);
 
 /* What was taken goes back: it does not count as disposed of any more. */
 void pyrt_reclaim_uncount(pyrt_interp *interp, const pyrt_disposal *disposal);

@@ -23,13 +23,20 @@ pyrt_reclaim_check_bound(pyrt_thread_impl *thread)
     pyrt_queue_set_over_bound(queue, is_over_bound(queue, thread->base.interp));
 }
 
+/* Whether the next pushes may find no memory: a chunk could not be reserved when this one got half full, or full at once. */
+static bool
+is_short(const pyrt_retire_queue *queue, pyrt_push_result result)
+{
+    return result == PYRT_PUSHED_SHORT || (result == PYRT_PUSHED_SEALED && queue->open == NULL);
+}
+
 /* Counts for the interpreter, whose bound holds too. */
 static pyrt_status
 shared_push(pyrt_shared_queue *shared, pyrt_interp *interp, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     pyrt_raw_mutex_lock(&shared->lock);
     pyrt_push_result result = pyrt_queue_push_slow(&shared->queue, p, arg, fn, bytes);
-    bool busy = result == PYRT_PUSHED_SHORT || is_over_bound(&shared->queue, interp);
+    bool busy = is_short(&shared->queue, result) || is_over_bound(&shared->queue, interp);
     pyrt_store_relaxed(&shared->filled, 1u);
     pyrt_raw_mutex_unlock(&shared->lock);
     if (result == PYRT_PUSH_FAILED) {
@@ -71,7 +78,7 @@ own_push_slow(pyrt_thread_impl *thread, void *p, void *arg, pyrt_retired_fn fn, 
     if (result == PYRT_PUSHED_SEALED) {
         note_sealed(thread);
     }
-    bool busy = queue->over_bound || result == PYRT_PUSHED_SHORT;
+    bool busy = queue->over_bound || is_short(queue, result);
     PYRT_COUNT(thread, busy, busy);
     return busy ? PYRT_EBUSY : PYRT_OK;
 }

@@ -7,17 +7,12 @@
 #include "platform/report.h"
 #include "state/thread_impl.h"
 
-static pyrt_thread *
-push(pyrt_thread *thread, pyrt_thread *found, bool made)
+static void
+push(pyrt_ensure_frame *frame, pyrt_thread *thread, pyrt_thread *found, bool made)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    pyrt_ensure_frame *frame = pyrt_meta_alloc(sizeof(*frame));
-    if (frame == NULL) {
-        return NULL;
-    }
     *frame = (pyrt_ensure_frame){.next = tls->ensures, .thread = thread, .found = found, .made = made, .count = 1};
     tls->ensures = frame;
-    return thread;
 }
 
 pyrt_thread *
@@ -28,15 +23,22 @@ pyrt_thread_ensure(pyrt_interp *interp)
     if (interp == NULL) {
         return NULL;
     }
-    if (found != NULL && found->interp == interp) {
-        if (tls->ensures != NULL && tls->ensures->thread == found) {
-            tls->ensures->count++;
-            return found;
-        }
-        return push(found, found, false);
+    bool attached = found != NULL && found->interp == interp;
+    if (attached && tls->ensures != NULL && tls->ensures->thread == found) {
+        tls->ensures->count++;
+        return found;
     }
-    if (pyrt_is_reading("pyrt_thread_ensure")) {
+    if (!attached && pyrt_is_reading("pyrt_thread_ensure")) {
         return NULL;
+    }
+    /* First, so that no state has to be ended again, which runs user code, when memory is short. */
+    pyrt_ensure_frame *frame = pyrt_meta_alloc(sizeof(*frame));
+    if (frame == NULL) {
+        return NULL;
+    }
+    if (attached) {
+        push(frame, found, found, false);
+        return found;
     }
     pyrt_thread *thread = pyrt_thread_find(interp);
     bool made = thread == NULL;
@@ -44,14 +46,10 @@ pyrt_thread_ensure(pyrt_interp *interp)
         thread = pyrt_thread_new(interp);
     }
     if (thread == NULL) {
+        pyrt_meta_free(frame, sizeof(*frame));
         return NULL;
     }
-    if (push(thread, found, made) == NULL) {
-        if (made) {
-            pyrt_thread_end(pyrt_thread_impl_of(thread));
-        }
-        return NULL;
-    }
+    push(frame, thread, found, made);
     if (found != NULL) {
         pyrt_detach(found);
     }

@@ -107,8 +107,8 @@ static bool
 begin_end(pyrt_interp *interp)
 {
     pyrt_raw_mutex_lock(&interp->lock);
-    bool free = interp->thread_count == 0 && interp->pins == 0 && !interp->gate_taken;
-    interp->ending = free;
+    bool free = interp->thread_count == 0 && interp->pins == 0 && !interp->gate_taken && !interp->ending;
+    interp->ending |= free;
     pyrt_raw_mutex_unlock(&interp->lock);
     return free;
 }
@@ -169,6 +169,9 @@ pyrt_runtime_init(void)
 static pyrt_status
 begin_end_of_all(void)
 {
+    if (registry->global_taken) {
+        return PYRT_EBUSY;
+    }
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
         if (!begin_end(interp)) {
             for (pyrt_interp *undo = registry->interps; undo != interp; undo = undo->next) {

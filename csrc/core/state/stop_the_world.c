@@ -104,20 +104,27 @@ sleep_at_gate(void *arg)
     return pyrt_futex_wait(&registry->turn, wait->turn, wait->deadline);
 }
 
+/* Whether there is something to stop. The caller holds the registry's lock. */
 static bool
+is_ending(pyrt_interp *or_null)
+{
+    return registry->users == 0 || registry->ending || (or_null != NULL && or_null->ending);
+}
+
+static pyrt_status
 enter_gate(pyrt_interp *or_null, int64_t deadline)
 {
     bool waiting = false;
     bool in_time = true;
     for (;;) {
         pyrt_raw_mutex_lock(&registry->lock);
-        bool taken = take_gate(or_null);
-        bool done = taken || !in_time;
+        pyrt_status status = is_ending(or_null) ? PYRT_ESTATE : take_gate(or_null) ? PYRT_OK : PYRT_ETIMEDOUT;
+        bool done = status != PYRT_ETIMEDOUT || !in_time;
         if (or_null == NULL && waiting == done) {
             registry->global_waiting += done ? -1u : 1u;
             waiting = !done;
         }
-        bool gave_up = or_null == NULL && done && !taken;
+        bool gave_up = or_null == NULL && done && status != PYRT_OK;
         registry->turn += gave_up;
         uint32_t turn = registry->turn;
         pyrt_raw_mutex_unlock(&registry->lock);
@@ -126,7 +133,7 @@ enter_gate(pyrt_interp *or_null, int64_t deadline)
             pyrt_futex_wake(&registry->turn, INT_MAX);
         }
         if (done) {
-            return taken;
+            return status;
         }
         /* Detached, so that the pause that is in the way can go on. */
         in_time = pyrt_sleep_detached(sleep_at_gate, &(gate_wait){turn, deadline});
@@ -315,7 +322,7 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     if (report->struct_size != sizeof(*report)) {
         return PYRT_EINVAL;
     }
-    if (!pyrt_runtime_is_initialized() || !may_request(or_null)) {
+    if (!may_request(or_null)) {
         return PYRT_ESTATE;
     }
     if (pyrt_os_thread_register() != PYRT_OK) {
@@ -325,9 +332,10 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     int64_t deadline = pyrt_deadline_after(timeout_ns);
     *report = (pyrt_stop_report){.struct_size = sizeof(*report), .interp_id = -1};
 
-    if (!enter_gate(or_null, deadline)) {
+    pyrt_status status = enter_gate(or_null, deadline);
+    if (status != PYRT_OK) {
         report->time_to_stop_ns = pyrt_now_ns() - begun;
-        return PYRT_ETIMEDOUT;
+        return status;
     }
     pyrt_tls_block *tls = pyrt_tls();
     if (tls->current != NULL) {
