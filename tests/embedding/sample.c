@@ -1,0 +1,160 @@
+/* sample.c -- an extension as somebody else would write it: it links nothing of pyruntime, includes <pyruntime/capi.h>, and
+ * uses the runtime that the process already has.
+ *
+ * It keeps one shared word that readers read without a lock and a writer replaces; what is replaced is retired. The functions
+ * are thin, so that the test in Python can see each inline path of the headers work through the table.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <pyruntime/capi.h>
+
+#include <stdlib.h>
+
+static long *shared_word; /* read with acquire, replaced by exchange */
+static long disposed;     /* atomic, relaxed */
+
+static void
+dispose_word(void *word)
+{
+    pyrt_fetch_add_relaxed(&disposed, 1L);
+    free(word);
+}
+
+/* The address of the one runtime: its main interpreter. */
+static PyObject *
+runtime_address(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return PyLong_FromVoidPtr(pyrt_interp_main());
+}
+
+/* read() -> int | None: attach, read without a lock, detach; all three are inline. */
+static PyObject *
+read_word(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    if (thread == NULL) {
+        return PyErr_NoMemory();
+    }
+    pyrt_read_begin(thread);
+    const long *word = pyrt_load_acquire(&shared_word);
+    bool found = word != NULL;
+    long value = found ? *word : 0;
+    pyrt_read_end(thread);
+    pyrt_qsbr_quiescent_state(thread);
+    pyrt_safepoint(thread);
+    pyrt_thread_release(thread);
+    if (!found) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromLong(value);
+}
+
+/* replace(int): publish a new word, retire the old one. */
+static PyObject *
+replace_word(PyObject *module, PyObject *arg)
+{
+    (void)module;
+    long value = PyLong_AsLong(arg);
+    if (value == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    long *fresh = malloc(sizeof(*fresh));
+    if (fresh == NULL) {
+        return PyErr_NoMemory();
+    }
+    *fresh = value;
+    long *old = pyrt_exchange_seq_cst(&shared_word, fresh);
+    if (old != NULL) {
+        pyrt_status status = pyrt_retire(NULL, old, sizeof(*old), dispose_word);
+        if (status != PYRT_OK && status != PYRT_EBUSY) {
+            /* Not taken: nobody can be told to wait, so wait here. */
+            pyrt_qsbr_synchronize(NULL);
+            dispose_word(old);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* inline_paths() -> tuple of bools: each inline function, seen to do what it says. */
+static PyObject *
+inline_paths(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
+    if (thread == NULL) {
+        return PyErr_NoMemory();
+    }
+    bool detached_first = pyrt_thread_current() != thread && PYRT_TLS.self_id == 0;
+    pyrt_attach(thread);
+    bool attached = pyrt_thread_current() == thread && PYRT_TLS.self_id == thread->os_id;
+    uint64_t goal = pyrt_qsbr_advance(thread->interp);
+    bool in_the_way = !pyrt_qsbr_poll(thread, goal);
+    pyrt_qsbr_quiescent_state(thread);
+    bool passed = pyrt_qsbr_poll(thread, goal);
+    goal = pyrt_qsbr_advance(thread->interp);
+    pyrt_safepoint(thread);
+    bool passed_again = pyrt_qsbr_poll(thread, goal);
+    pyrt_detach(thread);
+    bool detached_last = pyrt_thread_current() == NULL && PYRT_TLS.self_id == 0;
+    pyrt_thread_delete(thread);
+    return Py_BuildValue("(OOOOOO)", detached_first ? Py_True : Py_False, attached ? Py_True : Py_False,
+                         in_the_way ? Py_True : Py_False, passed ? Py_True : Py_False, passed_again ? Py_True : Py_False,
+                         detached_last ? Py_True : Py_False);
+}
+
+static PyObject *
+disposed_count(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    return PyLong_FromLong(pyrt_load_relaxed(&disposed));
+}
+
+static PyMethodDef methods[] = {
+    {"runtime_address", runtime_address, METH_NOARGS, NULL},
+    {"read", read_word, METH_NOARGS, NULL},
+    {"replace", replace_word, METH_O, NULL},
+    {"inline_paths", inline_paths, METH_NOARGS, NULL},
+    {"disposed", disposed_count, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+module_exec(PyObject *module)
+{
+    (void)module;
+    return pyruntime_import();
+}
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030d0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+/* The test compiles this file several times, under names of their own, to have several extensions on one runtime. */
+#if !defined(SAMPLE_NAME)
+#    define SAMPLE_NAME sample
+#endif
+#define STRING_OF(name) #name
+#define STRING(name) STRING_OF(name)
+#define INIT_OF(name) PyInit_##name
+#define INIT(name) INIT_OF(name)
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, STRING(SAMPLE_NAME), NULL, 0, methods, slots, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC
+INIT(SAMPLE_NAME)(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,145 @@
+"""An extension that goes through the capsule: one runtime, inline fast paths, and clear words when versions do not fit.
+
+The samples are compiled here, against the headers that the installed package names, as a user would.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import shutil
+import subprocess
+import sys
+import sysconfig
+import threading
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import pyruntime
+
+SOURCE = Path(__file__).parent / "embedding" / "sample.c"
+CC = (sysconfig.get_config_var("CC") or "cc").split()[0]
+
+
+def build(where: Path, name: str, *defines: str, include: str | None = None) -> Path:
+    target = where / (name + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
+    command = [CC, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    command += [f"-I{sysconfig.get_path('include')}", f"-I{include or pyruntime.get_include()}"]
+    command += [f"-DSAMPLE_NAME={name}", *defines, str(SOURCE), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def load(path: Path, name: str) -> ModuleType:
+    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> list[ModuleType]:
+    where = tmp_path_factory.mktemp("samples")
+    return [load(build(where, name), name) for name in ("sample_one", "sample_two")]
+
+
+def test_all_extensions_share_one_runtime(samples: list[ModuleType]) -> None:
+    first, second = samples
+    assert first.runtime_address() == second.runtime_address() != 0
+
+
+def test_each_inline_path_works_through_the_table(samples: list[ModuleType]) -> None:
+    for sample in samples:
+        assert sample.inline_paths() == (True,) * 6
+
+
+def test_what_an_extension_retires_is_disposed_of(samples: list[ModuleType]) -> None:
+    sample = samples[0]
+    before = sample.disposed()
+    assert sample.read() is None or isinstance(sample.read(), int)
+    for value in range(1000):
+        sample.replace(value)
+    assert sample.read() == 999
+    pyruntime.qsbr.barrier(timeout=60.0)
+    assert sample.disposed() - before in (999, 1000)
+
+
+def test_two_threads_read_and_replace(samples: list[ModuleType]) -> None:
+    sample = samples[1]
+    sample.replace(0)
+    before = sample.disposed()
+    wrong: list[object] = []
+
+    def write() -> None:
+        for value in range(5000):
+            sample.replace(value)
+
+    def read() -> None:
+        for _ in range(5000):
+            value = sample.read()
+            if not 0 <= value < 5000:
+                wrong.append(value)
+
+    threads = [threading.Thread(target=target) for target in (write, read, read)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pyruntime.qsbr.barrier(timeout=60.0)
+    assert wrong == []
+    assert sample.disposed() - before == 5000
+
+
+def import_error(path: Path, name: str, before: str = "") -> str:
+    """Loads a sample in a fresh Python and returns the message of the ImportError that it must raise."""
+    script = f"""
+import importlib.machinery, importlib.util, sys
+{before}
+loader = importlib.machinery.ExtensionFileLoader({name!r}, {str(path)!r})
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader({name!r}, loader))
+try:
+    loader.exec_module(module)
+except ImportError as error:
+    print(error)
+else:
+    sys.exit("it was imported")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_another_major_version_is_refused_by_name(tmp_path: Path) -> None:
+    shutil.copytree(pyruntime.get_include(), tmp_path / "include")
+    config = tmp_path / "include" / "pyruntime" / "config.h"
+    text = config.read_text()
+    assert text.count("#define PYRT_ABI_MAJOR 0") == 1
+    config.write_text(text.replace("#define PYRT_ABI_MAJOR 0", "#define PYRT_ABI_MAJOR 99"))
+    path = build(tmp_path, "sample_major", include=str(tmp_path / "include"))
+    message = import_error(path, "sample_major")
+    assert "ABI 99." in message and "rebuild" in message
+
+
+def test_a_newer_minor_version_is_refused_by_name(tmp_path: Path) -> None:
+    path = build(tmp_path, "sample_minor", "-DPYRT_ABI_MINOR_REQUIRED=99")
+    message = import_error(path, "sample_minor")
+    assert "upgrade pyruntime-ft" in message
+
+
+def test_a_package_without_the_capsule_is_refused(tmp_path: Path) -> None:
+    path = build(tmp_path, "sample_alone")
+    message = import_error(path, "sample_alone", "import types; sys.modules['pyruntime'] = types.ModuleType('pyruntime')")
+    assert "_C_API" in message
+
+
+def test_the_header_refuses_to_come_second(tmp_path: Path) -> None:
+    source = tmp_path / "late.c"
+    source.write_text("#include <pyruntime/thread.h>\n#include <pyruntime/capi.h>\n")
+    command = [CC, "-fsyntax-only", f"-I{pyruntime.get_include()}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "before any other pyruntime header" in done.stderr
