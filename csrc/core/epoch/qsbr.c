@@ -101,30 +101,40 @@ pyrt_qsbr_wakeups(const pyrt_qsbr_domain *domain)
     return pyrt_load_acquire(&domain->wakeups);
 }
 
-int64_t
-pyrt_qsbr_ask_to_wake(pyrt_qsbr_domain *domain, uint64_t goal)
+/* Asks every slot that is behind the goal to wake the sleepers when it passes. Answers one of them, or NULL. */
+static const pyrt_qsbr_slot *
+ask_to_wake(pyrt_qsbr_domain *domain, uint64_t goal)
 {
+    const pyrt_qsbr_slot *asked = NULL;
     for (pyrt_qsbr_slot *slot = pyrt_load_acquire(&domain->slots); slot != NULL; slot = slot->next) {
         if (is_behind(pyrt_load_seq_cst(&slot->word), goal)) {
-            /* seq_cst, then the membarrier: pairs with "store word, light barrier, load flags" of the owner. */
+            /* seq_cst, then a membarrier: pairs with "store word, light barrier, load flags" of the owner. */
             pyrt_fetch_or_seq_cst(&slot->flags, PYRT_FLAG_WAKE);
+            asked = slot;
         }
     }
-    return pyrt_membarrier() ? -1 : PYRT_WITHOUT_MEMBARRIER_NS;
+    return asked;
 }
 
+/* It sleeps only while one that was asked before the membarrier is seen to be behind after it: that one finds the request
+ * when it passes. Others prove nothing. A thread that loaded the sequence before the advance, and attached after it was looked
+ * at here, is behind and has not been asked, or so lately that its word may have moved without it. */
 bool
 pyrt_qsbr_sleep(pyrt_qsbr_domain *domain, uint64_t goal, int64_t deadline)
 {
     for (;;) {
         uint32_t wakeups = pyrt_qsbr_wakeups(domain);
-        int64_t at_most = pyrt_qsbr_ask_to_wake(domain, goal);
+        const pyrt_qsbr_slot *asked = ask_to_wake(domain, goal);
+        bool ordered = pyrt_membarrier();
         if (pyrt_qsbr_scan(domain, goal)) {
             return true;
         }
+        if (asked == NULL || !is_behind(pyrt_load_seq_cst(&asked->word), goal)) {
+            continue;
+        }
         int64_t until = deadline;
-        if (at_most >= 0 && pyrt_now_ns() + at_most < deadline) {
-            until = pyrt_now_ns() + at_most;
+        if (!ordered && pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS < deadline) {
+            until = pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS;
         }
         if (!pyrt_qsbr_sleep_on(domain, wakeups, until) && until == deadline) {
             return pyrt_qsbr_scan(domain, goal);

@@ -76,10 +76,6 @@ pyrt_qsbr_slot *pyrt_qsbr_furthest_behind(pyrt_qsbr_domain *domain, uint64_t goa
 /* The number of wake-ups so far: load it first, then look, then sleep on it. */
 uint32_t pyrt_qsbr_wakeups(const pyrt_qsbr_domain *domain);
 
-/* Asks every slot that is behind the goal to wake the sleepers when it passes, and makes sure that from now on it either
- * sees the request or is seen to have passed. Answers how long the sleep may be at most, -1 for any length. */
-int64_t pyrt_qsbr_ask_to_wake(pyrt_qsbr_domain *domain, uint64_t goal);
-
 /* Sleeps until a goal is reached or the deadline (INT64_MAX: none) has passed; says whether it is reached. The calling
  * thread is offline in this domain. */
 bool pyrt_qsbr_sleep(pyrt_qsbr_domain *domain, uint64_t goal, int64_t deadline);

@@ -10,7 +10,7 @@
 
 #include <limits.h>
 
-pyrt_shared_queue pyrt_global_queue;
+pyrt_shared_queue pyrt_global_queue = {.queue.window = &pyrt_global_queue.window};
 
 /* While readers do not pass, a thread asks again after 1, 2, 4, ... safepoints, at most after so many. */
 enum { MOST_SKIPPED = 64 };
@@ -93,7 +93,7 @@ run_chunk(pyrt_disposal *running, const runner *runner)
         const pyrt_retired *item = &chunk->items[i];
         /* Read before it is disposed of: whoever goes on from here does not dispose of it again. */
         pyrt_store_release(&chunk->read, i + 1);
-        if (item->arg == (const void *)&pyrt_retired_plain) {
+        if (item->arg == PYRT_RETIRED_PLAIN) {
             item->fn.dispose(item->p);
         }
         else {

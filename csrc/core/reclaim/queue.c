@@ -8,10 +8,7 @@
  */
 #include "reclaim/queue.h"
 
-#include "epoch/qsbr.h"
 #include "platform/meta_alloc.h"
-
-const char pyrt_retired_plain;
 
 static pyrt_retired_chunk *
 new_chunk(void)
@@ -30,7 +27,7 @@ batch_at(const pyrt_retire_queue *queue, uint32_t number)
 static uint32_t
 items_in_open(const pyrt_retire_queue *queue)
 {
-    return queue->cursor == NULL ? 0 : (uint32_t)(queue->cursor - queue->open->items);
+    return queue->window->cursor == NULL ? 0 : (uint32_t)(queue->window->cursor - queue->open->items);
 }
 
 /* The long way is for the push that fills the chunk; for the upper half of it without a spare chunk; for every push while
@@ -39,12 +36,12 @@ static void
 set_slow_at(pyrt_retire_queue *queue)
 {
     if (queue->open == NULL || queue->over_bound) {
-        queue->slow_at = queue->cursor;
+        queue->window->slow_at = queue->window->cursor;
         return;
     }
     uint32_t fast = queue->spare != NULL ? PYRT_CHUNK_ITEMS - 1 : PYRT_CHUNK_ITEMS / 2;
     uint32_t items = items_in_open(queue);
-    queue->slow_at = queue->open->items + (items > fast ? items : fast);
+    queue->window->slow_at = queue->open->items + (items > fast ? items : fast);
 }
 
 /* The order is that of repair_chunks: an open chunk with the cursor elsewhere has no items yet. */
@@ -52,8 +49,8 @@ static void
 open_chunk(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
 {
     pyrt_store_release(&queue->open, chunk);
-    pyrt_store_release(&queue->cursor, chunk == NULL ? NULL : chunk->items);
-    queue->bytes_left = PYRT_SEAL_BYTES;
+    pyrt_store_release(&queue->window->cursor, chunk == NULL ? NULL : chunk->items);
+    pyrt_store_relaxed(&queue->window->bytes_left, (size_t)PYRT_SEAL_BYTES);
     set_slow_at(queue);
 }
 
@@ -88,12 +85,30 @@ seal_chunk(pyrt_retire_queue *queue, uint64_t goal)
     chunk->goal = goal;
     chunk->waiting_since = 0;
     /* Until here it had only what went beyond the bytes of a full one. */
-    chunk->bytes += PYRT_SEAL_BYTES - queue->bytes_left;
+    chunk->bytes += PYRT_SEAL_BYTES - queue->window->bytes_left;
     pyrt_store_release(&chunk->written, items_in_open(queue));
     append_sealed(queue, chunk);
     open_chunk(queue, queue->spare);
     pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
     set_slow_at(queue);
+    /* release, after the window has moved on: who sees the sum does not see the items in the window as well. Pairs with
+     * pyrt_queue_count. */
+    pyrt_store_release(&queue->ever_bytes, queue->ever_bytes + chunk->bytes);
+    pyrt_store_release(&queue->ever_items, queue->ever_items + chunk->written);
+}
+
+void
+pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes)
+{
+    /* acquire: the window is looked at afterwards. A chunk begins a page, so that the cursor alone tells how far it is. */
+    *bytes += pyrt_load_acquire(&queue->ever_bytes);
+    *items += pyrt_load_acquire(&queue->ever_items);
+    uintptr_t cursor = (uintptr_t)pyrt_load_acquire(&queue->window->cursor);
+    size_t bytes_left = pyrt_load_relaxed(&queue->window->bytes_left);
+    if (cursor % PYRT_CHUNK_SIZE != 0) {
+        *items += (cursor % PYRT_CHUNK_SIZE - offsetof(pyrt_retired_chunk, items)) / sizeof(pyrt_retired);
+        *bytes += PYRT_SEAL_BYTES - bytes_left;
+    }
 }
 
 static bool
@@ -153,7 +168,7 @@ pyrt_queue_seal(pyrt_retire_queue *queue)
 /* ---- pushing ----------------------------------------------------------------------------------------------------- */
 
 pyrt_push_result
-pyrt_queue_push_slow(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+pyrt_queue_push(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     if (queue->open == NULL) {
         /* One that came back empty may be there already. Open before it is spare no longer: see repair_chunks. */
@@ -163,19 +178,19 @@ pyrt_queue_push_slow(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_
     if (queue->open == NULL) {
         return PYRT_PUSH_FAILED;
     }
-    *queue->cursor = (pyrt_retired){p, arg, fn};
-    size_t fitting = bytes < queue->bytes_left ? bytes : queue->bytes_left;
-    queue->bytes_left -= fitting;
+    *queue->window->cursor = (pyrt_retired){p, arg, fn};
+    size_t fitting = bytes < queue->window->bytes_left ? bytes : queue->window->bytes_left;
+    pyrt_store_relaxed(&queue->window->bytes_left, queue->window->bytes_left - fitting);
     queue->open->bytes += bytes - fitting;
-    pyrt_store_release(&queue->cursor, queue->cursor + 1);
+    pyrt_store_release(&queue->window->cursor, queue->window->cursor + 1);
 
     uint32_t items = items_in_open(queue);
-    bool half_full = items > PYRT_CHUNK_ITEMS / 2 || queue->bytes_left < PYRT_SEAL_BYTES / 2;
+    bool half_full = items > PYRT_CHUNK_ITEMS / 2 || queue->window->bytes_left < PYRT_SEAL_BYTES / 2;
     if (half_full && queue->spare == NULL) {
         pyrt_store_release(&queue->spare, new_chunk());
     }
     bool is_short = half_full && queue->spare == NULL;
-    bool full = items == PYRT_CHUNK_ITEMS || queue->bytes_left == 0;
+    bool full = items == PYRT_CHUNK_ITEMS || queue->window->bytes_left == 0;
     if (full) {
         pyrt_queue_seal(queue);
     }
@@ -367,10 +382,10 @@ repair_chunks(pyrt_retire_queue *queue, const pyrt_disposal *disposal)
     }
     /* Stopped in open_chunk: the cursor still stands in the chunk before. */
     if (queue->open == NULL) {
-        queue->cursor = NULL;
+        queue->window->cursor = NULL;
     }
-    else if (queue->cursor < queue->open->items || queue->cursor > queue->open->items + PYRT_CHUNK_ITEMS) {
-        queue->cursor = queue->open->items;
+    else if (queue->window->cursor < queue->open->items || queue->window->cursor > queue->open->items + PYRT_CHUNK_ITEMS) {
+        queue->window->cursor = queue->open->items;
     }
     set_slow_at(queue);
 }

@@ -10,24 +10,16 @@
 #ifndef PYRT_RECLAIM_QUEUE_H
 #define PYRT_RECLAIM_QUEUE_H
 
+#include "epoch/qsbr.h"
+
 #include <pyruntime/retire.h>
 
 /* A chunk gets its goal when it holds so many items or bytes, whatever comes first; so a thread has at most so much that
  * is not waiting for a goal yet. */
 enum { PYRT_CHUNK_SIZE = 4096, PYRT_CHUNK_ITEMS = 169, PYRT_SEAL_BYTES = 64 * 1024 };
 
-typedef union pyrt_retired_fn {
-    void (*dispose)(void *p);
-    void (*call)(void *p, void *arg);
-} pyrt_retired_fn;
-
-typedef struct pyrt_retired {
-    void *p;
-    void *arg; /* &pyrt_retired_plain: `dispose` takes `p` only */
-    pyrt_retired_fn fn;
-} pyrt_retired;
-
-extern const char pyrt_retired_plain;
+/* What `arg` of an item is when its function takes `p` only: an address that nobody else has a use for. */
+#define PYRT_RETIRED_PLAIN ((void *)&pyrt_qsbr_sequence.value)
 
 typedef struct pyrt_retired_chunk {
     struct pyrt_retired_chunk *next; /* sealed after this one */
@@ -53,10 +45,7 @@ typedef struct pyrt_retired_batch {
 enum { PYRT_BATCHES = 8 };
 
 typedef struct pyrt_retire_queue {
-    /* The open chunk, as the short way of a push wants it. */
-    pyrt_retired *cursor;      /* the next free item; NULL without an open chunk */
-    pyrt_retired *slow_at;     /* a push there takes the long way */
-    size_t bytes_left;         /* before the chunk is full */
+    pyrt_retire_window *window; /* into the open chunk: the thread's own, or the shared queue's */
     pyrt_retired_chunk *open;  /* NULL until the first item, and when memory is short */
     pyrt_retired_chunk *spare; /* reserved when the open one is half full */
     bool over_bound;           /* every push takes the long way and is answered with PYRT_EBUSY */
@@ -69,9 +58,11 @@ typedef struct pyrt_retire_queue {
     uint32_t first_batch;
     uint32_t open_batch;
 
-    /* What is sealed in it. */
+    /* What is sealed in it, and what has ever been sealed in chunks. The latter is atomic: see pyrt_queue_count. */
     size_t sealed_items;
     size_t sealed_bytes;
+    uint64_t ever_items;
+    uint64_t ever_bytes;
 } pyrt_retire_queue;
 
 typedef enum {
@@ -81,32 +72,17 @@ typedef enum {
     PYRT_PUSH_FAILED    /* no memory; nothing was done */
 } pyrt_push_result;
 
-/* Pushes where the short way does not do: into a new chunk, or with a chunk to reserve or to seal. */
-pyrt_push_result pyrt_queue_push_slow(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes);
-
-/* The short way: false, and nothing done, if it does not do. Field by field: a struct handed over by value would go through
- * memory once more. */
-static inline bool
-pyrt_queue_push_fast(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
-{
-    pyrt_retired *item = queue->cursor;
-    size_t bytes_left = queue->bytes_left;
-    if (pyrt_unlikely(item == queue->slow_at || bytes >= bytes_left)) {
-        return false;
-    }
-    item->p = p;
-    item->arg = arg;
-    item->fn = fn;
-    queue->bytes_left = bytes_left - bytes;
-    /* release: the item is complete before it counts (queue.c). */
-    pyrt_store_release(&queue->cursor, item + 1);
-    return true;
-}
+/* Pushes in any case; what pyrt_retire does inline is the part of it that neither opens, reserves nor seals a chunk. */
+pyrt_push_result pyrt_queue_push(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes);
 
 pyrt_push_result pyrt_queue_push_node(pyrt_retire_queue *queue, pyrt_retire_node *node, size_t bytes);
 
 /* Gives all that is open a goal; says whether there was anything. */
 bool pyrt_queue_seal(pyrt_retire_queue *queue);
+
+/* Adds the items that were ever pushed, and their bytes. Anybody may ask while the queue exists: what is being sealed at this
+ * moment may be left out. */
+void pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes);
 
 /* Sets `over_bound`. */
 void pyrt_queue_set_over_bound(pyrt_retire_queue *queue, bool over);

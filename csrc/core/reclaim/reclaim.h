@@ -21,6 +21,7 @@ typedef struct pyrt_reclaim_thread {
 
 typedef struct pyrt_shared_queue {
     pyrt_raw_mutex lock;
+    pyrt_retire_window window;
     pyrt_retire_queue queue;
     const void *runner;     /* the thread-local block of the OS thread that works it off, or NULL */
     pyrt_disposal running;  /* the runner's */

@@ -1,12 +1,10 @@
 /* retire.c -- the forms of retiring. None runs user code or waits; what is to be done is left to the next safepoint.
  *
- * The fast path is for the attached state of the calling OS thread, whose queue is nobody else's. A detached state's queue
- * may be a borrower's at any moment: it is touched under the interpreter's lock. Without a state there are the orphans.
+ * The short way, inline in retire.h, is for the attached state of the calling OS thread, whose queue is nobody else's. A
+ * detached state's queue may be a borrower's at any moment: it is touched under the interpreter's lock. Without a state there are the orphans.
  */
 #include "platform/report.h"
 #include "reclaim/reclaim.h"
-
-#define PLAIN ((void *)&pyrt_retired_plain)
 
 static bool
 is_over_bound(const pyrt_retire_queue *queue, const pyrt_interp *interp)
@@ -35,7 +33,7 @@ static pyrt_status
 shared_push(pyrt_shared_queue *shared, pyrt_interp *interp, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     pyrt_raw_mutex_lock(&shared->lock);
-    pyrt_push_result result = pyrt_queue_push_slow(&shared->queue, p, arg, fn, bytes);
+    pyrt_push_result result = pyrt_queue_push(&shared->queue, p, arg, fn, bytes);
     bool busy = is_short(&shared->queue, result) || is_over_bound(&shared->queue, interp);
     pyrt_store_relaxed(&shared->filled, 1u);
     pyrt_raw_mutex_unlock(&shared->lock);
@@ -59,22 +57,14 @@ note_sealed(pyrt_thread_impl *thread)
     pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_RETIRE);
 }
 
-static void
-count_retired(pyrt_thread_impl *thread, size_t bytes)
-{
-    PYRT_COUNT(thread, retired, 1);
-    PYRT_COUNT(thread, pending_bytes, bytes);
-}
-
 static pyrt_status
-own_push_slow(pyrt_thread_impl *thread, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+own_push(pyrt_thread_impl *thread, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     pyrt_retire_queue *queue = &pyrt_reclaim_of(thread)->queue;
-    pyrt_push_result result = pyrt_queue_push_slow(queue, p, arg, fn, bytes);
+    pyrt_push_result result = pyrt_queue_push(queue, p, arg, fn, bytes);
     if (result == PYRT_PUSH_FAILED) {
         return PYRT_ENOMEM;
     }
-    count_retired(thread, bytes);
     if (result == PYRT_PUSHED_SEALED) {
         note_sealed(thread);
     }
@@ -95,9 +85,8 @@ is_mine(pyrt_thread_impl *thread)
     return thread->base.os_id == pyrt_tls()->os_id;
 }
 
-/* Everything but the short way, which the caller has tried if it could be tried. */
-__attribute__((noinline)) static pyrt_status
-push_slow(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+static pyrt_status
+push(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
 {
     pyrt_thread *thread = or_null != NULL ? or_null : pyrt_thread_current();
     pyrt_interp *interp = pyrt_interp_of(thread);
@@ -112,43 +101,28 @@ push_slow(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t b
         return PYRT_EINVAL;
     }
     if (pyrt_thread_current() == thread && pyrt_reclaim_of(impl) != NULL) {
-        return own_push_slow(impl, p, arg, fn, bytes);
+        return own_push(impl, p, arg, fn, bytes);
     }
     pyrt_raw_mutex_lock(&interp->lock);
     bool has_queue = pyrt_reclaim_of(impl) != NULL;
-    pyrt_status status = has_queue ? own_push_slow(impl, p, arg, fn, bytes) : PYRT_OK;
+    pyrt_status status = has_queue ? own_push(impl, p, arg, fn, bytes) : PYRT_OK;
     pyrt_raw_mutex_unlock(&interp->lock);
     return has_queue ? status : orphan_push(interp, p, arg, fn, bytes);
 }
 
-static inline pyrt_status
-push(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
-{
-    if (pyrt_unlikely(or_null == NULL || pyrt_thread_current() != or_null)) {
-        return push_slow(or_null, p, arg, fn, bytes);
-    }
-    pyrt_thread_impl *thread = pyrt_thread_impl_of(or_null);
-    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
-    if (pyrt_unlikely(mine == NULL || !pyrt_queue_push_fast(&mine->queue, p, arg, fn, bytes))) {
-        return push_slow(or_null, p, arg, fn, bytes);
-    }
-    count_retired(thread, bytes);
-    return PYRT_OK;
-}
-
 pyrt_status
-pyrt_retire(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *))
+pyrt_retire_slow(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *))
 {
-    if (pyrt_unlikely(dispose == NULL)) {
+    if (dispose == NULL) {
         return PYRT_EINVAL;
     }
-    return push(or_null, p, PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
+    return push(or_null, p, PYRT_RETIRED_PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
 }
 
 pyrt_status
 pyrt_retire_call(pyrt_thread *or_null, void (*fn)(void *p, void *arg), void *p, void *arg, size_t bytes)
 {
-    if (pyrt_unlikely(fn == NULL)) {
+    if (fn == NULL) {
         return PYRT_EINVAL;
     }
     return push(or_null, p, arg, (pyrt_retired_fn){.call = fn}, bytes);
@@ -161,7 +135,7 @@ pyrt_retire_global(void *p, size_t bytes, void (*dispose)(void *))
     if (dispose == NULL || main == NULL) {
         return dispose == NULL ? PYRT_EINVAL : PYRT_ESTATE;
     }
-    return shared_push(&pyrt_global_queue, main, p, PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
+    return shared_push(&pyrt_global_queue, main, p, PYRT_RETIRED_PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
 }
 
 /* ---- embedded nodes ---------------------------------------------------------------------------------------------- */
@@ -169,7 +143,8 @@ pyrt_retire_global(void *p, size_t bytes, void (*dispose)(void *))
 static void
 own_push_node(pyrt_thread_impl *thread, pyrt_retire_node *node, size_t bytes)
 {
-    count_retired(thread, bytes);
+    PYRT_COUNT(thread, retired, 1);
+    PYRT_COUNT(thread, pending_bytes, bytes);
     if (pyrt_queue_push_node(&pyrt_reclaim_of(thread)->queue, node, bytes) == PYRT_PUSHED_SEALED) {
         note_sealed(thread);
     }

@@ -13,6 +13,7 @@ interp_init(pyrt_interp *interp)
     if (reclaim == NULL) {
         return PYRT_ENOMEM;
     }
+    reclaim->orphans.queue.window = &reclaim->orphans.window;
     reclaim->bound_items = PYRT_BOUND_ITEMS;
     reclaim->bound_bytes = PYRT_BOUND_BYTES;
     interp->stage[PYRT_STAGE_RETIRE] = reclaim;
@@ -77,17 +78,31 @@ thread_init(pyrt_thread_impl *thread)
         return PYRT_ENOMEM;
     }
     reclaim->next_skip = 1;
+    thread->base.retire = (pyrt_retire_window){0};
+    reclaim->queue.window = &thread->base.retire;
     thread->stage[PYRT_STAGE_RETIRE] = reclaim;
     return PYRT_OK;
 }
 
-/* A barrier of another thread may be looking at it. */
+/* Under the interpreter's lock. */
+static void
+thread_stats(pyrt_thread_impl *thread, pyrt_qsbr_stats *sum)
+{
+    if (pyrt_reclaim_of(thread) != NULL) {
+        pyrt_queue_count(&pyrt_reclaim_of(thread)->queue, &sum->retired, &sum->pending_bytes);
+    }
+}
+
+/* A barrier of another thread, or who adds up statistics, may be looking at it. */
 static void
 thread_fini(pyrt_thread_impl *thread)
 {
     pyrt_interp *interp = thread->base.interp;
     pyrt_raw_mutex_lock(&interp->lock);
     pyrt_reclaim_thread *reclaim = pyrt_reclaim_of(thread);
+    pyrt_qsbr_stats counted = {0};
+    thread_stats(thread, &counted);
+    pyrt_qsbr_stats_add(&thread->stats, &counted);
     thread->stage[PYRT_STAGE_RETIRE] = NULL;
     pyrt_raw_mutex_unlock(&interp->lock);
     if (reclaim != NULL) {
@@ -184,6 +199,7 @@ register_stage(void)
         .interp_drain = interp_drain,
         .thread_init = thread_init,
         .thread_fini = thread_fini,
+        .thread_stats = thread_stats,
         .thread_work = pyrt_reclaim_work,
         .thread_exit = thread_exit,
         .fork_prepare = fork_prepare,

@@ -11,7 +11,17 @@ static void
 push(pyrt_ensure_frame *frame, pyrt_thread *thread, pyrt_thread *found, bool made)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    *frame = (pyrt_ensure_frame){.next = tls->ensures, .thread = thread, .found = found, .made = made, .count = 1};
+    pyrt_thread_impl *impl = pyrt_thread_impl_of(thread);
+    *frame = (pyrt_ensure_frame){
+        .next = tls->ensures,
+        .next_of_thread = impl->frames,
+        .thread = thread,
+        .found = found,
+        .made = made,
+        .count = 1,
+    };
+    /* release: the child of a fork finds whole frames. */
+    pyrt_store_release(&impl->frames, frame);
     tls->ensures = frame;
 }
 
@@ -61,9 +71,11 @@ static pyrt_ensure_frame
 pop(void)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    pyrt_ensure_frame top = *tls->ensures;
-    pyrt_meta_free(tls->ensures, sizeof(top));
+    pyrt_ensure_frame *frame = tls->ensures;
+    pyrt_ensure_frame top = *frame;
     tls->ensures = top.next;
+    pyrt_store_release(&pyrt_thread_impl_of(top.thread)->frames, top.next_of_thread);
+    pyrt_meta_free(frame, sizeof(top));
     return top;
 }
 
@@ -108,5 +120,15 @@ pyrt_ensure_drop_all(void)
 {
     while (pyrt_tls()->ensures != NULL) {
         (void)pop();
+    }
+}
+
+void
+pyrt_ensure_lose(pyrt_thread_impl *thread)
+{
+    while (thread->frames != NULL) {
+        pyrt_ensure_frame *frame = thread->frames;
+        thread->frames = frame->next_of_thread;
+        pyrt_meta_free(frame, sizeof(*frame));
     }
 }

@@ -67,6 +67,7 @@ lose(pyrt_thread_impl *thread)
         }
     }
     pyrt_slots_free(thread);
+    pyrt_ensure_lose(thread);
     pyrt_store_release(&thread->base.slot.word, (uint64_t)PYRT_STATE_SHUTTING_DOWN);
     pyrt_store_relaxed(&thread->base.slot.flags, 0u);
     pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
@@ -118,8 +119,8 @@ child(void)
         lose_others(interp);
     }
     pyrt_pause_fork_child();
-    if (registry->ending && registry->ender != pyrt_tls()->os_id) {
-        /* The one who was ending the runtime is not here; in this process it lives on. */
+    if (!registry->ending || registry->ender != pyrt_tls()->os_id) {
+        /* Whoever was ending the runtime or an interpreter is not here; in this process they live on. */
         registry->ending = false;
         for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
             interp->ending = false;

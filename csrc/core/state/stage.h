@@ -7,7 +7,7 @@
 #ifndef PYRT_STATE_STAGE_H
 #define PYRT_STATE_STAGE_H
 
-#include <pyruntime/thread.h>
+#include <pyruntime/qsbr.h>
 
 typedef enum {
     PYRT_STAGE_COUNTS,  /* per-thread reference counts */
@@ -30,6 +30,8 @@ typedef struct pyrt_stage {
     /* Make and free what the stage keeps for a thread; fini finds it empty. */
     pyrt_status (*thread_init)(struct pyrt_thread_impl *thread);
     void (*thread_fini)(struct pyrt_thread_impl *thread);
+    /* Adds to the statistics what the stage has not counted in the thread; under the interpreter's lock. */
+    void (*thread_stats)(struct pyrt_thread_impl *thread, pyrt_qsbr_stats *sum);
     /* At a safepoint that had to take the long way; attached. Runs user code. */
     void (*thread_work)(struct pyrt_thread_impl *thread);
     /* Empties it, at the thread's end; attached, on its own OS thread. Runs user code. */

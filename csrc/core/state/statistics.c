@@ -45,6 +45,11 @@ sum_of(pyrt_interp *interp)
     pyrt_qsbr_stats_add(&sum, &interp->stats);
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
         pyrt_qsbr_stats_add(&sum, &thread->stats);
+        for (int i = 0; i < PYRT_STAGES; i++) {
+            if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_stats != NULL) {
+                pyrt_stages[i]->thread_stats(thread, &sum);
+            }
+        }
     }
     pyrt_raw_mutex_unlock(&interp->lock);
     /* Bytes are added by the one who retires and taken off by the one who disposes, and may be seen in the other order. */

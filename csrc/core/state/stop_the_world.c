@@ -55,7 +55,8 @@ for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg)
 
 /* ---- the gate ---------------------------------------------------------------------------------------------------- */
 
-/* The caller holds the registry's lock. */
+/* The requester is set before anybody can find the pause: from here on an interpreter may be born into it. The caller holds
+ * the registry's lock. */
 static bool
 take_gate(pyrt_interp *or_null)
 {
@@ -64,6 +65,7 @@ take_gate(pyrt_interp *or_null)
     }
     if (or_null == NULL) {
         registry->global_taken = registry->gates_taken == 0;
+        registry->global_pause.requester = registry->global_taken ? pyrt_tls()->os_id : 0;
         return registry->global_taken;
     }
     /* One that wants all has been waiting: single ones do not go on overtaking it. */
@@ -71,24 +73,9 @@ take_gate(pyrt_interp *or_null)
         return false;
     }
     or_null->gate_taken = true;
+    or_null->own_pause.requester = pyrt_tls()->os_id;
     registry->gates_taken++;
     return true;
-}
-
-static void
-leave_gate(pyrt_interp *or_null)
-{
-    pyrt_raw_mutex_lock(&registry->lock);
-    if (or_null == NULL) {
-        registry->global_taken = false;
-    }
-    else {
-        or_null->gate_taken = false;
-        registry->gates_taken--;
-    }
-    registry->turn++;
-    pyrt_raw_mutex_unlock(&registry->lock);
-    pyrt_futex_wake(&registry->turn, INT_MAX);
 }
 
 typedef struct gate_wait {
@@ -162,6 +149,14 @@ suspend(pyrt_thread_impl *thread)
     return pyrt_cas_seq_cst(&thread->base.slot.word, &detached, (uint64_t)PYRT_STATE_SUSPENDED);
 }
 
+/* Born into this pause before it asked the interpreter. The caller holds the interpreter's lock. */
+static bool
+is_suspended(pyrt_thread_impl *thread)
+{
+    uint64_t state = pyrt_load_relaxed(&thread->base.slot.word);
+    return state == PYRT_STATE_SUSPENDED || state == PYRT_STATE_SUSPENDED_WAITED;
+}
+
 typedef struct request {
     pyrt_pause *pause; /* NULL: each interpreter's own */
     uint64_t requester;
@@ -179,7 +174,7 @@ ask(pyrt_interp *interp, void *arg)
             continue;
         }
         asked->stopped++;
-        if (!suspend(thread)) {
+        if (!is_suspended(thread) && !suspend(thread)) {
             thread->counted = true;
             pyrt_fetch_add_seq_cst(&asked->pause->missing, 1u);
             pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_STOP);
@@ -210,11 +205,9 @@ set_stopped(pyrt_interp *interp, void *arg)
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
-/* Undoes asking, and a complete pause alike. */
 static void
-let_go(pyrt_interp *interp, void *arg)
+let_go(pyrt_interp *interp)
 {
-    (void)arg;
     pyrt_raw_mutex_lock(&interp->lock);
     interp->pause = NULL;
     interp->stopped = false;
@@ -222,8 +215,7 @@ let_go(pyrt_interp *interp, void *arg)
         uint64_t *word = &thread->base.slot.word;
         thread->counted = false;
         pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_STOP);
-        uint64_t state = pyrt_load_relaxed(word);
-        if (state == PYRT_STATE_SUSPENDED || state == PYRT_STATE_SUSPENDED_WAITED) {
+        if (is_suspended(thread)) {
             /* seq_cst: as release it hands over what happened in the pause. Pairs with the compare-and-swap of attach. */
             if (pyrt_exchange_seq_cst(word, (uint64_t)PYRT_STATE_DETACHED) == PYRT_STATE_SUSPENDED_WAITED) {
                 pyrt_futex_wake((const uint32_t *)(const void *)word, 1);
@@ -231,6 +223,28 @@ let_go(pyrt_interp *interp, void *arg)
         }
     }
     pyrt_raw_mutex_unlock(&interp->lock);
+}
+
+/* Undoes asking, and a complete pause alike, and opens the gate. In one step: an interpreter that was born in between would
+ * stand still for ever. */
+static void
+end_pause(pyrt_interp *or_null)
+{
+    pyrt_raw_mutex_lock(&registry->lock);
+    if (or_null != NULL) {
+        let_go(or_null);
+        or_null->gate_taken = false;
+        registry->gates_taken--;
+    }
+    else {
+        for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+            let_go(interp);
+        }
+        registry->global_taken = false;
+    }
+    registry->turn++;
+    pyrt_raw_mutex_unlock(&registry->lock);
+    pyrt_futex_wake(&registry->turn, INT_MAX);
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
@@ -342,7 +356,6 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
         pyrt_qsbr_pass(&tls->current->interp->domain, &tls->current->slot);
     }
     pyrt_pause *pause = or_null != NULL ? &or_null->own_pause : &registry->global_pause;
-    pause->requester = tls->os_id;
     pyrt_store_release(&pause->missing, 1u);
     request asked = {.pause = pause, .requester = tls->os_id};
     for_each(or_null, ask, &asked);
@@ -357,8 +370,7 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     }
     else {
         for_each(or_null, find_missing, &missing);
-        for_each(or_null, let_go, NULL);
-        leave_gate(or_null);
+        end_pause(or_null);
     }
     report->missing = missing.count;
     report->stopped = asked.stopped - missing.count;
@@ -382,8 +394,7 @@ pyrt_start_the_world(pyrt_interp *or_null)
         return;
     }
     tls->pause = NULL;
-    for_each(or_null, let_go, NULL);
-    leave_gate(or_null);
+    end_pause(or_null);
 }
 
 static void

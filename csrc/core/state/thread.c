@@ -91,6 +91,7 @@ identify(pyrt_thread_impl *thread)
     thread->ending = false;
     thread->held = 0;
     thread->counted = false;
+    thread->frames = NULL;
     thread->stats = (pyrt_qsbr_stats){0};
 }
 

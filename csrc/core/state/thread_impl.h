@@ -25,6 +25,7 @@ typedef struct pyrt_thread_impl {
     int32_t os_tid;
     unsigned char *slots;              /* PYRT_THREAD_SLOT_MAX times PYRT_THREAD_SLOT_SIZE bytes, or NULL */
     uint64_t slots_live;               /* bit set: init has run, exit has not */
+    struct pyrt_ensure_frame *frames;  /* of the ensures that returned it, newest first */
 
     /* Written by the owner with PYRT_COUNT, read by anybody. */
     pyrt_qsbr_stats stats;
@@ -89,6 +90,7 @@ void pyrt_slots_fork_child(void);
 /* What one pyrt_thread_ensure found, or several in a row that found the same (ensure.c). */
 typedef struct pyrt_ensure_frame {
     struct pyrt_ensure_frame *next; /* the ensure before it */
+    struct pyrt_ensure_frame *next_of_thread; /* the one before it that returned the same state */
     pyrt_thread *thread;            /* what it returned */
     pyrt_thread *found;             /* the state that was attached, or NULL */
     bool made;                      /* whether the ensure made `thread` */
@@ -97,6 +99,9 @@ typedef struct pyrt_ensure_frame {
 
 /* Frees the frames of this OS thread. */
 void pyrt_ensure_drop_all(void);
+
+/* In the child of a fork: frees the frames of a state whose OS thread is not there any more. */
+void pyrt_ensure_lose(pyrt_thread_impl *thread);
 
 /* Pauses (stop_the_world.c). Park at a safepoint if a pause is asked for; count a thread that has just become detached or
  * that is being unlinked, the latter under the interpreter's lock; the world as a newborn finds it, under the lock. */

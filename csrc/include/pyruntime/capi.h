@@ -71,7 +71,7 @@
 #define pyrt_qsbr_stall_report PYRT_CALL(qsbr_stall_report)
 #define pyrt_qsbr_stats_read PYRT_CALL(qsbr_stats_read)
 #define pyrt_qsbr_stats_name PYRT_CALL(qsbr_stats_name)
-#define pyrt_retire PYRT_CALL(retire)
+#define pyrt_retire_slow PYRT_CALL(retire_slow)
 #define pyrt_retire_call PYRT_CALL(retire_call)
 #define pyrt_retire_global PYRT_CALL(retire_global)
 #define pyrt_retire_embedded PYRT_CALL(retire_embedded)

@@ -72,7 +72,7 @@ typedef struct pyrt_capi {
     size_t (*qsbr_stats_read)(pyrt_interp *interp, uint64_t *values, size_t capacity);
     const char *(*qsbr_stats_name)(size_t n);
     /* retire.h */
-    pyrt_status (*retire)(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *));
+    pyrt_status (*retire_slow)(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *));
     pyrt_status (*retire_call)(pyrt_thread *or_null, void (*fn)(void *p, void *arg), void *p, void *arg, size_t bytes);
     pyrt_status (*retire_global)(void *p, size_t bytes, void (*dispose)(void *));
     void (*retire_embedded)(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes, void (*dispose)(pyrt_retire_node *));

@@ -20,14 +20,36 @@
 
 PYRT_BEGIN_DECLS
 
-/* cdef: begin */
+/* The long way of the inline function below; call that. */
+pyrt_status pyrt_retire_slow(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *));
+
 /* Disposes of `p` with `dispose(p)`, later. `bytes` is what it holds, for the bound. The thread is one of the calling OS
  * thread, attached or detached. NULL: its attached state, or, for an OS thread without one, the main interpreter.
  * Not taken: PYRT_ENOMEM; PYRT_EINVAL if `dispose` is NULL or the thread another OS thread's; PYRT_ESTATE without runtime.
  * blocks: no (shortly when not attached) · allocates: yes · runs user code: no · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
-pyrt_status pyrt_retire(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *));
+static inline pyrt_status
+pyrt_retire(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *))
+{
+    if (pyrt_likely(or_null != NULL && PYRT_TLS.current == or_null && dispose != NULL)) {
+        pyrt_retire_window *window = &or_null->retire;
+        pyrt_retired *item = window->cursor;
+        size_t bytes_left = window->bytes_left;
+        if (pyrt_likely(item != window->slow_at && bytes < bytes_left)) {
+            item->p = p;
+            item->arg = (void *)or_null->slot.sequence;
+            item->fn.dispose = dispose;
+            /* relaxed: read by who adds up statistics. */
+            pyrt_store_relaxed(&window->bytes_left, bytes_left - bytes);
+            /* release: the item is complete before it counts. Pairs with who adds up, and with the child of a fork. */
+            pyrt_store_release(&window->cursor, item + 1);
+            return PYRT_OK;
+        }
+    }
+    return PYRT_CALL(retire_slow)(or_null, p, bytes, dispose);
+}
 
+/* cdef: begin */
 /* The same with one argument more: `fn(p, arg)`.
  * blocks: no (shortly when not attached) · allocates: yes · runs user code: no · quiescent: never · needs attached: no ·
  * async-signal-safe: no */

@@ -18,6 +18,25 @@
 
 PYRT_BEGIN_DECLS
 
+/* One retired thing (retire.h), and the place where the next one goes: so much of a retire queue is public that retiring is
+ * inline. Both belong to the library. */
+typedef union pyrt_retired_fn {
+    void (*dispose)(void *p);
+    void (*call)(void *p, void *arg);
+} pyrt_retired_fn;
+
+typedef struct pyrt_retired {
+    void *p;
+    void *arg; /* the address of the sequence: `dispose` takes `p` only */
+    pyrt_retired_fn fn;
+} pyrt_retired;
+
+typedef struct pyrt_retire_window {
+    pyrt_retired *cursor;  /* the next free item; NULL without an open chunk */
+    pyrt_retired *slow_at; /* an item there takes the long way */
+    size_t bytes_left;     /* so does one that needs them all */
+} pyrt_retire_window;
+
 /* The public part of a thread state. Read-only for users. */
 struct pyrt_thread {
     pyrt_qsbr_slot slot;  /* first: state word and flags */
@@ -25,6 +44,7 @@ struct pyrt_thread {
     uint64_t id;          /* unique in the process, never reused */
     pyrt_interp *interp;
     int32_t index;        /* the smallest number that no other living thread state of the interpreter has */
+    pyrt_retire_window retire; /* the owner's while it is attached; else under the interpreter's lock */
 };
 
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, slot) == 0, "the slot is the thread's first cache line");
@@ -32,6 +52,7 @@ PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, os_id) == 64, "inline code of em
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, id) == 72, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, interp) == 80, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, index) == 88, "inline code of embedding extensions reads it there");
+PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, retire) == 96, "inline code of embedding extensions uses it there");
 
 /* ---- the runtime ------------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,74 @@
+# The C side, built without Python: the core and its tests. The package itself is built by setup.py.
+#
+#   make check           build and run the C tests with gcc
+#   make check-matrix    the same for gcc and clang, plain, under the sanitizers, and with counted read-side sections
+#   make soak            the stress for long, in every configuration; prints the seeds
+#   make build           only build; like check, takes CC=gcc|clang and SAN=plain|address|thread|debug
+#   make clean
+#
+# One executable a concept: tests/c/test_NAME.c, with the support code of tests/c and the whole core. Everything is built
+# out of tree, in build/c/COMPILER-SAN.
+
+CC := gcc
+SAN := plain
+SCALE := 20
+SEED :=
+MATRIX := $(foreach cc,gcc clang,$(foreach san,plain address thread,$(cc)-$(san))) gcc-debug
+
+OUT := build/c/$(notdir $(CC))-$(SAN)
+
+FLAGS_plain := -O2
+FLAGS_debug := -O2
+FLAGS_address := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+FLAGS_thread := -O1 -fsanitize=thread -fno-omit-frame-pointer
+# Of code that uses the library; the core is the same with and without it.
+TEST_FLAGS_debug := -DPYRT_DEBUG
+
+CFLAGS := -std=gnu11 -g -Wall -Wextra -Werror -pthread $(FLAGS_$(SAN))
+CPPFLAGS := -Icsrc/include -Icsrc -Icsrc/core
+DEPENDENCIES := -MMD -MP
+
+CORE := $(sort $(shell find csrc/core -name '*.c'))
+TESTS := $(sort $(wildcard tests/c/test_*.c))
+SUPPORT := $(filter-out $(TESTS),$(sort $(wildcard tests/c/*.c)))
+
+CORE_OBJECTS := $(CORE:%.c=$(OUT)/%.o)
+SUPPORT_OBJECTS := $(SUPPORT:%.c=$(OUT)/%.o)
+TEST_OBJECTS := $(TESTS:%.c=$(OUT)/%.o)
+EXECUTABLES := $(TESTS:tests/c/%.c=$(OUT)/%)
+
+.PHONY: build check check-matrix soak clean print-executables
+.SECONDARY: $(CORE_OBJECTS) $(SUPPORT_OBJECTS) $(TEST_OBJECTS)
+
+build: $(EXECUTABLES)
+
+$(OUT)/csrc/%.o: csrc/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(CPPFLAGS) $(DEPENDENCIES) -c $< -o $@
+
+$(OUT)/tests/c/%.o: tests/c/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(TEST_FLAGS_$(SAN)) $(CPPFLAGS) -Itests/c $(DEPENDENCIES) -c $< -o $@
+
+$(OUT)/test_%: $(OUT)/tests/c/test_%.o $(SUPPORT_OBJECTS) $(CORE_OBJECTS)
+	$(CC) $(CFLAGS) $^ -o $@
+
+print-executables:
+	@echo $(EXECUTABLES)
+
+check: build
+	@set -e; for test in $(EXECUTABLES); do echo "== $$test"; $$test $(if $(SEED),--seed $(SEED)); done
+
+check-matrix:
+	@set -e; for config in $(MATRIX); do $(MAKE) --no-print-directory check CC=$${config%-*} SAN=$${config#*-}; done
+
+soak:
+	@set -e; for config in $(MATRIX); do \
+	    $(MAKE) --no-print-directory build CC=$${config%-*} SAN=$${config#*-}; \
+	    echo "== $$config"; build/c/$$config/test_stress --scale $(SCALE) $(if $(SEED),--seed $(SEED)); \
+	done
+
+clean:
+	rm -rf build/c
+
+-include $(CORE_OBJECTS:.o=.d) $(SUPPORT_OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d)

@@ -1,0 +1,154 @@
+/* attach.c -- adds what cffi cannot express to the module that cffi made: types, fast functions, the capsule.
+ *
+ * Everything stays in one shared object and one module, so that there is one runtime. Nothing is kept in static variables
+ * that belongs to a Python interpreter; it is in the interpreter's home.
+ */
+#include "binding/attach.h"
+
+#include "binding/callables.h"
+#include "binding/capi.h"
+#include "binding/domain.h"
+#include "binding/gil.h"
+#include "binding/section.h"
+#include "binding/uses.h"
+
+#include <pthread.h>
+
+/* ---- once in the process ----------------------------------------------------------------------------------------- */
+
+static struct {
+    pyrt_raw_mutex lock;
+    bool started;
+} process;
+
+static void
+fork_child(void)
+{
+    process.lock = (pyrt_raw_mutex){0};
+    for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
+        pyrt_py_callables_fork_child(home);
+    }
+    pyrt_py_uses_fork_child();
+}
+
+static pyrt_status
+start_locked(void)
+{
+    if (process.started) {
+        return PYRT_OK;
+    }
+    pyrt_py_install_block_hooks();
+    pyrt_status status = pyrt_runtime_init();
+    if (status != PYRT_OK) {
+        return status;
+    }
+    /* This user of the runtime stays to the end of the process: Python threads may come back to it at any time. */
+    process.started = true;
+    if (pyrt_py_uses_start() != 0 || pthread_atfork(NULL, NULL, fork_child) != 0) {
+        return PYRT_ENOMEM;
+    }
+    return PYRT_OK;
+}
+
+static pyrt_status
+start_process(void)
+{
+    pyrt_raw_mutex_lock(&process.lock);
+    pyrt_status status = start_locked();
+    pyrt_raw_mutex_unlock(&process.lock);
+    return status;
+}
+
+/* ---- functions of the module ------------------------------------------------------------------------------------- */
+
+static PyObject *
+attached_thread(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    const pyrt_thread *thread = pyrt_thread_current();
+    if (thread == NULL) {
+        Py_RETURN_NONE;
+    }
+    return Py_BuildValue("(KL)", (unsigned long long)thread->id, (long long)pyrt_interp_id(thread->interp));
+}
+
+PyDoc_STRVAR(attached_thread_doc, "attached_thread($module, /)\n--\n\n"
+                                  "The ids of the attached state of this thread and of its interpreter, or None.");
+
+static PyMethodDef functions[] = {
+    {"attached_thread", attached_thread, METH_NOARGS, attached_thread_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+/* ---- once in each interpreter ------------------------------------------------------------------------------------ */
+
+/* Steals the value, which may be NULL with an exception. */
+static int
+add(PyObject *module, const char *name, PyObject *value)
+{
+    int result = value == NULL ? -1 : PyModule_AddObjectRef(module, name, value);
+    Py_XDECREF(value);
+    return result;
+}
+
+static int
+add_constants(PyObject *module)
+{
+#if defined(Py_LIMITED_API)
+    long limited = 1;
+#else
+    long limited = 0;
+#endif
+    if (add(module, "abi_version", Py_BuildValue("(ii)", PYRT_ABI_MAJOR, PYRT_ABI_MINOR)) != 0 ||
+        add(module, "uses_limited_api", PyBool_FromLong(limited)) != 0) {
+        return -1;
+    }
+    return add(module, "_C_API", pyrt_py_capi_capsule());
+}
+
+/* A module that is imported again gets the types that are there. */
+static int
+add_types(PyObject *module, pyrt_py_home *home)
+{
+    if (home->section_type == NULL) {
+        home->section_type = pyrt_py_section_type_new();
+    }
+    if (home->domain_type == NULL) {
+        home->domain_type = pyrt_py_domain_type_new();
+    }
+    if (home->section_type == NULL || home->domain_type == NULL ||
+        PyModule_AddObjectRef(module, "Section", (PyObject *)home->section_type) != 0) {
+        return -1;
+    }
+    return PyModule_AddObjectRef(module, "Domain", (PyObject *)home->domain_type);
+}
+
+static int
+attach(void)
+{
+    PyObject *module = PyImport_AddModule("pyruntime._core");
+    if (module == NULL) {
+        return -1;
+    }
+    pyrt_status status = start_process();
+    if (status != PYRT_OK) {
+        PyErr_Format(PyExc_ImportError, "pyruntime cannot start: %s", pyrt_strerror(status));
+        return -1;
+    }
+    pyrt_py_home *home = pyrt_py_home_get();
+    if (home == NULL || add_types(module, home) != 0 || add_constants(module) != 0) {
+        return -1;
+    }
+    return PyModule_AddFunctions(module, functions);
+}
+
+int
+pyrt_py_attach(void)
+{
+    if (attach() == 0) {
+        return 0;
+    }
+    PyErr_WriteUnraisable(NULL);
+    return -1;
+}

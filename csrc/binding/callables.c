@@ -1,0 +1,221 @@
+/* callables.c -- running retired Python callables, and getting Python to come by when nobody calls us. */
+#include "binding/callables.h"
+
+#include "binding/gil.h"
+#include "binding/uses.h"
+
+#include "platform/futex.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+struct pyrt_py_callable {
+    pyrt_py_callable *next;
+    pyrt_py_home *home; /* held */
+    PyObject *object;   /* a strong reference */
+    bool call;          /* else only give it up */
+};
+
+static pyrt_py_callable *
+new_node(pyrt_py_home *home, PyObject *object, bool call)
+{
+    pyrt_py_callable *node = malloc(sizeof(*node));
+    if (node != NULL) {
+        *node = (pyrt_py_callable){NULL, home, object, call};
+        pyrt_py_home_hold(home);
+    }
+    return node;
+}
+
+pyrt_py_callable *
+pyrt_py_callable_new(pyrt_py_home *home, PyObject *callable)
+{
+    pyrt_py_callable *node = new_node(home, callable, true);
+    if (node != NULL) {
+        Py_INCREF(callable);
+        pyrt_fetch_add_relaxed(&home->waiting, (uint64_t)1);
+    }
+    return node;
+}
+
+static void
+free_node(pyrt_py_callable *node)
+{
+    pyrt_py_home_drop(node->home);
+    free(node);
+}
+
+void
+pyrt_py_callable_delete(pyrt_py_callable *node)
+{
+    Py_DECREF(node->object);
+    pyrt_fetch_add_relaxed(&node->home->waiting, (uint64_t)-1);
+    free_node(node);
+}
+
+/* ---- from the core, on any OS thread ----------------------------------------------------------------------------- */
+
+static void
+push_disposed(pyrt_py_callable *node)
+{
+    pyrt_py_home *home = node->home;
+    if (pyrt_load_acquire(&home->open) == 0) {
+        /* Python is gone or going: nothing of it may be touched, its object least of all. */
+        free_node(node);
+        return;
+    }
+    node->next = pyrt_load_relaxed(&home->disposed);
+    /* seq_cst: as release it hands the node over. Pairs with the exchange of the runner. */
+    while (!pyrt_cas_seq_cst(&home->disposed, &node->next, node)) {
+    }
+    pyrt_py_schedule(home, PYRT_PY_DUE_RUN);
+}
+
+void
+pyrt_py_callable_dispose(void *node)
+{
+    pyrt_py_callable *callable = node;
+    pyrt_py_home *home = callable->home;
+    pyrt_py_home_hold(home);
+    push_disposed(callable);
+    /* Only now: who sees nothing waiting finds everything on the list. */
+    pyrt_fetch_add_seq_cst(&home->waiting, (uint64_t)-1);
+    pyrt_py_home_drop(home);
+}
+
+void
+pyrt_py_release_later(pyrt_py_home *home, PyObject *object)
+{
+    pyrt_py_callable *node = new_node(home, object, false);
+    if (node != NULL) {
+        push_disposed(node);
+    }
+}
+
+/* ---- pending calls ----------------------------------------------------------------------------------------------- */
+
+/* What threads retired and then left alone: one look at everybody's queues, without waiting for anybody. */
+static void
+process_queues(void)
+{
+    if (pyrt_thread_current() == NULL) {
+        PyThreadState *outer = pyrt_py_enter();
+        (void)pyrt_qsbr_barrier_timed(NULL, 0);
+        pyrt_py_leave(outer);
+    }
+}
+
+static int
+on_pending_call(void *arg)
+{
+    pyrt_py_home *home = arg;
+    uint32_t due = pyrt_exchange_seq_cst(&home->due, 0u);
+    if (pyrt_load_acquire(&home->open) == 0) {
+        return 0;
+    }
+    if (due & PYRT_PY_DUE_PROCESS) {
+        process_queues();
+    }
+    pyrt_py_run_if_any(home);
+    return 0;
+}
+
+void
+pyrt_py_schedule(pyrt_py_home *home, uint32_t what)
+{
+    if (!home->is_main || pyrt_fetch_or_seq_cst(&home->due, what) != 0) {
+        return;
+    }
+    /* Counted, then looked at `open`; pairs with "open = 0, then wait for the count" of the interpreter that exits. */
+    pyrt_fetch_add_seq_cst(&home->scheduling, 1u);
+    if (pyrt_load_seq_cst(&home->open) == 0 || Py_AddPendingCall(on_pending_call, home) != 0) {
+        (void)pyrt_exchange_seq_cst(&home->due, 0u);
+    }
+    pyrt_fetch_add_seq_cst(&home->scheduling, (uint32_t)-1);
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+/* Takes everything that has been disposed of, oldest first, behind what a runner that a fork lost has left. */
+static void
+take_batch(pyrt_py_home *home)
+{
+    pyrt_py_callable *newest = pyrt_exchange_seq_cst(&home->disposed, (pyrt_py_callable *)NULL);
+    pyrt_py_callable *oldest = NULL;
+    while (newest != NULL) {
+        pyrt_py_callable *older = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = older;
+    }
+    pyrt_py_callable **end = &home->batch;
+    while (*end != NULL) {
+        end = &(*end)->next;
+    }
+    *end = oldest;
+}
+
+static void
+call_object(PyObject *object)
+{
+    PyObject *result = PyObject_CallNoArgs(object);
+    if (result == NULL) {
+        PyErr_WriteUnraisable(object);
+    }
+    Py_XDECREF(result);
+}
+
+static void
+run_batch(pyrt_py_home *home)
+{
+    while (home->batch != NULL) {
+        pyrt_py_callable *node = home->batch;
+        home->batch = node->next;
+        PyObject *object = node->object;
+        bool call = node->call;
+        free_node(node);
+        if (call) {
+            call_object(object);
+        }
+        Py_DECREF(object);
+    }
+}
+
+pyrt_py_run_result
+pyrt_py_run_disposed(pyrt_py_home *home)
+{
+    pyrt_thread *current = pyrt_thread_current();
+    if (current != NULL && current->slot.read_depth != 0) {
+        return PYRT_PY_NOT_HERE;
+    }
+    uintptr_t me = (uintptr_t)pyrt_py_my_words();
+    uintptr_t runner = 0;
+    /* acquire: pairs with the release below; the batch is this thread's now. */
+    if (!pyrt_cas_acquire(&home->runner, &runner, me)) {
+        return runner == me ? PYRT_PY_BY_MYSELF : PYRT_PY_BY_OTHER;
+    }
+    pyrt_py_suspended suspended = pyrt_py_suspend_uses();
+    take_batch(home);
+    run_batch(home);
+    pyrt_store_release(&home->runner, (uintptr_t)0);
+    /* seq_cst: pairs with the load of who is about to sleep on it. */
+    pyrt_fetch_add_seq_cst(&home->batches, 1u);
+    pyrt_futex_wake(&home->batches, INT_MAX);
+    pyrt_py_resume_uses(suspended);
+    if (pyrt_load_relaxed(&home->disposed) != NULL) {
+        pyrt_py_schedule(home, PYRT_PY_DUE_RUN);
+    }
+    return PYRT_PY_RAN;
+}
+
+void
+pyrt_py_callables_fork_child(pyrt_py_home *home)
+{
+    /* What the runner had taken and not run stays in the batch for the next one. */
+    if (home->runner != (uintptr_t)pyrt_py_my_words()) {
+        home->runner = 0;
+    }
+    home->scheduling = 0;
+    /* Python keeps the pending calls of the parent, or loses them; asking once more does no harm. */
+    home->due = 0;
+}

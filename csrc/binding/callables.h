@@ -1,0 +1,64 @@
+/* callables.h -- retired Python callables: the core says when, Python runs them.
+ *
+ * The way of a callable:
+ *
+ *   retired     a node is in a retire queue of the core                        counted in home->waiting
+ *   disposed    the core's disposer has put the node on home->disposed         on any OS thread, with or without the GIL
+ *   batch       a thread of the Python interpreter, the runner, has taken all  home->runner is that thread
+ *   run         called and freed                                               exceptions go to sys.unraisablehook
+ *
+ * The runner is detached meanwhile: a callable may wait for anything, and what it enters starts from nothing. Callables of one
+ * interpreter run one after another.
+ */
+#ifndef PYRT_BINDING_CALLABLES_H
+#define PYRT_BINDING_CALLABLES_H
+
+#include "binding/home.h"
+
+typedef struct pyrt_py_callable pyrt_py_callable;
+
+/* A node that will call `callable`; holds it and the home. NULL when memory is short. */
+pyrt_py_callable *pyrt_py_callable_new(pyrt_py_home *home, PyObject *callable);
+
+/* Takes back a node that was not retired. */
+void pyrt_py_callable_delete(pyrt_py_callable *node);
+
+/* The disposer to retire a node with. */
+void pyrt_py_callable_dispose(void *node);
+
+/* Gives a reference up on an OS thread that has no Python thread state: the object goes the way of the disposed, and is not
+ * called. Lost when memory is short or the interpreter is gone. */
+void pyrt_py_release_later(pyrt_py_home *home, PyObject *object);
+
+typedef enum {
+    PYRT_PY_RAN,       /* everything that was disposed of by then has been run */
+    PYRT_PY_BY_OTHER,  /* another thread is running them */
+    PYRT_PY_BY_MYSELF, /* this call comes out of a callable that is running */
+    PYRT_PY_NOT_HERE   /* this OS thread is inside a reading block */
+} pyrt_py_run_result;
+
+/* Runs what has been disposed of. No exception may be set, and none is. */
+pyrt_py_run_result pyrt_py_run_disposed(pyrt_py_home *home);
+
+/* Two loads where there is nothing to run. */
+static inline void
+pyrt_py_run_if_any(pyrt_py_home *home)
+{
+    if (pyrt_unlikely(pyrt_load_relaxed(&home->disposed) != NULL)) {
+        (void)pyrt_py_run_disposed(home);
+    }
+}
+
+/* What a pending call of Python's main thread is asked to do. */
+enum {
+    PYRT_PY_DUE_RUN = 1,     /* run what has been disposed of */
+    PYRT_PY_DUE_PROCESS = 2  /* look after retire queues that nobody may come back to */
+};
+
+/* Asks for a pending call, where the interpreter can have one (the main one). With or without the GIL. */
+void pyrt_py_schedule(pyrt_py_home *home, uint32_t what);
+
+/* In the child of a fork. */
+void pyrt_py_callables_fork_child(pyrt_py_home *home);
+
+#endif

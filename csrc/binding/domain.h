@@ -1,0 +1,32 @@
+/* domain.h -- the Python object behind pyruntime.qsbr.Domain: one pyrt_interp, and whether somebody is inside.
+ *
+ * `interp` is valid from a successful begin of a use (uses.c) to its end; the closing thread alone sets it to NULL. Domains
+ * that are kept, the default one of Python's main interpreter, are never closed, and are not counted.
+ */
+#ifndef PYRT_BINDING_DOMAIN_H
+#define PYRT_BINDING_DOMAIN_H
+
+#include "binding/home.h"
+
+typedef struct pyrt_py_domain {
+    PyObject_HEAD
+    struct pyrt_py_domain *next; /* in home->domains, under its lock */
+    pyrt_py_home *home;          /* held */
+    pyrt_interp *interp;         /* NULL when closed */
+    PyObject *name;
+    int64_t interp_id;
+    uint32_t users;              /* atomic: uses and leases */
+    uint32_t closed;             /* atomic: 1 from the begin of closing on */
+    bool is_default;             /* of its Python interpreter, and ends with it */
+    bool is_kept;                /* OS threads keep their states in it */
+} pyrt_py_domain;
+
+/* Sets the exception for a domain that is closed. */
+void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
+
+/* Closes it and disposes of what is retired in it. False with an exception. */
+bool pyrt_py_domain_close(pyrt_py_domain *domain);
+
+PyTypeObject *pyrt_py_domain_type_new(void);
+
+#endif

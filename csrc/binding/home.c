@@ -1,0 +1,216 @@
+/* home.c -- homes of Python interpreters: made at the first import, closed by an exit function, used again when empty. */
+#include "binding/home.h"
+
+#include "binding/callables.h"
+#include "binding/gil.h"
+#include "binding/waits.h"
+
+#include "platform/futex.h"
+#include "platform/report.h"
+
+#include <sched.h>
+#include <stdlib.h>
+
+/* How long an interpreter that exits waits for readers that do not pass. Daemon threads may sleep in a block for ever. */
+enum { PATIENCE_AT_EXIT_NS = 500000000 };
+
+static const char KEY[] = "pyruntime._home";
+
+/* Pushed to by compare-and-swap; nothing is ever taken out. */
+static pyrt_py_home *homes;
+
+pyrt_py_home *
+pyrt_py_homes(void)
+{
+    /* acquire: pairs with the push in make_home. */
+    return pyrt_load_acquire(&homes);
+}
+
+/* A new reference, never NULL. Looked up each time: errors are rare, and an import that few programs need costs all of them. */
+static PyObject *
+error_class(int status)
+{
+    PyObject *module = PyImport_ImportModule("pyruntime.errors");
+    PyObject *classes = module == NULL ? NULL : PyObject_GetAttrString(module, "_FOR_THE_COMPILED_PART");
+    PyObject *found = NULL;
+    if (classes != NULL && PyTuple_Check(classes) && PyTuple_Size(classes) == PYRT_PY_ERRORS) {
+        found = PyTuple_GetItem(classes, status);
+    }
+    Py_XINCREF(found);
+    Py_XDECREF(classes);
+    Py_XDECREF(module);
+    if (found == NULL) {
+        /* Python is on its way out and imports nothing any more. */
+        PyErr_Clear();
+        found = PyExc_RuntimeError;
+        Py_INCREF(found);
+    }
+    return found;
+}
+
+PyObject *
+pyrt_py_raise(int status, const char *format, ...)
+{
+    PyObject *type = error_class(status);
+    va_list args;
+    va_start(args, format);
+    PyErr_FormatV(type, format, args);
+    va_end(args);
+    Py_DECREF(type);
+    return NULL;
+}
+
+void
+pyrt_py_home_drop(pyrt_py_home *home)
+{
+    /* seq_cst: everything that was done with the home comes before its next life. Pairs with the swap in make_home. */
+    (void)pyrt_fetch_add_seq_cst(&home->references, (uint32_t)-1);
+}
+
+/* ---- the exit of the interpreter --------------------------------------------------------------------------------- */
+
+static void
+report_what_is_left(const pyrt_py_home *home)
+{
+    uint64_t left = pyrt_load_acquire(&home->waiting);
+    if (left == 0) {
+        return;
+    }
+    pyrt_stall_report stall = {.struct_size = sizeof(stall)};
+    if (pyrt_qsbr_stall_report(home->interp, &stall) == PYRT_OK) {
+        pyrt_report("%llu retired callables were not run at exit: thread %llu '%s' has been inside a block for %.1f s",
+                    (unsigned long long)left, (unsigned long long)stall.thread_id, stall.thread_name,
+                    (double)stall.held_ns * 1e-9);
+        return;
+    }
+    pyrt_report("%llu retired callables were not run at exit: a thread is still inside a block", (unsigned long long)left);
+}
+
+/* From here on no other OS thread asks Python for anything. */
+static void
+shut(pyrt_py_home *home)
+{
+    (void)pyrt_exchange_seq_cst(&home->open, 0u);
+    /* seq_cst: pairs with "count, then look at open" of who schedules; that takes instructions only. */
+    while (pyrt_load_seq_cst(&home->scheduling) != 0) {
+        sched_yield();
+    }
+}
+
+/* The exit function of the interpreter, registered with atexit: other threads are still there, and so is all of Python. */
+static PyObject *
+at_exit(PyObject *capsule, PyObject *unused)
+{
+    (void)unused;
+    pyrt_py_home *home = PyCapsule_GetPointer(capsule, KEY);
+    if (home == NULL) {
+        return NULL;
+    }
+    pyrt_py_wait_at_exit(home, pyrt_deadline_after(PATIENCE_AT_EXIT_NS));
+    report_what_is_left(home);
+    shut(home);
+    if (!home->is_main) {
+        PyThreadState *outer = pyrt_py_enter();
+        if (pyrt_interp_delete(home->interp) == PYRT_OK) {
+            home->interp = NULL;
+        }
+        pyrt_py_leave(outer);
+    }
+    Py_RETURN_NONE;
+}
+
+static int
+register_exit(PyObject *capsule)
+{
+    static PyMethodDef definition = {"pyruntime_at_exit", at_exit, METH_NOARGS, NULL};
+    PyObject *function = PyCFunction_NewEx(&definition, capsule, NULL);
+    PyObject *module = PyImport_ImportModule("atexit");
+    PyObject *done = NULL;
+    if (function != NULL && module != NULL) {
+        done = PyObject_CallMethod(module, "register", "O", function);
+    }
+    Py_XDECREF(function);
+    Py_XDECREF(module);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* The interpreter's dict goes away: the last thing that it does with us. */
+static void
+forget(PyObject *capsule)
+{
+    pyrt_py_home *home = PyCapsule_GetPointer(capsule, KEY);
+    shut(home);
+    Py_CLEAR(home->section_type);
+    Py_CLEAR(home->domain_type);
+    pyrt_py_home_drop(home);
+}
+
+/* ---- making one -------------------------------------------------------------------------------------------------- */
+
+static pyrt_py_home *
+take_empty_home(void)
+{
+    for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
+        uint32_t none = 0;
+        if (pyrt_cas_seq_cst(&home->references, &none, 1u)) {
+            return home;
+        }
+    }
+    pyrt_py_home *home = calloc(1, sizeof(*home));
+    if (home == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    home->references = 1;
+    home->next = pyrt_load_relaxed(&homes);
+    while (!pyrt_cas_acq_rel(&homes, &home->next, home)) {
+    }
+    return home;
+}
+
+/* The names of Python's interpreters, in reports. */
+static pyrt_interp *
+new_default_interp(int64_t python_id)
+{
+    char name[PYRT_PY_NAME];
+    PyOS_snprintf(name, sizeof(name), "python %lld", (long long)python_id);
+    return pyrt_interp_new(&(pyrt_interp_config){sizeof(pyrt_interp_config), 0, PYRT_WHENCE_CAPI, name});
+}
+
+static pyrt_py_home *
+make_home(PyObject *dict)
+{
+    pyrt_py_home *home = take_empty_home();
+    if (home == NULL) {
+        return NULL;
+    }
+    int64_t python_id = PyInterpreterState_GetID(PyInterpreterState_Get());
+    home->is_main = python_id == 0;
+    home->interp = home->is_main ? pyrt_interp_main() : new_default_interp(python_id);
+    PyObject *capsule = home->interp == NULL ? PyErr_NoMemory() : PyCapsule_New(home, KEY, forget);
+    if (capsule == NULL) {
+        if (!home->is_main) {
+            (void)pyrt_interp_delete(home->interp);
+        }
+        pyrt_py_home_drop(home);
+        return NULL;
+    }
+    /* The capsule holds the reference from here on. */
+    pyrt_store_release(&home->open, 1u);
+    bool kept = register_exit(capsule) == 0 && PyDict_SetItemString(dict, KEY, capsule) == 0;
+    Py_DECREF(capsule);
+    return kept ? home : NULL;
+}
+
+pyrt_py_home *
+pyrt_py_home_get(void)
+{
+    PyObject *dict = PyInterpreterState_GetDict(PyInterpreterState_Get());
+    if (dict == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "this interpreter has no dict for its extensions any more");
+        return NULL;
+    }
+    PyObject *capsule = PyDict_GetItemString(dict, KEY);
+    return capsule == NULL ? make_home(dict) : PyCapsule_GetPointer(capsule, KEY);
+}

@@ -1,0 +1,61 @@
+/* home.h -- what belongs to one Python interpreter: its default domain, and its retired callables.
+ *
+ * A home is found through the interpreter's own dict. Homes are never freed, because disposers on any OS thread may still
+ * have to look at one when its Python interpreter is gone; a home without references is taken for the next interpreter.
+ *
+ * `references` counts the interpreter itself, every Domain object, and every retired callable that has not run. What is
+ * marked "atomic" is shared with OS threads that hold no GIL; the rest belongs to threads of the interpreter.
+ *
+ * `open` goes from 1 to 0 once, when the interpreter exits. After that nobody but its own threads touches Python.
+ */
+#ifndef PYRT_BINDING_HOME_H
+#define PYRT_BINDING_HOME_H
+
+#include "binding/words.h"
+
+#include "platform/raw_mutex.h"
+
+/* pyruntime/errors.py has the exception classes in the order of pyrt_status, and then one for arguments of the wrong type. */
+enum { PYRT_PY_WRONG_TYPE = PYRT_EVERSION + 1, PYRT_PY_ERRORS };
+
+typedef struct pyrt_py_home {
+    struct pyrt_py_home *next;         /* all homes, newest first; never changes once linked */
+    uint32_t references;               /* atomic */
+    uint32_t open;                     /* atomic */
+    bool is_main;                      /* of Python's main interpreter: shares the core's, and takes pending calls */
+    pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
+
+    /* Retired callables (callables.c). */
+    uint64_t waiting;                  /* atomic: retired, and readers may still see them */
+    struct pyrt_py_callable *disposed; /* atomic: no reader can see them; to be run; newest first */
+    struct pyrt_py_callable *batch;    /* the runner's: oldest first */
+    uintptr_t runner;                  /* atomic: the OS thread that runs them now, by the address of its words; 0: none */
+    uint32_t batches;                  /* atomic: run so far; who waits for the runner sleeps on it */
+    uint32_t due;                      /* atomic: PYRT_PY_DUE_... that a pending call has been asked for */
+    uint32_t scheduling;               /* atomic: OS threads that are asking Python for a pending call right now */
+
+    pyrt_raw_mutex lock;               /* guards the list of domains */
+    struct pyrt_py_domain *domains;    /* that are not closed */
+
+    PyTypeObject *section_type;        /* NULL when the interpreter is gone */
+    PyTypeObject *domain_type;
+} pyrt_py_home;
+
+/* The home of the calling interpreter; made, with its default domain, where there is none yet. NULL with an exception. */
+pyrt_py_home *pyrt_py_home_get(void);
+
+/* Every home there is or was; the next one by `next`. */
+pyrt_py_home *pyrt_py_homes(void);
+
+static inline void
+pyrt_py_home_hold(pyrt_py_home *home)
+{
+    pyrt_fetch_add_relaxed(&home->references, 1u);
+}
+
+void pyrt_py_home_drop(pyrt_py_home *home);
+
+/* Sets the exception that stands for a status (or PYRT_PY_WRONG_TYPE) and answers NULL. */
+PyObject *pyrt_py_raise(int status, const char *format, ...);
+
+#endif

@@ -1,0 +1,222 @@
+/* waits.c -- waiting in slices, between which Python looks after its signals.
+ *
+ * Only Python's main thread ever runs signal handlers, and the kernel's interruption of a sleep does not come through the
+ * core; so a long wait is a row of short ones. A barrier that starts anew in each slice waits for new readers each time; its
+ * slices therefore grow, so that readers who stay long cannot keep it from ever coming to an end.
+ */
+#include "binding/waits.h"
+
+#include "binding/callables.h"
+#include "binding/gil.h"
+#include "binding/uses.h"
+
+#include "platform/futex.h"
+#include "platform/report.h"
+
+enum { SLICE_NS = 100000000, LONGEST_SLICES = 32 };
+
+/* What is left of the time, but a slice at most; 0 when it is over. */
+static int64_t
+next_slice(int64_t deadline, int64_t slice)
+{
+    if (deadline == INT64_MAX) {
+        return slice;
+    }
+    int64_t left = deadline - pyrt_now_ns();
+    if (left <= 0) {
+        return 0;
+    }
+    return left < slice ? left : slice;
+}
+
+static int64_t
+deadline_of(int64_t timeout_ns)
+{
+    return timeout_ns == 0 ? 0 : pyrt_deadline_after(timeout_ns);
+}
+
+static pyrt_py_wait_result
+fail(pyrt_py_domain *domain, pyrt_status status, const char *what)
+{
+    if (status == PYRT_EDEADLK) {
+        pyrt_py_raise(status, "%s inside a disposer would wait for that disposer", what);
+    }
+    else {
+        pyrt_py_raise(status, "%s of domain '%S': %s", what, domain->name, pyrt_strerror(status));
+    }
+    return PYRT_PY_FAILED;
+}
+
+/* ---- synchronize ------------------------------------------------------------------------------------------------- */
+
+static pyrt_py_wait_result
+wait_for_readers(pyrt_py_domain *domain, pyrt_thread *thread, int64_t deadline)
+{
+    const uint64_t goal = pyrt_qsbr_advance(domain->interp);
+    for (;;) {
+        int64_t slice = next_slice(deadline, SLICE_NS);
+        PyThreadState *outer = pyrt_py_enter();
+        pyrt_status status = pyrt_qsbr_synchronize_timed(thread, slice);
+        pyrt_py_leave(outer);
+        /* Each slice waits for a goal of its own, later than ours. */
+        if (status == PYRT_OK || (status == PYRT_ETIMEDOUT && pyrt_qsbr_poll(thread, goal))) {
+            return PYRT_PY_DONE;
+        }
+        if (status != PYRT_ETIMEDOUT) {
+            return fail(domain, status, "synchronize()");
+        }
+        if (PyErr_CheckSignals() != 0) {
+            return PYRT_PY_FAILED;
+        }
+        if (slice == 0) {
+            return PYRT_PY_TIMED_OUT;
+        }
+    }
+}
+
+pyrt_py_wait_result
+pyrt_py_synchronize(pyrt_py_domain *domain, int64_t timeout_ns)
+{
+    pyrt_py_lease lease;
+    if (pyrt_py_refuse_reading(domain, "synchronize()") || !pyrt_py_lease_begin(domain, "synchronize()", &lease)) {
+        return PYRT_PY_FAILED;
+    }
+    pyrt_py_wait_result result = wait_for_readers(domain, lease.thread, deadline_of(timeout_ns));
+    pyrt_py_lease_end(&lease);
+    return result;
+}
+
+/* ---- barrier ----------------------------------------------------------------------------------------------------- */
+
+static pyrt_py_wait_result
+wait_for_disposal(pyrt_py_domain *domain, pyrt_thread *thread, int64_t deadline)
+{
+    for (int64_t slices = 1;; slices = slices < LONGEST_SLICES ? 2 * slices : slices) {
+        int64_t slice = next_slice(deadline, slices * SLICE_NS);
+        PyThreadState *outer = pyrt_py_enter();
+        pyrt_status status = pyrt_qsbr_barrier_timed(thread, slice);
+        pyrt_py_leave(outer);
+        if (status == PYRT_OK) {
+            return PYRT_PY_DONE;
+        }
+        if (status != PYRT_ETIMEDOUT) {
+            return fail(domain, status, "barrier()");
+        }
+        if (PyErr_CheckSignals() != 0) {
+            return PYRT_PY_FAILED;
+        }
+        if (slice == 0) {
+            return PYRT_PY_TIMED_OUT;
+        }
+    }
+}
+
+/* Sleeps until the runner is done with a batch, detached. */
+static void
+sleep_for_runner(pyrt_py_home *home, uint32_t batches, int64_t slice)
+{
+    pyrt_py_suspended suspended = pyrt_py_suspend_uses();
+    PyThreadState *outer = pyrt_py_enter();
+    void *saved = pyrt_block_before();
+    (void)pyrt_futex_wait(&home->batches, batches, pyrt_deadline_after(slice));
+    pyrt_block_after(saved);
+    pyrt_py_leave(outer);
+    pyrt_py_resume_uses(suspended);
+}
+
+/* Who runs a batch here has taken all that was disposed of before, after the runner before was done. */
+static pyrt_py_wait_result
+wait_for_callables(pyrt_py_home *home, int64_t deadline)
+{
+    for (;;) {
+        uint32_t batches = pyrt_load_seq_cst(&home->batches);
+        if (pyrt_py_run_disposed(home) != PYRT_PY_BY_OTHER) {
+            return PYRT_PY_DONE;
+        }
+        int64_t slice = next_slice(deadline, SLICE_NS);
+        if (slice == 0) {
+            return PYRT_PY_TIMED_OUT;
+        }
+        sleep_for_runner(home, batches, slice);
+        if (PyErr_CheckSignals() != 0) {
+            return PYRT_PY_FAILED;
+        }
+    }
+}
+
+static bool
+is_in_callable(const pyrt_py_home *home)
+{
+    return pyrt_load_relaxed(&home->runner) == (uintptr_t)pyrt_py_my_words();
+}
+
+pyrt_py_wait_result
+pyrt_py_barrier(pyrt_py_domain *domain, int64_t timeout_ns)
+{
+    if (is_in_callable(domain->home)) {
+        pyrt_py_raise(PYRT_EDEADLK, "barrier() inside a retired callable would wait for that callable");
+        return PYRT_PY_FAILED;
+    }
+    pyrt_py_lease lease;
+    if (pyrt_py_refuse_reading(domain, "barrier()") || !pyrt_py_lease_begin(domain, "barrier()", &lease)) {
+        return PYRT_PY_FAILED;
+    }
+    int64_t deadline = deadline_of(timeout_ns);
+    pyrt_py_wait_result result = wait_for_disposal(domain, lease.thread, deadline);
+    pyrt_py_lease_end(&lease);
+    return result == PYRT_PY_DONE ? wait_for_callables(domain->home, deadline) : result;
+}
+
+/* ---- the exit of the interpreter --------------------------------------------------------------------------------- */
+
+/* The interp of the n-th domain that is not closed, pinned; NULL behind the last. */
+static pyrt_interp *
+pin_interp(pyrt_py_home *home, size_t n)
+{
+    pyrt_raw_mutex_lock(&home->lock);
+    const pyrt_py_domain *domain = home->domains;
+    while (domain != NULL && n-- > 0) {
+        domain = domain->next;
+    }
+    int64_t id = domain == NULL ? -1 : domain->interp_id;
+    pyrt_raw_mutex_unlock(&home->lock);
+    return pyrt_interp_pin(id);
+}
+
+/* Without exceptions and signals: the interpreter is on its way out, and this is not to stop it. */
+static void
+dispose_until(pyrt_interp *interp, int64_t deadline)
+{
+    PyThreadState *outer = pyrt_py_enter();
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    if (thread != NULL) {
+        (void)pyrt_qsbr_barrier_timed(thread, next_slice(deadline, INT64_MAX));
+        pyrt_thread_release(thread);
+    }
+    pyrt_py_leave(outer);
+}
+
+void
+pyrt_py_wait_at_exit(pyrt_py_home *home, int64_t deadline)
+{
+    if (pyrt_thread_current() != NULL) {
+        /* The main thread exits inside of a block, and would wait for itself. */
+        return;
+    }
+    pyrt_interp *interp;
+    for (size_t n = 0; (interp = pin_interp(home, n)) != NULL; n++) {
+        dispose_until(interp, deadline);
+        pyrt_interp_unpin(interp);
+    }
+    for (;;) {
+        uint32_t batches = pyrt_load_seq_cst(&home->batches);
+        if (pyrt_py_run_disposed(home) != PYRT_PY_BY_OTHER) {
+            return;
+        }
+        int64_t left = next_slice(deadline, INT64_MAX);
+        if (left == 0) {
+            return;
+        }
+        sleep_for_runner(home, batches, left);
+    }
+}

@@ -1,0 +1,43 @@
+/* words.h -- what the binding knows of each OS thread, in one thread-local block.
+ *
+ * Written by its own OS thread only. Initial-exec, like the block of the core: no access ever calls or allocates.
+ */
+#ifndef PYRT_BINDING_WORDS_H
+#define PYRT_BINDING_WORDS_H
+
+#include "binding/python.h"
+
+enum { PYRT_PY_NAME = 32 };
+
+/* Open blocks of one domain, in a row, on one OS thread (uses.h). */
+typedef struct pyrt_py_use {
+    struct pyrt_py_use *outer;     /* of another domain, entered before */
+    struct pyrt_py_domain *domain; /* a strong reference */
+    pyrt_thread *thread;
+    uint64_t serial;               /* tells it from other uses of this OS thread */
+    uint32_t depth;                /* blocks that are open in it; 0: `first` is free */
+    bool ensured;                  /* by pyrt_thread_ensure; else the kept state, by pyrt_attach */
+} pyrt_py_use;
+
+typedef struct pyrt_py_words {
+    PyThreadState *inside; /* of the innermost call of ours on this OS thread that holds the GIL; NULL: none (gil.h) */
+    pyrt_py_use *top;      /* the innermost use, or NULL */
+    pyrt_py_use *floor; /* this one and those outside of it are put aside while callables run; equal to top: none is open */
+    struct pyrt_py_lease *leases; /* newest first; of calls that are under way */
+    bool is_watched; /* the end of this OS thread will be seen */
+    pyrt_thread *kept; /* its state in the main interpreter's default domain, which lives as long as it does (uses.h) */
+    uint64_t kept_id;
+    uint64_t serials; /* given out so far */
+    pyrt_py_use first; /* so that the usual nesting allocates nothing */
+    char name[PYRT_PY_NAME]; /* Python's name for the thread, as of its first state; "": none */
+} pyrt_py_words;
+
+extern __thread pyrt_py_words pyrt_py_tls __attribute__((tls_model("initial-exec")));
+
+static inline pyrt_py_words *
+pyrt_py_my_words(void)
+{
+    return &pyrt_py_tls;
+}
+
+#endif

@@ -1,0 +1,121 @@
+"""The machinery of free-threaded Python as a library, on every CPython from 3.10 on, with and without the GIL.
+
+What stands here are the best names of the modules:
+
+- :mod:`pyruntime.qsbr`: look at shared things without a lock, and dispose of them when nobody can be looking any more.
+- :mod:`pyruntime.state`: thread states, and what runs here.
+- :mod:`pyruntime.errors`: the exceptions.
+
+Extensions in C use the same runtime through the headers in :func:`get_include` and the capsule ``pyruntime._C_API``.
+"""
+
+# What most programs do not use at once is loaded when it is first asked for: the import is part of every start of theirs. So
+# there is no "from __future__" here and in qsbr either; it would be a module more.
+
+try:
+    from pyruntime import _core
+except ImportError as _error:
+    from pyruntime._explain import explain
+
+    raise ImportError(explain(_error), name="pyruntime") from _error
+
+if _core.lib.pyrt_py_attach() != 0:
+    raise ImportError("pyruntime could not start; the reason stands above", name="pyruntime")
+
+from pyruntime.qsbr import (
+    Domain,
+    Goal,
+    advance,
+    attached,
+    barrier,
+    poll,
+    quiescent,
+    reading,
+    retire,
+    stall_report,
+    stats,
+    synchronize,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyruntime import errors, state
+    from pyruntime.errors import (
+        ArgumentError,
+        ArgumentTypeError,
+        BusyError,
+        DeadlockError,
+        Error,
+        OutOfMemoryError,
+        StateError,
+        TimeoutExpired,
+    )
+    from pyruntime.state import current, interpreters, runtime_info, threads
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "BusyError",
+    "DeadlockError",
+    "Domain",
+    "Error",
+    "Goal",
+    "OutOfMemoryError",
+    "StateError",
+    "TimeoutExpired",
+    "__version__",
+    "advance",
+    "attached",
+    "barrier",
+    "current",
+    "errors",
+    "get_include",
+    "interpreters",
+    "poll",
+    "qsbr",
+    "quiescent",
+    "reading",
+    "retire",
+    "runtime_info",
+    "stall_report",
+    "state",
+    "stats",
+    "synchronize",
+    "threads",
+]
+
+__version__: str = _core.ffi.string(_core.lib.pyrt_version()).decode()
+
+_C_API = _core._C_API
+
+
+def get_include() -> str:
+    """The directory of the public C headers, for the ``include_dirs`` of an extension.
+
+    >>> import os, pyruntime
+    >>> os.path.isfile(os.path.join(pyruntime.get_include(), "pyruntime", "capi.h"))
+    True
+    """
+    import os.path
+
+    package = os.path.dirname(os.path.abspath(__file__))
+    installed = os.path.join(package, "include")
+    in_the_source_tree = os.path.join(os.path.dirname(package), "csrc", "include")
+    return installed if os.path.isdir(installed) else in_the_source_tree
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    if name in ("errors", "state"):
+        return import_module(f"pyruntime.{name}")
+    module = import_module("pyruntime.errors" if name.endswith(("Error", "Expired")) else "pyruntime.state")
+    value: object = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,101 @@
+"""The command: ``python -m pyruntime``, or ``pyruntime``.
+
+info            what runs here: versions, interpreters, threads, what waits to be disposed of
+bench           the benchmark suite; ``bench --help`` has its options
+--includes      the compiler's -I option for the public C headers
+--cflags        all options that an extension needs which uses them
+--version       the version
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+import pyruntime
+from pyruntime._records import InterpreterInfo, RuntimeInfo, Stats, ThreadInfo
+
+
+def _print_lines(title: str, fields: dict[str, object]) -> None:
+    width = max(map(len, fields))
+    print(title)
+    for name, value in fields.items():
+        print(f"  {name:<{width}}  {value}")
+
+
+def _print_info(runtime: RuntimeInfo, interpreters: list[InterpreterInfo], threads: list[ThreadInfo], stats: Stats) -> None:
+    gil = "with the GIL" if runtime.gil_enabled else "without the GIL"
+    abi = ".".join(map(str, runtime.abi_version))
+    kind = "for every Python from 3.10 on (abi3)" if runtime.uses_limited_api else "for this version of Python"
+    _print_lines(
+        "pyruntime",
+        {
+            "version": f"{runtime.version}, table ABI {abi}",
+            "compiled part": f"{runtime.compiled_part}, {kind}",
+            "headers": pyruntime.get_include(),
+            "Python": f"{runtime.python_implementation} {runtime.python_version}, {gil}",
+            "platform": runtime.platform,
+        },
+    )
+    print("interpreters")
+    for interpreter in interpreters:
+        print(f"  {interpreter.id}  {interpreter.name}, made by {interpreter.whence}")
+        for thread in threads:
+            if thread.interpreter_id == interpreter.id:
+                print(f"       thread {thread.id}  {thread.name}, {thread.state}, system id {thread.os_thread_id}")
+    _print_lines("default domain", dict(asdict(stats)))
+
+
+def _info(as_json: bool) -> None:
+    runtime, interpreters, threads = pyruntime.runtime_info(), pyruntime.interpreters(), pyruntime.threads()
+    stats = pyruntime.stats()
+    if not as_json:
+        _print_info(runtime, interpreters, threads, stats)
+        return
+    document = {
+        "runtime": asdict(runtime),
+        "include": pyruntime.get_include(),
+        "interpreters": [asdict(one) for one in interpreters],
+        "threads": [asdict(one) for one in threads],
+        "stats": asdict(stats),
+    }
+    print(json.dumps(document, indent=2))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pyruntime", description="The machinery of free-threaded Python as a library.")
+    parser.add_argument("--version", action="version", version=f"pyruntime {pyruntime.__version__}")
+    parser.add_argument("--includes", action="store_true", help="print the -I option for the public C headers")
+    parser.add_argument("--cflags", action="store_true", help="print all compiler options that the headers need")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    info = commands.add_parser("info", help="what runs here: versions, interpreters, threads, what waits")
+    info.add_argument("--json", action="store_true", help="as one JSON document")
+    commands.add_parser("bench", help="the benchmark suite; bench --help has its options", add_help=False)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and answers the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["bench"]:
+        from pyruntime.bench.cli import main as bench
+
+        return bench(arguments[1:])
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.includes:
+        print(f"-I{pyruntime.get_include()}")
+    elif options.cflags:
+        print(f"-I{pyruntime.get_include()} -std=gnu11 -pthread")
+    elif options.command == "info":
+        _info(options.json)
+    else:
+        parser.print_help()
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""The command ``python -m pyruntime bench``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyruntime
+
+from . import machine, peer_build
+from .suite import (
+    Bench,
+    Kind,
+    UnknownName,
+    select_benches,
+    select_peers,
+)
+from .table import Table, footer, goal_text
+from .worker import Order
+
+SCHEMA = 1
+ENOUGH_CORES = 1.8
+MAX_THREADS = 256
+SAMPLE_NS = {"quick": 3e6, "full": 20e6}
+WORKER_TIMEOUT = 600  # seconds; a guard against a loop that hangs
+
+_EPILOG = """
+Each benchmark runs in several rounds; in a round every implementation runs once, in turn. "best" and "median" are times of
+one operation; "ours/it" is our time over that implementation's, of the best rounds, then the median of the ratios within
+rounds: below 1 we are faster. With --threads N, N threads run the loop at once; the time is that of one operation in each.
+"""
+
+
+def _threads(text: str) -> list[int]:
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers such as 1,2,4") from None
+    if any(not 1 <= count <= MAX_THREADS for count in counts):
+        raise argparse.ArgumentTypeError(f"numbers of threads go from 1 to {MAX_THREADS}")
+    return list(dict.fromkeys(counts))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pyruntime bench",
+        description="Measures pyruntime next to the libraries one would otherwise take, on this machine.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="a benchmark, a group such as qsbr, or a glob; default: all"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: half a minute for everything")
+    parser.add_argument("--threads", type=_threads, default=[1], metavar="1,2,4", help="numbers of threads; default: 1")
+    parser.add_argument(
+        "--peers",
+        nargs="?",
+        const="all",
+        default="all",
+        metavar="LIST",
+        help="whom to compare with: names and globs such as 'liburcu*,ck-epoch', or none; default: all that are installed",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as well")
+    parser.add_argument("--list", action="store_true", help="say what there is, and measure nothing")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what compilers and failed benchmarks said")
+    return parser
+
+
+def _print_list(benches: Sequence[Bench]) -> None:
+    width = max(len(bench.name) for bench in benches)
+    indent = " " * (width + 2)
+    for bench in benches:
+        print(f"{bench.name:<{width}}  {bench.measures}")
+        if bench.peers:
+            print(f"{indent}against {', '.join(bench.peers)}")
+
+
+def _wanted_impls(bench: Bench, peers: set[str]) -> list[str]:
+    is_control = bench.kind is Kind.CORES  # nothing without both
+    return [impl for impl in bench.impls if is_control or impl == bench.ours or impl in peers]
+
+
+def _build_peers(benches: Sequence[Bench], peers: set[str], directory: Path) -> dict[str, peer_build.Built]:
+    """The peers that any of these benchmarks needs, by implementation."""
+    needed = {impl for bench in benches for impl in _wanted_impls(bench, peers)}
+    result = {}
+    for peer in peer_build.PEERS:
+        if needed & set(peer.impls):
+            built = peer_build.build(peer, directory)
+            result.update(dict.fromkeys(peer.impls, built))
+    return result
+
+
+class WorkerFailed(RuntimeError):
+    """A benchmark's process gave no answer; the second argument is what it wrote."""
+
+
+def _environment(libraries: Sequence[str]) -> dict[str, str]:
+    environment = dict(os.environ)
+    package_parent = str(Path(pyruntime.__file__).resolve().parent.parent)
+    python_path = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    environment["PYTHONPATH"] = os.pathsep.join([package_parent, *(os.path.abspath(entry) for entry in python_path)])
+    if libraries:
+        # Relative, because a list of names for the loader cannot hold a blank: the worker runs in their directory.
+        preload = [*(f"./{Path(path).name}" for path in libraries), environment.get("LD_PRELOAD", "")]
+        environment["LD_PRELOAD"] = " ".join(filter(None, preload))
+    return environment
+
+
+def _run_worker(order: Order, directory: Path) -> dict[str, Any]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pyruntime.bench.worker"],
+            input=order.to_json(),
+            capture_output=True,
+            text=True,
+            cwd=directory,
+            env=_environment(list(order.libraries.values())),
+            timeout=WORKER_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkerFailed(f"no answer within {WORKER_TIMEOUT} s", str(error.stderr or "")) from error
+    if done.returncode != 0:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"status {done.returncode}"
+        raise WorkerFailed(f"its process ended with {how}", done.stderr)
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+class _Run:
+    """A run of the suite: what was asked for, and what has come of it so far."""
+
+    def __init__(self, options: argparse.Namespace, benches: Sequence[Bench], peers: set[str]) -> None:
+        self.options = options
+        self.benches = benches
+        self.peers = peers
+        self.directory = peer_build.writable_directory()
+        self.machine = machine.describe()
+        self.warnings = machine.warnings(self.machine)
+        self.built = _build_peers(benches, peers, self.directory)
+        ready = {built.peer.name: built.peer for built in self.built.values() if built.state is peer_build.State.READY}
+        self.machine["peers"] = {name: peer_build.version_of(peer) for name, peer in ready.items()}
+        self.results: list[dict[str, Any]] = []
+        self.failures: list[str] = []
+
+    def _order(self, bench: Bench, threads: int) -> Order:
+        index = 0 if self.options.quick else 1
+        impls = [
+            impl
+            for impl in _wanted_impls(bench, self.peers)
+            if impl not in self.built or self.built[impl].state is peer_build.State.READY
+        ]
+        return Order(
+            bench=bench.name,
+            threads=threads,
+            impls=tuple(impls),
+            rounds=bench.rounds[index],
+            sample_ns=SAMPLE_NS["quick" if self.options.quick else "full"],
+            operations=bench.operations[index] if bench.operations else None,
+            libraries={impl: self.built[impl].path for impl in impls if impl in self.built},
+        )
+
+    def _measure(self, bench: Bench, threads: int, table: Table) -> None:
+        absent = {
+            impl: self.built[impl].state.value
+            for impl in _wanted_impls(bench, self.peers)
+            if impl in self.built and self.built[impl].state is not peer_build.State.READY
+        }
+        results: list[dict[str, Any]] = []
+        try:
+            answer = _run_worker(self._order(bench, threads), self.directory)
+        except WorkerFailed as error:
+            message, output = error.args
+            self.failures.append(f"{bench.name}, {threads} threads: {message}")
+            absent[bench.ours] = f"failed: {message}"
+            if self.options.verbose:
+                print(textwrap.indent(output, "    "), file=sys.stderr)
+        else:
+            results = answer["results"]
+            for impl, message in answer["failed"].items():
+                absent[impl] = "failed"
+                self.failures.append(f"{bench.name}, {impl}: {message}")
+        for line in table.rows(bench, threads, results, absent):
+            print(line, flush=True)
+        self.results += results
+        self._judge(results)
+
+    def _judge(self, results: Sequence[Mapping[str, Any]]) -> None:
+        for result in results:
+            cores = result.get("figures", {}).get("cores")
+            if cores is not None and cores["median"] < ENOUGH_CORES:
+                self.warnings.append(
+                    f"two threads got {cores['median']:.2f} cores here, less than {ENOUGH_CORES}: "
+                    "figures with more than one thread say more about the machine than about the code"
+                )
+
+    def measure_all(self) -> None:
+        table = Table(self.benches)
+        print("\n".join(table.header()), flush=True)
+        for bench in self.benches:
+            for threads in self.options.threads if bench.with_threads else [1]:
+                self._measure(bench, threads, table)
+
+    def print_footer(self) -> None:
+        for built in {built.peer.name: built for built in self.built.values()}.values():
+            if built.state is not peer_build.State.READY:
+                self.warnings.append(f"peer {built.peer.name} {built.state.value}: {built.reason}")
+        self.warnings += [f"failed: {failure}" for failure in self.failures]
+        length = "quick run, short rounds: use it for a first look" if self.options.quick else "full run"
+        print("\n".join(footer(self.machine, length, self.warnings)))
+        goals = [(result, goal) for result in self.results for goal in result.get("goals", ())]
+        if goals:
+            missed = [f"{result['bench']} {goal_text(goal)}" for result, goal in goals if not goal["met"]]
+            print(f"goals met: {len(goals) - len(missed)} of {len(goals)}" + "".join(f"\n  {line}" for line in missed))
+
+    def as_json(self) -> dict[str, Any]:
+        absent = {built.peer.name: built for built in self.built.values() if built.state is not peer_build.State.READY}
+        return {
+            "schema": SCHEMA,
+            "machine": self.machine,
+            "results": self.results,
+            "absent": {name: {"state": built.state.value, "reason": built.reason} for name, built in absent.items()},
+            "failures": self.failures,
+            "warnings": self.warnings,
+        }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command. 0; 1 if a benchmark could not be run; 2 for a wrong command line. A missed goal is no error."""
+    try:
+        return _main(argv)
+    except SystemExit as stop:  # argparse ends so, after --help as after an error
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        benches = select_benches(options.names)
+        peers = select_peers(options.peers)
+    except UnknownName as error:
+        parser.error(str(error))
+    if options.list:
+        _print_list(benches)
+        return 0
+    if options.json is not None:
+        try:
+            options.json.open("a").close()  # better now than when everything is measured
+        except OSError as error:
+            parser.error(f"cannot write {options.json}: {error.strerror}")
+
+    run = _Run(options, benches, peers)
+    if options.verbose:
+        for built in run.built.values():
+            if built.details:
+                print(f"peer {built.peer.name}:\n{textwrap.indent(built.details, '    ')}", file=sys.stderr)
+    run.measure_all()
+    run.print_footer()
+    if options.json is not None:
+        options.json.write_text(json.dumps(run.as_json(), indent=1) + "\n")
+    return 1 if run.failures else 0

@@ -1,0 +1,214 @@
+"""Finding the peers that are installed, and compiling their loops.
+
+A peer's fast paths are inline functions of its headers, so a loop over them has to be compiled where the headers are: here,
+with the user's compiler. The result goes to the user's cache directory under a name that is a digest of everything that went
+into it -- our source, every header that it includes, the compiler and its options -- so that it is made once, and again when
+any of these changes. Nothing in here raises because of a peer: one that is missing or does not compile is reported as such.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import enum
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyruntime
+
+from .suite import CK, URCU_DEFER, URCU_MEMB, URCU_QSBR
+
+_HERE = Path(__file__).parent
+_FLAGS = (
+    *("-std=gnu11", "-O2", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden"),
+    # Thread-local variables are reached as in an executable; worker.py says how that is made possible.
+    "-ftls-model=initial-exec",
+)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library that brings loops of its own."""
+
+    name: str
+    impls: tuple[str, ...]
+    source: str
+    header: str
+    package: str  # for pkg-config
+    libraries: tuple[str, ...]  # where pkg-config knows nothing
+    install: str
+    defines: tuple[str, ...] = ()
+
+
+PEERS: tuple[Peer, ...] = (
+    Peer(
+        name=URCU_QSBR,
+        impls=(URCU_QSBR,),
+        source="urcu.c",
+        header="urcu-qsbr.h",
+        package="liburcu-qsbr",
+        libraries=("-lurcu-qsbr", "-lurcu-common"),
+        install="liburcu-dev (Debian, Ubuntu) or userspace-rcu-devel (Fedora)",
+        defines=("-DPEER_URCU=1",),
+    ),
+    Peer(
+        name=URCU_MEMB,
+        impls=(URCU_MEMB, URCU_DEFER),
+        source="urcu.c",
+        header="urcu.h",
+        package="liburcu-memb",
+        libraries=("-lurcu-memb", "-lurcu-common"),
+        install="liburcu-dev (Debian, Ubuntu) or userspace-rcu-devel (Fedora)",
+        defines=("-DPEER_URCU=2",),
+    ),
+    Peer(
+        name=CK,
+        impls=(CK,),
+        source="ck.c",
+        header="ck_epoch.h",
+        package="ck",
+        libraries=("-lck",),
+        install="libck-dev (Debian, Ubuntu) or ck-devel (Fedora)",
+    ),
+)
+
+
+class State(enum.Enum):
+    READY = "ready"
+    MISSING = "missing"  # not installed, or there is no compiler
+    FAILED = "failed"  # installed, but its loops do not compile
+
+
+@dataclass(frozen=True)
+class Built:
+    """What became of a peer."""
+
+    peer: Peer
+    state: State
+    path: str = ""
+    reason: str = ""  # one line
+    details: str = ""  # what the compiler said
+
+
+class _CompilerError(Exception):
+    pass
+
+
+def find_compiler() -> list[str] | None:
+    """$CC, which may have arguments, or the first of the usual names that is there."""
+    given = os.environ.get("CC", "")
+    if given.strip():
+        command = shlex.split(given)
+        return command if shutil.which(command[0]) else None
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    return None
+
+
+def cache_directory() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "pyruntime" / "bench"
+
+
+def writable_directory() -> Path:
+    """The cache, or where that cannot be had, a directory for this run."""
+    with contextlib.suppress(OSError, RuntimeError):
+        directory = cache_directory()
+        directory.mkdir(parents=True, exist_ok=True)
+        if os.access(directory, os.W_OK | os.X_OK):
+            return directory
+    directory = Path(tempfile.mkdtemp(prefix="pyruntime-bench-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def _output_of(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=120, env={**os.environ, "LC_ALL": "C"}, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _CompilerError(str(error)) from error
+    if done.returncode != 0:
+        raise _CompilerError(f"{shlex.join(command)}\n{done.stderr}")
+    return done.stdout
+
+
+def _pkg_config(peer: Peer, option: str) -> list[str] | None:
+    try:
+        return shlex.split(_output_of(["pkg-config", option, peer.package]))
+    except _CompilerError:
+        return None
+
+
+def version_of(peer: Peer) -> str:
+    """The installed version, where pkg-config knows it."""
+    words = _pkg_config(peer, "--modversion")
+    return words[0] if words else "unknown version"
+
+
+def _dependencies(rule: str) -> list[Path]:
+    """The files that a rule of make, as compilers write it, names behind the colon."""
+    _, _, names = rule.replace("\\\n", " ").partition(":")
+    return [Path(name.replace("\\ ", " ")) for name in _split_unescaped(names)]
+
+
+def _split_unescaped(text: str) -> list[str]:
+    return [word.replace("\0", "\\ ") for word in text.replace("\\ ", "\0").split()]
+
+
+def _digest(command: Sequence[str], compiler_version: str, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256("\0".join([*command, compiler_version]).encode())
+    for file in files:
+        digest.update(file.read_bytes())
+        digest.update(b"\0")
+    return digest.hexdigest()[:24]
+
+
+def _compile(compiler: Sequence[str], peer: Peer, directory: Path) -> Path:
+    source = _HERE / "peers" / peer.source
+    includes = [f"-I{_HERE / 'loops'}", f"-I{pyruntime.get_include()}"]
+    options = [*_FLAGS, *peer.defines, *includes, *(_pkg_config(peer, "--cflags") or [])]
+    libraries = _pkg_config(peer, "--libs") or list(peer.libraries)
+
+    files = _dependencies(_output_of([*compiler, *options, "-M", str(source)]))
+    name = _digest([*compiler, *options, *libraries], _output_of([*compiler, "--version"]), files)
+    target = directory / f"{peer.name}-{name}.so"
+    if not target.exists():
+        # Made under another name and then renamed: who looks at the same time finds it whole or not at all.
+        handle, temporary = tempfile.mkstemp(dir=directory, prefix=f"{peer.name}-", suffix=".tmp")
+        os.close(handle)
+        try:
+            _output_of([*compiler, *options, str(source), "-o", temporary, *libraries])
+            os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    return target
+
+
+def build(peer: Peer, directory: Path) -> Built:
+    """Makes the peer's library ready in that directory, if it is not there already."""
+    compiler = find_compiler()
+    if compiler is None:
+        given = os.environ.get("CC", "").strip()
+        reason = f"the compiler that $CC names is not there: {given}" if given else "no C compiler; install gcc or set $CC"
+        return Built(peer, State.MISSING, reason=reason)
+    try:
+        path = _compile(compiler, peer, directory)
+    except _CompilerError as error:
+        details = str(error)
+        if (peer.header in details and "No such file" in details) or f"'{peer.header}' file not found" in details:
+            return Built(peer, State.MISSING, reason=f"not installed; install {peer.install}", details=details)
+        return Built(peer, State.FAILED, reason="its loops did not compile; --verbose shows why", details=details)
+    except OSError as error:
+        return Built(peer, State.FAILED, reason=f"its loops could not be compiled: {error}")
+    return Built(peer, State.READY, path=str(path))

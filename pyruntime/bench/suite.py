@@ -1,0 +1,227 @@
+"""Which benchmarks there are: their names, what each measures, whom it is compared with, and the goals of the project.
+
+This is the only list. Its order is the order of every table and file that the suite writes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# Implementations. What is not a library is there to compare with: a floor, or what plain Python costs.
+OURS = "pyruntime"
+ONE_THREAD, TWO_THREADS = "one-thread", "two-threads"
+URCU_QSBR, URCU_MEMB, URCU_DEFER = "liburcu-qsbr", "liburcu-memb", "liburcu-memb-defer"
+CK = "ck-epoch"
+ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-call", "batched-free", "immediate-free"
+PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
+
+
+class Kind(enum.Enum):
+    """Who runs a benchmark."""
+
+    LOOP = "loop"  # a loop in C, for each implementation
+    CORES = "cores"  # one loop in C, with one thread and with two
+    CALL = "call"  # a loop in Python
+    IMPORT = "import"  # whole processes
+
+
+class Figure(enum.Enum):
+    """What a goal is about."""
+
+    RATIO = "ratio"  # our best time over the best time of a peer
+    TIME = "time"  # our best time, in ns
+    PEAK_BYTES = "peak_bytes"  # the most that waited in any round
+    OVER_BARE = "over_bare"  # our best time less the best time of the peer, in ns
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure that a run is held against. A goal that is missed is shown and changes nothing else."""
+
+    figure: Figure
+    limit: float
+    peer: str | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One benchmark."""
+
+    name: str
+    measures: str
+    kind: Kind = Kind.LOOP
+    peers: tuple[str, ...] = ()
+    goals: tuple[Goal, ...] = ()
+    with_threads: bool = True  # whether --threads applies
+    operations: tuple[int, int] | None = None  # in a sample, quick and full; None: as many as fill the time of a sample
+    rounds: tuple[int, int] = (15, 31)  # quick and full
+
+    @property
+    def group(self) -> str:
+        return self.name.partition(".")[0]
+
+    @property
+    def ours(self) -> str:
+        """The implementation that the others are compared with."""
+        return TWO_THREADS if self.kind is Kind.CORES else OURS
+
+    @property
+    def impls(self) -> tuple[str, ...]:
+        """All that it may be run with, in the order of the rows."""
+        return (self.ours, *self.peers)
+
+
+# Fixed numbers of operations where the measured time ends with a barrier, so that this wait is spread over as many of them
+# in every implementation; call_rcu's helper thread alone pauses for about 10 ms between two batches.
+_MANY = (300_000, 1_000_000)
+
+SUITE: tuple[Bench, ...] = (
+    Bench(
+        "control.cores",
+        "how much of a second core there is: two threads that share nothing, against one",
+        kind=Kind.CORES,
+        peers=(ONE_THREAD,),
+        with_threads=False,
+    ),
+    Bench(
+        "qsbr.quiescent",
+        "a quiescent state with no new goal",
+        peers=(URCU_QSBR,),
+        goals=(Goal(Figure.RATIO, 1.2, URCU_QSBR),),
+    ),
+    Bench(
+        "qsbr.safepoint",
+        "a safepoint at which nothing is asked; the peer's quiescent state",
+        peers=(URCU_QSBR,),
+        goals=(Goal(Figure.RATIO, 1.2, URCU_QSBR),),
+    ),
+    Bench(
+        "qsbr.attach_detach",
+        "becoming a reader and ceasing to be one; online and offline, or the begin and end of a section",
+        peers=(URCU_QSBR, URCU_MEMB, CK),
+        goals=(Goal(Figure.RATIO, 0.35, URCU_QSBR),),
+    ),
+    Bench("qsbr.advance", "a new goal; atomic-add is the one full barrier that it needs", peers=(ATOMIC_ADD,)),
+    Bench("qsbr.poll", "asking for a goal that has been reached"),
+    Bench("qsbr.grace", "a grace period without waiting: advance, pass, and a poll that looks at every reader"),
+    Bench(
+        "qsbr.synchronize",
+        "waiting for a grace period, no other thread attached",
+        peers=(URCU_QSBR, URCU_MEMB, CK),
+        goals=(Goal(Figure.RATIO, 0.5, URCU_QSBR),),
+    ),
+    Bench(
+        "qsbr.synchronize_reader",
+        "the same, with one reader on another core that does nothing but pass",
+        peers=(URCU_QSBR, URCU_MEMB, CK),
+        goals=(Goal(Figure.RATIO, 0.75, URCU_QSBR),),
+        rounds=(21, 41),
+    ),
+    Bench(
+        "retire.dispatch",
+        "retiring and disposing of, without an allocator, barrier included; batched-call only writes down and calls later",
+        peers=(BATCHED_CALL, URCU_DEFER, CK),
+        goals=(Goal(Figure.TIME, 5.0),),
+        operations=_MANY,
+    ),
+    Bench(
+        "retire.malloc_free",
+        "malloc, retire with free, barrier included; batched-free has as many blocks alive but no reclamation",
+        peers=(BATCHED_FREE, IMMEDIATE_FREE, URCU_QSBR, URCU_MEMB, URCU_DEFER, CK),
+        goals=(Goal(Figure.RATIO, 0.25, URCU_QSBR), Goal(Figure.RATIO, 1.25, BATCHED_FREE)),
+        operations=_MANY,
+        rounds=(13, 25),
+    ),
+    Bench(
+        "retire.pending_peak",
+        "the most that waits to be freed, one reader on each other core passing every 10 us",
+        peers=(URCU_QSBR, URCU_MEMB, CK),
+        goals=(Goal(Figure.PEAK_BYTES, 1 << 20),),
+        operations=_MANY,
+        rounds=(7, 13),
+    ),
+    Bench(
+        "call.cffi0",
+        "from Python into C and back through cffi, no argument; a Python function for comparison",
+        kind=Kind.CALL,
+        peers=(PYTHON_CALL,),
+        with_threads=False,
+    ),
+    Bench("call.cffi1", "the same with one argument", kind=Kind.CALL, peers=(PYTHON_CALL,), with_threads=False),
+    Bench("call.cffi2", "the same with two arguments", kind=Kind.CALL, peers=(PYTHON_CALL,), with_threads=False),
+    Bench(
+        "call.quiescent",
+        "quiescent() inside of an attached() block: a method in C, without cffi",
+        kind=Kind.CALL,
+        peers=(PYTHON_CALL,),
+        with_threads=False,
+    ),
+    Bench(
+        "call.poll",
+        "poll(goal) of a goal that has been reached: a method in Python around one in C",
+        kind=Kind.CALL,
+        peers=(PYTHON_CALL,),
+        with_threads=False,
+    ),
+    Bench(
+        "call.reading",
+        "with reading(): pass; a threading.Lock and a class with __enter__ and __exit__ for comparison",
+        kind=Kind.CALL,
+        peers=(LOCK, PYTHON_BLOCK),
+        with_threads=False,
+    ),
+    Bench(
+        "import.time",
+        "python -c 'import pyruntime', the whole process, over python -c pass",
+        kind=Kind.IMPORT,
+        peers=(BARE,),
+        goals=(Goal(Figure.OVER_BARE, 3e6, BARE),),
+        with_threads=False,
+        operations=(1, 1),
+        rounds=(15, 41),
+    ),
+)
+
+# All whom anything is compared with.
+PEERS: tuple[str, ...] = tuple(dict.fromkeys(peer for bench in SUITE for peer in bench.peers))
+
+
+class UnknownName(ValueError):
+    """A name that stands for nothing; the message says what is near."""
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> UnknownName:
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see --list"
+    return UnknownName(f"unknown {what} {name!r}; {hint}")
+
+
+def select_benches(names: Sequence[str], suite: Sequence[Bench] = SUITE) -> list[Bench]:
+    """The benchmarks that exact names, groups and globs stand for, in the order of the suite; all for no name."""
+    chosen: set[str] = set()
+    for name in names:
+        found = {bench.name for bench in suite if bench.group == name or fnmatch.fnmatchcase(bench.name, name)}
+        if not found:
+            known = [bench.name for bench in suite]
+            raise _unknown("benchmark", name, [*known, *dict.fromkeys(bench.group for bench in suite)])
+        chosen |= found
+    return [bench for bench in suite if not names or bench.name in chosen]
+
+
+def select_peers(choice: str, known: Sequence[str] = PEERS) -> set[str]:
+    """The peers that ``all``, ``none`` or a list of names and globs, separated by commas, stand for."""
+    if choice == "all":
+        return set(known)
+    if choice == "none":
+        return set()
+    chosen: set[str] = set()
+    for name in filter(None, (part.strip() for part in choice.split(","))):
+        found = fnmatch.filter(known, name)
+        if not found:
+            raise _unknown("peer", name, known)
+        chosen.update(found)
+    return chosen

@@ -1,0 +1,136 @@
+"""The report on the terminal: one line for each benchmark, number of threads and implementation, and a footer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .suite import OURS, Bench
+
+_TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
+_BYTE_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def time_text(ns: float) -> str:
+    """Three digits and the unit that fits: ``"5.12 ns"``. Differences may be negative."""
+    size = abs(ns)
+    scale, unit = next((pair for pair in _TIME_UNITS if size >= pair[0]), _TIME_UNITS[-1])
+    return f"{'-' if ns < 0 else ''}{_three_digits(size / scale)} {unit}"
+
+
+def bytes_text(count: float) -> str:
+    scale, unit = next((pair for pair in _BYTE_UNITS if count >= pair[0]), _BYTE_UNITS[-1])
+    return f"{_three_digits(count / scale) if scale > 1 else round(count)} {unit}"
+
+
+def figure_text(figures: Mapping[str, Any]) -> str:
+    """What a row has to say beside its times."""
+    parts = []
+    if "cores" in figures:
+        parts.append(f"{figures['cores']['median']:.2f} cores")
+    if "peak_bytes" in figures:
+        peak = figures["peak_bytes"]
+        parts.append(f"peak {bytes_text(peak['max'])} (median {bytes_text(peak['median'])})")
+    if "over_bare" in figures:
+        parts.append(f"+{time_text(figures['over_bare']['best'])} (median +{time_text(figures['over_bare']['median'])})")
+    if "refused" in figures:
+        parts.append(f"{round(figures['refused']['max'])} refused")
+    return ", ".join(parts)
+
+
+def goal_text(goal: Mapping[str, Any]) -> str:
+    limit, figure = goal["limit"], goal["figure"]
+    if figure == "ratio":
+        text = f"<= {limit:.2f}x"
+    elif figure == "peak_bytes":
+        text = f"peak <= {bytes_text(limit)}"
+    elif figure == "over_bare":
+        text = f"<= +{time_text(limit)}"
+    else:
+        text = f"<= {time_text(limit)}"
+    return f"{text} {'met' if goal['met'] else 'MISSED'}"
+
+
+def _row_of(goal: Mapping[str, Any]) -> str:
+    """A goal stands where its figure does: a ratio in the peer's row, everything else in ours."""
+    return str(goal["peer"]) if goal["figure"] == "ratio" else OURS
+
+
+class Table:
+    """Lays out rows as they come: the widths are those of the names that may come, so that no row waits for the next."""
+
+    def __init__(self, benches: Sequence[Bench]) -> None:
+        impls = {impl for bench in benches for impl in bench.impls}
+        self._columns = (
+            ("benchmark", max(len("benchmark"), *(len(bench.name) for bench in benches)), "<"),
+            ("threads", 7, ">"),
+            ("implementation", max(len("implementation"), *map(len, impls)), "<"),
+            ("best", 8, ">"),
+            ("median", 8, ">"),
+            ("ours/it", 7, ">"),
+            ("median", 7, ">"),
+            ("goal", 0, "<"),
+        )
+
+    def _line(self, *cells: str) -> str:
+        padded = (f"{cell:{align}{width}}" for cell, (_, width, align) in zip(cells, self._columns, strict=True))
+        return "  ".join(padded).rstrip()
+
+    def header(self) -> list[str]:
+        line = self._line(*(title for title, _, _ in self._columns))
+        return [line, "-" * max(len(line) + 20, 100)]
+
+    def rows(
+        self, bench: Bench, threads: int, results: Sequence[Mapping[str, Any]], absent: Mapping[str, str]
+    ) -> Iterator[str]:
+        """`absent`: for each implementation that has no result, why."""
+        by_impl = {result["impl"]: result for result in results}
+        ours = by_impl.get(bench.ours, {})
+        goals: Sequence[Mapping[str, Any]] = ours.get("goals", ())
+        name, shown_threads = bench.name, str(threads)
+        for impl in bench.impls:
+            if impl in by_impl:
+                yield self._row(name, shown_threads, by_impl[impl], ours.get("ratio_to", {}).get(impl), goals)
+            elif impl in absent:
+                yield self._line(name, shown_threads, impl, absent[impl], "", "", "", "")
+            else:
+                continue
+            name = shown_threads = ""
+
+    def _row(
+        self,
+        name: str,
+        threads: str,
+        result: Mapping[str, Any],
+        ratio: Mapping[str, float] | None,
+        goals: Iterable[Mapping[str, Any]],
+    ) -> str:
+        impl = result["impl"]
+        notes = [figure_text(result.get("figures", {}))]
+        notes += [goal_text(goal) for goal in goals if _row_of(goal) == impl]
+        return self._line(
+            name,
+            str(result["threads"]) if threads else "",
+            impl,
+            time_text(result["ns_per_op"]["min"]),
+            time_text(result["ns_per_op"]["median"]),
+            f"{ratio['best']:.2f}x" if ratio else "",
+            f"{ratio['median']:.2f}x" if ratio else "",
+            "; ".join(filter(None, notes)),
+        )
+
+
+def footer(machine: Mapping[str, Any], rounds: str, warnings: Sequence[str]) -> list[str]:
+    gil = "with the GIL" if machine["gil"] else "without the GIL"
+    return [
+        "",
+        f"pyruntime {machine['pyruntime']}, {machine['implementation']} {machine['python']} {gil}",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']} {machine['architecture']}, {machine['libc']}",
+        *(f"peer {name} {version}" for name, version in machine["peers"].items()),
+        rounds,
+        *(f"warning: {warning}" for warning in warnings),
+    ]

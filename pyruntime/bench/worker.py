@@ -1,0 +1,161 @@
+"""One benchmark in a process of its own, ``python -m pyruntime.bench.worker``: the order comes in as JSON on standard input,
+the results go out as JSON on standard output.
+
+A process of its own, so that no benchmark sees the heap, the helper threads or the crash of another, and so that peers'
+libraries can be preloaded: they keep their thread-local variables where the threads of a program have them, and a library
+that comes later finds no room there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from . import import_time, machine, measure, native, python_calls
+from .suite import ONE_THREAD, OURS, SUITE, TWO_THREADS, Bench, Figure, Goal, Kind
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to run."""
+
+    bench: str
+    threads: int
+    impls: tuple[str, ...]
+    rounds: int
+    sample_ns: float
+    operations: int | None = None
+    libraries: Mapping[str, str] = field(default_factory=dict)  # peers' shared libraries, by the peer's name
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        fields = json.loads(text)
+        return cls(**{**fields, "impls": tuple(fields["impls"])})
+
+
+def _threads_of(impl: str, order: Order) -> int:
+    return {ONE_THREAD: 1, TWO_THREADS: 2}.get(impl, order.threads)
+
+
+def _measure(order: Order, samplers: Mapping[str, measure.Sampler]) -> dict[str, measure.Rounds]:
+    operations = {
+        name: order.operations or measure.calibrate(sampler, order.sample_ns) for name, sampler in samplers.items()
+    }
+    results = measure.run_rounds(samplers, operations, order.rounds)
+    measure.measure_memory(samplers, results, native.give_memory_back)
+    return results
+
+
+def _measure_loops(order: Order, names: Mapping[str, str]) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
+    """`names`: for each implementation wanted, the one whose loop it runs."""
+    cpus = machine.cpu_order()
+    loops = native.compiled_in()
+    of_peers, errors = native.of_libraries(order.libraries)
+    loops.update(of_peers)
+    failed = {impl: errors[impl] for impl in names if impl in errors}
+    with contextlib.ExitStack() as stack:
+        samplers = {}
+        for impl, name in names.items():
+            loop = loops.get((order.bench, name))
+            if loop is None:
+                failed.setdefault(impl, "has no such loop")
+                continue
+            samplers[impl] = stack.enter_context(loop.sampler(_threads_of(impl, order), cpus))
+        return _measure(order, samplers), failed
+
+
+def _measure_any(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
+    if bench.kind is Kind.LOOP:
+        return _measure_loops(order, {impl: impl for impl in order.impls})
+    if bench.kind is Kind.CORES:
+        return _measure_loops(order, dict.fromkeys(order.impls, OURS))
+    samplers = import_time.samplers() if bench.kind is Kind.IMPORT else python_calls.samplers(bench.name)
+    return _measure(order, {impl: samplers[impl] for impl in order.impls}), {}
+
+
+def _figures(bench: Bench, impl: str, done: Mapping[str, measure.Rounds]) -> dict[str, Any]:
+    """What a row says beside its times."""
+    figures: dict[str, Any] = {}
+    rounds = done[impl]
+    if any(sample.peak_bytes >= 0 for sample in rounds.samples):
+        figures["peak_bytes"] = measure.spread([sample.peak_bytes for sample in rounds.samples])
+    if any(sample.refused for sample in rounds.samples):
+        figures["refused"] = measure.spread([sample.refused for sample in rounds.samples])
+    if bench.kind is Kind.CORES and impl == TWO_THREADS and ONE_THREAD in done:
+        pairs = zip(done[ONE_THREAD].ns_per_op, rounds.ns_per_op, strict=True)
+        figures["cores"] = measure.spread([2 * one / two for one, two in pairs])
+    if bench.kind is Kind.IMPORT and impl == OURS:
+        for bare in (done[peer] for peer in bench.peers if peer in done):
+            pairs = zip(rounds.ns_per_op, bare.ns_per_op, strict=True)
+            extra = measure.spread([with_import - without for with_import, without in pairs])
+            figures["over_bare"] = {**extra, "best": min(rounds.ns_per_op) - min(bare.ns_per_op)}
+    return figures
+
+
+def _goal(goal: Goal, result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The goal as it stands after this run; None if what it is about was not measured."""
+    if goal.figure is Figure.TIME:
+        value = result["ns_per_op"]["min"]
+    elif goal.figure is Figure.RATIO:
+        value = result["ratio_to"].get(goal.peer, {}).get("best")
+    elif goal.figure is Figure.PEAK_BYTES:
+        value = result.get("figures", {}).get("peak_bytes", {}).get("max")
+    else:
+        value = result.get("figures", {}).get("over_bare", {}).get("best")
+    if value is None:
+        return None
+    return {"figure": goal.figure.value, "peer": goal.peer, "limit": goal.limit, "value": value, "met": value <= goal.limit}
+
+
+def results_of(bench: Bench, order: Order, done: Mapping[str, measure.Rounds]) -> list[dict[str, Any]]:
+    """The results in the form of the JSON file, in the order of the implementations."""
+    results = []
+    for impl in (impl for impl in order.impls if impl in done):
+        times = done[impl].ns_per_op
+        result: dict[str, Any] = {
+            "bench": bench.name,
+            "impl": impl,
+            "threads": _threads_of(impl, order),
+            "ns_per_op": measure.spread(times),
+            "rounds": times,
+            "ratio_to": {},
+            "peak_rss_kb": done[impl].peak_rss_kb,
+            "operations": done[impl].operations,
+        }
+        if impl == bench.ours:
+            result["ratio_to"] = {
+                peer: measure.ratio(times, done[peer].ns_per_op)
+                for peer in order.impls
+                if peer in done and peer != bench.ours
+            }
+        figures = _figures(bench, impl, done)
+        if figures:
+            result["figures"] = figures
+        if impl == bench.ours and order.threads == 1:
+            goals = [goal for goal in (_goal(goal, result) for goal in bench.goals) if goal is not None]
+            if goals:
+                result["goals"] = goals
+        results.append(result)
+    return results
+
+
+def run(order: Order) -> dict[str, Any]:
+    bench = next(bench for bench in SUITE if bench.name == order.bench)
+    done, failed = _measure_any(bench, order)
+    return {"results": results_of(bench, order, done), "failed": failed}
+
+
+def main() -> None:
+    answer = run(Order.from_json(sys.stdin.read()))
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+#include "model.h"
+const model_scenario model_pause_scenarios[] = {{.name = NULL}};

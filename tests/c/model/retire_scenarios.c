@@ -1,0 +1,2 @@
+#include "model.h"
+const model_scenario model_retire_scenarios[] = {{.name = NULL}};

@@ -1,0 +1,774 @@
+/* test_retire.c -- handing memory over: the four forms, their order, their bounds, and who may call them (retire.h). */
+#include "support.h"
+
+#include "faults.h"
+#include "platform/meta_alloc.h"
+#include "workers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int disposed;
+
+static void
+count(void *p)
+{
+    (void)p;
+    pyrt_fetch_add_seq_cst(&disposed, 1);
+}
+
+static void
+count_call(void *p, void *arg)
+{
+    (void)arg;
+    count(p);
+}
+
+typedef struct counted_node {
+    pyrt_retire_node node;
+    int number;
+} counted_node;
+
+static void
+count_node(pyrt_retire_node *node)
+{
+    count(node);
+}
+
+/* ---- led threads --------------------------------------------------------------------------------------------------- */
+
+static void
+attach_new(void *out)
+{
+    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
+    pyrt_attach(thread);
+    *(pyrt_thread **)out = thread;
+}
+
+static void
+pass_quiescent_state(void *thread)
+{
+    pyrt_qsbr_quiescent_state(thread);
+}
+
+static void
+detach(void *thread)
+{
+    pyrt_detach(thread);
+}
+
+static void
+delete_attached(void *thread)
+{
+    pyrt_detach(thread);
+    pyrt_thread_delete(thread);
+}
+
+/* An attached reader on an OS thread of its own, so that nothing is disposed of until it passes. */
+static worker reader_worker;
+static pyrt_thread *reader;
+
+static void
+reader_begin(void)
+{
+    worker_start(&reader_worker);
+    worker_do(&reader_worker, attach_new, &reader);
+}
+
+static void
+reader_end(void)
+{
+    worker_do(&reader_worker, delete_attached, reader);
+    worker_end(&reader_worker);
+}
+
+/* ---- the four forms ------------------------------------------------------------------------------------------------ */
+
+static struct {
+    void *p;
+    void *arg;
+    int calls;
+} seen;
+
+static void
+see(void *p)
+{
+    seen.p = p;
+    seen.calls++;
+}
+
+static void
+see_call(void *p, void *arg)
+{
+    seen.p = p;
+    seen.arg = arg;
+    seen.calls++;
+}
+
+static void
+see_node(pyrt_retire_node *node)
+{
+    seen.p = node;
+    seen.calls++;
+}
+
+TEST(each_form_hands_over_what_it_was_given)
+{
+    int thing;
+    int more;
+    counted_node node = {.number = 5};
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+
+    memset(&seen, 0, sizeof(seen));
+    CHECK_OK(pyrt_retire(thread, &thing, 8, see));
+    CHECK_INT(seen.calls, 0);
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_PTR(seen.p, &thing);
+
+    CHECK_OK(pyrt_retire_call(thread, see_call, &thing, &more, 8));
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_PTR(seen.p, &thing);
+    CHECK_PTR(seen.arg, &more);
+
+    CHECK_OK(pyrt_retire_call(thread, see_call, NULL, NULL, 8));
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_PTR(seen.p, NULL);
+    CHECK_PTR(seen.arg, NULL);
+
+    pyrt_retire_node(thread, &node.node, 8, see_node);
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_PTR(seen.p, &node);
+    CHECK_INT(node.number, 5);
+
+    CHECK_OK(pyrt_retire_global(&thing, 8, see));
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_PTR(seen.p, &thing);
+
+    CHECK_INT(seen.calls, 5);
+    CHECK_UINT(pyrt_process_delayed(thread), 0);
+    CHECK_UINT(stat_of(thread->interp, "retired"), 5);
+    CHECK_UINT(stat_of(thread->interp, "disposed"), 5);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(bytes_may_be_anything)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    CHECK_OK(pyrt_retire(thread, NULL, 0, count));
+    pyrt_status status = pyrt_retire(thread, NULL, (size_t)1 << 40, count);
+    CHECK(status == PYRT_OK || status == PYRT_EBUSY);
+    CHECK_UINT(stat_of(thread->interp, "pending_bytes"), (uint64_t)1 << 40);
+    CHECK_UINT(pyrt_process_delayed(thread), 2);
+    CHECK_UINT(stat_of(thread->interp, "pending_bytes"), 0);
+    CHECK_INT(disposed, 2);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* ---- order --------------------------------------------------------------------------------------------------------- */
+
+static int next_item;
+static int next_call;
+static int next_node;
+static int next_global;
+
+static void
+item_in_turn(void *p)
+{
+    CHECK_INT((intptr_t)p, next_item++);
+}
+
+static void
+call_in_turn(void *p, void *arg)
+{
+    (void)arg;
+    CHECK_INT((intptr_t)p, next_call++);
+}
+
+static void
+node_in_turn(pyrt_retire_node *node)
+{
+    CHECK_INT(((counted_node *)(void *)node)->number, next_node++);
+}
+
+static void
+global_in_turn(void *p)
+{
+    CHECK_INT((intptr_t)p, next_global++);
+}
+
+/* Many chunks and more batches than the ring of a queue holds, disposed of now and then. */
+TEST(disposal_keeps_the_order_of_retiring_within_a_form)
+{
+    enum { MANY = 6000 };
+    counted_node *nodes = calloc(MANY, sizeof(counted_node));
+    random_stream choices = random_for(3);
+    next_item = next_call = next_node = next_global = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    int items = 0;
+    int calls = 0;
+    int node_count = 0;
+    int globals = 0;
+    for (int i = 0; i < MANY; i++) {
+        switch (random_below(&choices, 4)) {
+        case 0:
+            CHECK_OK(pyrt_retire(thread, (void *)(intptr_t)items++, 10, item_in_turn));
+            break;
+        case 1:
+            CHECK_OK(pyrt_retire_call(thread, call_in_turn, (void *)(intptr_t)calls++, NULL, 10));
+            break;
+        case 2:
+            nodes[node_count].number = node_count;
+            pyrt_retire_node(thread, &nodes[node_count].node, 10, node_in_turn);
+            node_count++;
+            break;
+        default:
+            CHECK_OK(pyrt_retire_global((void *)(intptr_t)globals++, 10, global_in_turn));
+            break;
+        }
+        if (random_below(&choices, 1000) == 0) {
+            (void)pyrt_process_delayed(thread);
+        }
+        else if (random_below(&choices, 10) == 0) {
+            pyrt_safepoint(thread);
+        }
+    }
+    CHECK_OK(pyrt_qsbr_barrier(thread));
+    CHECK_INT(next_item, items);
+    CHECK_INT(next_call, calls);
+    CHECK_INT(next_node, node_count);
+    CHECK_INT(next_global, globals);
+    pyrt_thread_release(thread);
+    runtime_down();
+    free(nodes);
+}
+
+/* While a reader holds everything up for long, and then lets go. */
+TEST(the_order_is_kept_over_a_long_wait)
+{
+    enum { MANY = 5000 };
+    counted_node *nodes = calloc(MANY, sizeof(counted_node));
+    next_item = next_node = 0;
+    runtime_up();
+    CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), SIZE_MAX, SIZE_MAX));
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    reader_begin();
+    for (int i = 0; i < MANY; i++) {
+        nodes[i].number = i;
+        CHECK_OK(pyrt_retire(thread, (void *)(intptr_t)i, 10, item_in_turn));
+        pyrt_retire_node(thread, &nodes[i].node, 10, node_in_turn);
+        pyrt_safepoint(thread);
+    }
+    CHECK_INT(next_item, 0);
+    CHECK_INT(next_node, 0);
+    reader_end();
+    CHECK_UINT(pyrt_process_delayed(thread), 2 * MANY);
+    CHECK_INT(next_item, MANY);
+    CHECK_INT(next_node, MANY);
+    pyrt_thread_release(thread);
+    runtime_down();
+    free(nodes);
+}
+
+/* ---- when ---------------------------------------------------------------------------------------------------------- */
+
+TEST(nothing_is_disposed_of_while_a_reader_may_look)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    reader_begin();
+    counted_node node;
+    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+    CHECK_OK(pyrt_retire_call(thread, count_call, NULL, NULL, 1));
+    pyrt_retire_node(thread, &node.node, 1, count_node);
+    CHECK_OK(pyrt_retire_global(NULL, 1, count));
+    for (int i = 0; i < 10; i++) {
+        CHECK_UINT(pyrt_process_delayed(thread), 0);
+        pyrt_safepoint(thread);
+    }
+    CHECK_INT(disposed, 0);
+    worker_do(&reader_worker, pass_quiescent_state, reader);
+    CHECK_UINT(pyrt_process_delayed(thread), 4);
+    CHECK_INT(disposed, 4);
+    reader_end();
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* Retiring fills chunks; a full one gets a goal, and the next safepoint disposes of it without being asked. */
+TEST(safepoints_dispose_of_full_chunks)
+{
+    enum { MANY = 1000 };
+    static counted_node nodes[MANY];
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    for (int i = 0; i < MANY; i++) {
+        CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+        pyrt_retire_node(thread, &nodes[i].node, 1, count_node);
+        pyrt_safepoint(thread);
+    }
+    CHECK(disposed > MANY);
+    CHECK_UINT(pyrt_process_delayed(thread), 2 * MANY - disposed);
+    CHECK_INT(disposed, 2 * MANY);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* Few items that hold much do not wait for the chunk to be full. */
+TEST(bytes_fill_a_chunk_too)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    for (int i = 0; i < 20; i++) {
+        CHECK_OK(pyrt_retire(thread, NULL, 64 * 1024, count));
+        pyrt_safepoint(thread);
+    }
+    CHECK(disposed >= 10);
+    pyrt_thread_release(thread);
+    runtime_down();
+    CHECK_INT(disposed, 20);
+}
+
+/* Law 3: not in retire, attach, detach, quiescent state, advance, poll or synchronize. */
+TEST(disposers_run_in_the_named_places_only)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    for (int i = 0; i < 1000; i++) {
+        CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+        CHECK_OK(pyrt_retire_global(NULL, 1, count));
+        pyrt_qsbr_quiescent_state(thread);
+        CHECK(pyrt_qsbr_advance(thread->interp) != 0);
+        pyrt_detach(thread);
+        CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+        pyrt_attach(thread);
+        if (i % 100 == 0) {
+            CHECK_OK(pyrt_qsbr_synchronize(thread));
+            CHECK_OK(pyrt_stop_the_world(NULL));
+            pyrt_start_the_world(NULL);
+            CHECK_PTR(pyrt_thread_ensure(thread->interp), thread);
+            pyrt_thread_release(thread);
+        }
+    }
+    CHECK_INT(disposed, 0);
+    CHECK_OK(pyrt_qsbr_barrier(thread));
+    CHECK_INT(disposed, 3000);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(process_delayed_attaches_for_the_time)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
+    pyrt_thread *other = pyrt_thread_new(pyrt_interp_new(NULL));
+    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_PTR(pyrt_thread_current(), NULL);
+    pyrt_attach(other);
+    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_PTR(pyrt_thread_current(), other);
+    CHECK_INT(disposed, 2);
+    pyrt_detach(other);
+    pyrt_thread_delete(thread);
+    pyrt_thread_delete(other);
+    runtime_down();
+}
+
+static void
+process_for(void *thread)
+{
+    CHECK_UINT(pyrt_process_delayed(thread), 0);
+}
+
+TEST(process_delayed_of_another_os_threads_state_does_nothing)
+{
+    worker w;
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
+    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+    worker_start(&w);
+    worker_do(&w, process_for, thread);
+    EXPECT_REPORT("pyrt_process_delayed", named(thread));
+    worker_end(&w);
+    CHECK_INT(disposed, 0);
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    pyrt_thread_delete(thread);
+    runtime_down();
+}
+
+/* ---- by whom ------------------------------------------------------------------------------------------------------- */
+
+TEST(an_os_thread_without_a_state_uses_the_main_interpreter)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_interp *other = pyrt_interp_new(NULL);
+    counted_node node;
+    CHECK_OK(pyrt_retire(NULL, NULL, 1, count));
+    CHECK_OK(pyrt_retire_call(NULL, count_call, NULL, NULL, 1));
+    pyrt_retire_node(NULL, &node.node, 1, count_node);
+    CHECK_UINT(stat_of(pyrt_interp_main(), "retired"), 3);
+    CHECK_UINT(stat_of(other, "retired"), 0);
+    CHECK_UINT(pyrt_thread_list(pyrt_interp_main(), NULL, 0), 0);
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    CHECK_INT(disposed, 3);
+    runtime_down();
+}
+
+TEST(a_detached_thread_may_retire)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
+    counted_node node;
+    for (int i = 0; i < 400; i++) {
+        CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+        CHECK_OK(pyrt_retire_call(thread, count_call, NULL, NULL, 1));
+    }
+    pyrt_retire_node(thread, &node.node, 1, count_node);
+    CHECK_PTR(pyrt_thread_current(), NULL);
+    CHECK_INT(disposed, 0);
+    CHECK_UINT(pyrt_process_delayed(thread), 801);
+    CHECK_INT(disposed, 801);
+    pyrt_thread_delete(thread);
+    runtime_down();
+}
+
+/* While another state of the OS thread is attached. */
+TEST(a_state_that_is_put_aside_may_retire)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_interp *other = pyrt_interp_new(NULL);
+    pyrt_thread *a = pyrt_thread_new(pyrt_interp_main());
+    pyrt_thread *b = pyrt_thread_ensure(other);
+    CHECK_OK(pyrt_retire(a, NULL, 1, count));
+    CHECK_UINT(stat_of(pyrt_interp_main(), "retired"), 1);
+    CHECK_UINT(stat_of(other, "retired"), 0);
+    pyrt_thread_release(b);
+    CHECK_UINT(pyrt_process_delayed(a), 1);
+    pyrt_thread_delete(a);
+    runtime_down();
+}
+
+static void
+retire_for(void *thread)
+{
+    CHECK_STATUS(pyrt_retire(thread, NULL, 1, count), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_retire_call(thread, count_call, NULL, NULL, 1), PYRT_EINVAL);
+}
+
+TEST(another_os_threads_state_is_not_taken)
+{
+    worker w;
+    pyrt_thread *others;
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    worker_start(&w);
+    worker_do(&w, retire_for, thread);
+    worker_do(&w, attach_new, &others);
+    worker_do(&w, retire_for, thread);
+    retire_for(others);
+    worker_do(&w, detach, others);
+    retire_for(others);
+    worker_end(&w);
+    CHECK_UINT(stat_of(pyrt_interp_main(), "retired"), 0);
+    CHECK_OK(pyrt_qsbr_barrier(thread));
+    CHECK_INT(disposed, 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(without_a_function_nothing_is_taken)
+{
+    int thing;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    CHECK_STATUS(pyrt_retire(thread, &thing, 1, NULL), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_retire(NULL, &thing, 1, NULL), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_retire_call(thread, NULL, &thing, NULL, 1), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_retire_global(&thing, 1, NULL), PYRT_EINVAL);
+    CHECK_UINT(stat_of(thread->interp, "retired"), 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(without_runtime_nothing_is_taken)
+{
+    int thing;
+    counted_node node;
+    disposed = 0;
+    CHECK_STATUS(pyrt_retire(NULL, &thing, 1, count), PYRT_ESTATE);
+    CHECK_STATUS(pyrt_retire_call(NULL, count_call, &thing, NULL, 1), PYRT_ESTATE);
+    CHECK_STATUS(pyrt_retire_global(&thing, 1, count), PYRT_ESTATE);
+    pyrt_retire_node(NULL, &node.node, 1, count_node);
+    EXPECT_REPORT("pyrt_retire_node", "not initialised");
+    runtime_up();
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    runtime_down();
+    CHECK_INT(disposed, 0);
+}
+
+/* ---- interpreters -------------------------------------------------------------------------------------------------- */
+
+TEST(readers_of_other_interpreters_do_not_count)
+{
+    disposed = 0;
+    runtime_up();
+    reader_begin();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_new(NULL));
+    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_INT(disposed, 1);
+    pyrt_thread_release(thread);
+    reader_end();
+    runtime_down();
+}
+
+TEST(what_is_retired_globally_waits_for_the_readers_of_all)
+{
+    disposed = 0;
+    runtime_up();
+    reader_begin();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_new(NULL));
+    CHECK_OK(pyrt_retire_global(NULL, 1, count));
+    CHECK_UINT(pyrt_process_delayed(thread), 0);
+    CHECK_STATUS(pyrt_qsbr_barrier_timed(thread, 0), PYRT_ETIMEDOUT);
+    CHECK_INT(disposed, 0);
+    worker_do(&reader_worker, pass_quiescent_state, reader);
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_INT(disposed, 1);
+    pyrt_thread_release(thread);
+    reader_end();
+    runtime_down();
+}
+
+/* ---- bounds -------------------------------------------------------------------------------------------------------- */
+
+/* Retires until the answer is EBUSY, which it must be from there on, and says how many items that took. All are taken. */
+static int
+retire_until_busy(pyrt_thread *thread, size_t bytes, int at_most)
+{
+    int taken = 0;
+    pyrt_status status;
+    do {
+        status = pyrt_retire(thread, NULL, bytes, count);
+        CHECK(status == PYRT_OK || status == PYRT_EBUSY);
+        CHECK(++taken <= at_most);
+    } while (status == PYRT_OK);
+    CHECK_STATUS(pyrt_retire(thread, NULL, bytes, count), PYRT_EBUSY);
+    CHECK_STATUS(pyrt_retire_call(thread, count_call, NULL, NULL, bytes), PYRT_EBUSY);
+    CHECK_UINT(stat_of(thread->interp, "busy"), 3);
+    return taken + 2;
+}
+
+static void
+check_bound(size_t item_bytes, size_t bound_items, size_t bound_bytes, int at_least, int at_most)
+{
+    disposed = 0;
+    runtime_up();
+    if (bound_items != 0) {
+        CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), bound_items, bound_bytes));
+    }
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    reader_begin();
+    int taken = retire_until_busy(thread, item_bytes, at_most);
+    CHECK(taken > at_least);
+    CHECK_UINT(stat_of(thread->interp, "pending_items"), taken);
+    /* The stall report is told at a safepoint once, and names the one who holds it up. */
+    pyrt_safepoint(thread);
+    pyrt_safepoint(thread);
+    EXPECT_REPORT(named(reader), "holds up");
+    CHECK_INT(disposed, 0);
+    reader_end();
+    CHECK_UINT(pyrt_process_delayed(thread), taken);
+    CHECK_INT(disposed, taken);
+    /* There is room again. */
+    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* A bound is looked at when a chunk is sealed, so it is kept to within one chunk. */
+enum { CHUNK_ITEMS = 256, CHUNK_BYTES = 64 * 1024 };
+
+TEST(the_usual_bound_in_bytes_is_one_mebibyte)
+{
+    const int bound = 1024 * 1024 / 1000;
+    check_bound(1000, 0, 0, bound, bound + CHUNK_ITEMS);
+}
+
+TEST(the_usual_bound_in_items_is_64_ki)
+{
+    check_bound(1, 0, 0, 64 * 1024, 64 * 1024 + CHUNK_ITEMS);
+}
+
+TEST(a_bound_in_bytes_can_be_set)
+{
+    check_bound(1000, 1000000, 200000, 200, 200 + 2 * CHUNK_BYTES / 1000);
+}
+
+TEST(a_bound_in_items_can_be_set)
+{
+    check_bound(1, 2000, 1000000000, 2000, 2000 + CHUNK_ITEMS);
+}
+
+TEST(a_bound_of_zero_is_refused)
+{
+    CHECK_STATUS(pyrt_retire_set_bound(NULL, 1, 1), PYRT_EINVAL);
+    runtime_up();
+    CHECK_STATUS(pyrt_retire_set_bound(pyrt_interp_main(), 0, 1), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_retire_set_bound(pyrt_interp_main(), 1, 0), PYRT_EINVAL);
+    CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), 1, 1));
+    runtime_down();
+}
+
+TEST(nodes_are_taken_beyond_every_bound)
+{
+    enum { MANY = 3000 };
+    counted_node *nodes = calloc(MANY, sizeof(counted_node));
+    disposed = 0;
+    runtime_up();
+    CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), 100, 1000));
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    reader_begin();
+    for (int i = 0; i < MANY; i++) {
+        pyrt_retire_node(thread, &nodes[i].node, 100, count_node);
+    }
+    /* They count for the bound of the forms that can say so. */
+    CHECK_STATUS(pyrt_retire(thread, NULL, 1, count), PYRT_EBUSY);
+    reader_end();
+    CHECK_UINT(pyrt_process_delayed(thread), MANY + 1);
+    pyrt_thread_release(thread);
+    runtime_down();
+    free(nodes);
+}
+
+/* ---- short of memory ----------------------------------------------------------------------------------------------- */
+
+/* A queue that everybody shares: the orphans through `thread` NULL, or the global one. */
+static void
+run_out_in_a_shared_queue(bool global, int prelude, int busy_before_failing)
+{
+    int taken = 0;
+    int busy = 0;
+    pyrt_status status;
+    disposed = 0;
+    runtime_up();
+    for (; taken < prelude; taken++) {
+        CHECK_OK(global ? pyrt_retire_global(NULL, 1, count) : pyrt_retire(NULL, NULL, 1, count));
+    }
+    fault_arm(1, INT32_MAX);
+    do {
+        status = global ? pyrt_retire_global(NULL, 1, count) : pyrt_retire(NULL, NULL, 1, count);
+        busy += status == PYRT_EBUSY;
+        taken += status != PYRT_ENOMEM;
+        CHECK(taken < 100000);
+    } while (status != PYRT_ENOMEM);
+    CHECK(faults_hit() > 0);
+    CHECK(busy >= busy_before_failing);
+    fault_disarm();
+    CHECK_UINT(stat_of(pyrt_interp_main(), "retired"), taken);
+    CHECK_UINT(stat_of(pyrt_interp_main(), "busy"), busy);
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    CHECK_INT(disposed, taken);
+    CHECK_UINT(stat_of(pyrt_interp_main(), "pending_items"), 0);
+    CHECK_UINT(stat_of(pyrt_interp_main(), "pending_bytes"), 0);
+    runtime_down();
+}
+
+TEST(shared_queues_are_busy_well_before_out_of_memory)
+{
+    for (int global = 0; global < 2; global++) {
+        run_out_in_a_shared_queue(global, 1, 40);
+        run_out_in_a_shared_queue(global, 100, 40);
+    }
+}
+
+/* The first `prelude` items find memory, then there is no more. */
+static void
+run_out_later(int prelude, size_t bytes, int busy_before_failing)
+{
+    int taken = 0;
+    int busy = 0;
+    pyrt_status status;
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    reader_begin();
+    for (; taken < prelude; taken++) {
+        CHECK_OK(pyrt_retire(thread, NULL, bytes, count));
+    }
+    fault_arm(1, INT32_MAX);
+    while ((status = pyrt_retire(thread, NULL, bytes, count)) != PYRT_ENOMEM) {
+        CHECK(status == PYRT_OK || status == PYRT_EBUSY);
+        busy += status == PYRT_EBUSY;
+        CHECK(++taken < 100000);
+    }
+    CHECK(faults_hit() > 0);
+    CHECK(busy >= busy_before_failing);
+    /* Once more: it stays so, and nodes still go. */
+    counted_node node;
+    CHECK_STATUS(pyrt_retire_call(thread, count_call, NULL, NULL, bytes), PYRT_ENOMEM);
+    pyrt_retire_node(thread, &node.node, bytes, count_node);
+    /* Disposing needs no memory and gives some back. */
+    reader_end();
+    CHECK_UINT(pyrt_process_delayed(thread), taken + 1);
+    CHECK_INT(disposed, taken + 1);
+    pyrt_status after = pyrt_retire(thread, NULL, 1, count);
+    CHECK(after == PYRT_OK || after == PYRT_EBUSY);
+    fault_disarm();
+    pyrt_thread_release(thread);
+    runtime_down();
+    CHECK_INT(disposed, taken + 2);
+}
+
+TEST(busy_comes_well_before_out_of_memory)
+{
+    const int preludes[] = {1, 50, 100, 169, 170, 500};
+    for (size_t i = 0; i < sizeof(preludes) / sizeof(preludes[0]); i++) {
+        run_out_later(preludes[i], 1, 40);
+    }
+}
+
+/* Items of which each fills a chunk: the warning is one item, but it comes. */
+TEST(busy_comes_before_out_of_memory_for_large_items_too)
+{
+    run_out_later(1, 64 * 1024, 1);
+    run_out_later(2, 64 * 1024, 1);
+    run_out_later(3, 40 * 1024, 1);
+}
+
+TEST(an_item_that_is_not_taken_is_not_disposed_of)
+{
+    disposed = 0;
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    size_t live = pyrt_meta_live_bytes();
+    fault_arm(1, INT32_MAX);
+    CHECK_STATUS(pyrt_retire(thread, NULL, 1, count), PYRT_ENOMEM);
+    CHECK_STATUS(pyrt_retire_call(thread, count_call, NULL, NULL, 1), PYRT_ENOMEM);
+    CHECK_STATUS(pyrt_retire_global(NULL, 1, count), PYRT_ENOMEM);
+    fault_disarm();
+    CHECK_UINT(pyrt_meta_live_bytes(), live);
+    CHECK_UINT(stat_of(thread->interp, "retired"), 0);
+    CHECK_UINT(pyrt_process_delayed(thread), 0);
+    CHECK_OK(pyrt_qsbr_barrier(thread));
+    CHECK_INT(disposed, 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}

@@ -1,0 +1,104 @@
+"""What the tests of the C side share: the compilers of this machine, the builds of the root Makefile, and running them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "csrc" / "core"
+INCLUDE = ROOT / "csrc" / "include"
+C_TESTS = ROOT / "tests" / "c"
+BUILD = ROOT / "build" / "c"
+HANG_GUARD = 300.0
+
+CXX = {"gcc": "g++", "clang": "clang++"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """One of the builds of the Makefile."""
+
+    compiler: str
+    sanitizer: str
+
+    def __str__(self) -> str:
+        return f"{self.compiler}-{self.sanitizer}"
+
+    @property
+    def directory(self) -> Path:
+        """Where its executables are."""
+        return BUILD / str(self)
+
+
+CONFIGS = [Config(compiler, sanitizer) for compiler in CXX for sanitizer in ("plain", "address", "thread")]
+CONFIGS.append(Config("gcc", "debug"))
+
+
+def need_compiler(name: str) -> None:
+    """Skips the test if the compiler is not installed."""
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+
+
+@contextlib.contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process at a time, also when the tests run on several."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@functools.cache
+def build(config: Config) -> None:
+    """Brings the executables of a configuration up to date."""
+    need_compiler(config.compiler)
+    command = ["make", "-s", f"-j{os.cpu_count() or 1}", "build", f"CC={config.compiler}", f"SAN={config.sanitizer}"]
+    with _alone(str(config)):
+        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+def run(config: Config, executable: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs an executable of a configuration; what it writes comes back as one text in `stdout`."""
+    build(config)
+    environment = {
+        **os.environ,
+        "ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+    }
+    command = [str(config.directory / executable), *arguments]
+    try:
+        return subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=HANG_GUARD,
+        )
+    except subprocess.TimeoutExpired as hang:
+        pytest.fail(f"{' '.join(command)} hangs\n{hang.stdout!r}", pytrace=False)
+
+
+def compiles(command: list[str], source: str, name: str, where: Path) -> subprocess.CompletedProcess[str]:
+    """Compiles a text, which is written to `where / name`, with a command that ends before the file."""
+    need_compiler(command[0])
+    file = where / name
+    file.write_text(source)
+    return subprocess.run(
+        [*command, str(file)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG_GUARD, cwd=where
+    )

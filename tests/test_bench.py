@@ -1,0 +1,534 @@
+"""The machinery of the benchmark suite: names, rounds, ratios, goals, the report, peers that are missing, and that every
+loop runs. Never how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pyruntime.bench import cli, machine, measure, native, peer_build, suite, table, worker
+from pyruntime.bench.suite import OURS, SUITE, Bench, Figure, Goal, Kind
+
+ROW_KEYS = {"bench", "impl", "threads", "ns_per_op", "rounds", "ratio_to", "peak_rss_kb"}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests, so that peers are compiled once; never the user's."""
+    base = tmp_path_factory.getbasetemp() / "bench-cache"
+    base.mkdir(exist_ok=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(base))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that measure next to nothing."""
+    monkeypatch.setattr(cli, "SAMPLE_NS", {"quick": 1e3, "full": 1e3})
+
+
+def rounds_of(*ns: float, operations: int = 10, peak_bytes: int = -1) -> measure.Rounds:
+    samples = [measure.Sample(each * operations, peak_bytes) for each in ns]
+    return measure.Rounds(operations, samples, peak_rss_kb=7)
+
+
+def order_of(bench: Bench, *impls: str, threads: int = 1, operations: int | None = 20) -> worker.Order:
+    return worker.Order(bench.name, threads, impls, rounds=2, sample_ns=1e3, operations=operations)
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def names(*patterns: str) -> list[str]:
+    return [bench.name for bench in suite.select_benches(patterns)]
+
+
+def test_no_name_is_the_whole_suite() -> None:
+    assert names() == [bench.name for bench in SUITE]
+
+
+def test_a_name_may_be_exact_a_group_or_a_glob() -> None:
+    assert names("qsbr.poll") == ["qsbr.poll"]
+    assert names("retire") == [bench.name for bench in SUITE if bench.name.startswith("retire.")]
+    assert names("qsbr.syn*") == ["qsbr.synchronize", "qsbr.synchronize_reader"]
+
+
+def test_the_order_is_that_of_the_suite_and_nothing_comes_twice() -> None:
+    assert names("retire.dispatch", "qsbr.poll", "qsbr.p*") == ["qsbr.poll", "retire.dispatch"]
+
+
+@pytest.mark.parametrize("unknown", ["qsbr.quiescnt", "zzz", "qsbr.z*"])
+def test_an_unknown_name_is_refused_with_what_is_near(unknown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([unknown]) == 2
+    error = capsys.readouterr().err
+    assert f"unknown benchmark '{unknown}'" in error
+    assert ("did you mean qsbr.quiescent" in error) == (unknown == "qsbr.quiescnt")
+
+
+def test_peers_are_chosen_by_name_and_glob() -> None:
+    assert suite.select_peers("none") == set()
+    assert suite.select_peers("liburcu-qsbr, ck*") == {"liburcu-qsbr", "ck-epoch"}
+    assert suite.select_peers("all") >= {"liburcu-qsbr", "liburcu-memb", "ck-epoch", "batched-free"}
+    with pytest.raises(suite.UnknownName, match="unknown peer 'ck-epok'; did you mean ck-epoch"):
+        suite.select_peers("ck-epok")
+
+
+def test_names_in_the_suite_are_unique_and_peers_known() -> None:
+    assert len({bench.name for bench in SUITE}) == len(SUITE)
+    for bench in SUITE:
+        assert len(set(bench.impls)) == len(bench.impls)
+        assert all(goal.peer is None or goal.peer in bench.peers for goal in bench.goals)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--threads", "0"], ["--threads", "1,x"], ["--threads", "9999"], ["--json", "/nowhere/at/all.json"]]
+)
+def test_a_wrong_command_line_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_list_names_every_benchmark_and_measures_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(cli, "_run_worker")
+    assert cli.main(["--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert listed == [bench.name for bench in SUITE]
+
+
+def test_the_command_is_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pyruntime", "bench", "--list", "qsbr"], capture_output=True, text=True, check=True
+    )
+    assert "qsbr.attach_detach" in done.stdout
+    assert "retire.dispatch" not in done.stdout
+
+
+# ---- rounds and ratios -----------------------------------------------------------------------------------------------
+
+
+def test_ratio_of_the_best_and_median_of_the_pairs() -> None:
+    ratio = measure.ratio([10.0, 40.0, 30.0], [20.0, 20.0, 60.0])
+    assert ratio == {"best": 0.5, "median": 0.5}
+    assert measure.ratio([1.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == {"best": 1.0, "median": 2.0}
+
+
+def test_ratio_needs_a_partner_for_every_round() -> None:
+    with pytest.raises(ValueError, match="argument 2"):
+        measure.ratio([1.0, 2.0], [1.0])
+
+
+def test_spread() -> None:
+    assert measure.spread([3.0, 1.0, 8.0, 2.0]) == {"min": 1.0, "median": 2.5, "max": 8.0}
+
+
+def test_rounds_run_everybody_in_turn_and_change_who_is_first() -> None:
+    ran: list[str] = []
+
+    def sampler(name: str) -> measure.Sampler:
+        def sample(operations: int) -> measure.Sample:
+            ran.append(name)
+            return measure.Sample(float(operations))
+
+        return sample
+
+    results = measure.run_rounds({name: sampler(name) for name in "abc"}, {"a": 1, "b": 2, "c": 3}, rounds=4)
+    assert "".join(ran) == "abcbcacababc"
+    assert all(len(rounds.samples) == 4 for rounds in results.values())
+    assert results["b"].ns_per_op == [1.0] * 4
+
+
+def test_calibration_fills_the_time_of_a_sample() -> None:
+    assert measure.calibrate(lambda operations: measure.Sample(5.0 * operations), 1e6) == 200_000
+    assert measure.calibrate(lambda operations: measure.Sample(1e9 * operations), 1e6) == 1
+
+
+def test_calibration_is_not_fooled_by_one_long_wait() -> None:
+    calls = 0
+
+    def sample(operations: int) -> measure.Sample:
+        nonlocal calls
+        calls += 1
+        return measure.Sample(1e7 if calls == 2 else 5.0 * operations)
+
+    assert measure.calibrate(sample, 1e6) == 200_000
+
+
+def test_memory_is_measured_with_what_the_others_left_given_back() -> None:
+    steps: list[str] = []
+    samplers = {name: lambda operations, name=name: steps.append(name) or measure.Sample(1.0) for name in "ab"}
+    own_process = measure.Rounds(5, [measure.Sample(1.0, peak_rss_kb=kb) for kb in (3, 9, 4)])
+    results = {"a": rounds_of(1.0), "b": rounds_of(1.0), "c": own_process}
+    measure.measure_memory(samplers, results, lambda: steps.append("give back"))
+    assert steps == ["give back", "a", "give back", "b"]
+    assert results["a"].peak_rss_kb > 1000
+    assert results["c"].peak_rss_kb == 9
+
+
+def test_peak_rss_is_of_the_time_since_the_reset() -> None:
+    block = bytearray(b"x") * (64 << 20)
+    with_block = measure.peak_rss_kb()
+    del block
+    if not measure.reset_peak_rss():
+        pytest.skip("this kernel does not reset the peak")
+    assert measure.peak_rss_kb() < with_block - (32 << 10)
+
+
+# ---- results and goals -----------------------------------------------------------------------------------------------
+
+MADE_UP = Bench(
+    "made.up",
+    "nothing",
+    peers=("liburcu-qsbr", "ck-epoch"),
+    goals=(
+        Goal(Figure.RATIO, 0.5, "liburcu-qsbr"),
+        Goal(Figure.RATIO, 0.5, "ck-epoch"),
+        Goal(Figure.TIME, 9.0),
+        Goal(Figure.PEAK_BYTES, 1000),
+    ),
+)
+
+
+def made_up_results() -> list[dict[str, object]]:
+    order = order_of(MADE_UP, OURS, "liburcu-qsbr", "ck-epoch")
+    done = {OURS: rounds_of(10.0, 12.0, peak_bytes=900), "liburcu-qsbr": rounds_of(20.0, 48.0)}
+    return worker.results_of(MADE_UP, order, done)
+
+
+def test_results_have_the_form_of_the_file() -> None:
+    ours, theirs = made_up_results()
+    assert set(ours) >= ROW_KEYS
+    assert set(theirs) >= ROW_KEYS
+    assert ours["ns_per_op"] == {"min": 10.0, "median": 11.0, "max": 12.0}
+    assert ours["rounds"] == [10.0, 12.0]
+    assert ours["ratio_to"] == {"liburcu-qsbr": {"best": 0.5, "median": 0.375}}
+    assert ours["peak_rss_kb"] == 7
+    assert theirs["ratio_to"] == {}
+    assert json.loads(json.dumps(ours)) == ours
+
+
+def test_goals_are_held_against_the_best_and_left_out_without_their_peer() -> None:
+    ours, theirs = made_up_results()
+    goals = ours["goals"]
+    assert isinstance(goals, list)
+    assert [(goal["figure"], goal["peer"], goal["value"], goal["met"]) for goal in goals] == [
+        ("ratio", "liburcu-qsbr", 0.5, True),
+        ("time", None, 10.0, False),
+        ("peak_bytes", None, 900, True),
+    ]
+    assert "goals" not in theirs
+
+
+def test_goals_are_for_one_thread() -> None:
+    results = worker.results_of(MADE_UP, order_of(MADE_UP, OURS, threads=2), {OURS: rounds_of(1.0)})
+    assert "goals" not in results[0]
+
+
+def test_the_control_says_how_many_cores_there_are() -> None:
+    control = next(bench for bench in SUITE if bench.kind is Kind.CORES)
+    order = order_of(control, suite.TWO_THREADS, suite.ONE_THREAD)
+    done = {suite.TWO_THREADS: rounds_of(2.0, 4.0, 2.5), suite.ONE_THREAD: rounds_of(2.0, 2.0, 2.0)}
+    two, one = worker.results_of(control, order, done)
+    assert (two["threads"], one["threads"]) == (2, 1)
+    assert two["figures"] == {"cores": {"min": 1.0, "median": 1.6, "max": 2.0}}
+
+
+def test_the_import_is_reported_over_the_bare_interpreter() -> None:
+    bench = next(bench for bench in SUITE if bench.kind is Kind.IMPORT)
+    done = {OURS: rounds_of(22e6, 25e6, operations=1), suite.BARE: rounds_of(20e6, 20e6, operations=1)}
+    ours, _ = worker.results_of(bench, order_of(bench, OURS, suite.BARE), done)
+    assert ours["figures"]["over_bare"] == {"min": 2e6, "median": 3.5e6, "max": 5e6, "best": 2e6}
+    assert ours["goals"][0]["met"]
+
+
+# ---- the report ------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_have_three_digits_and_the_unit_that_fits() -> None:
+    assert [table.time_text(ns) for ns in (0.614, 12.34, 345.6, 1234.0, 20.2e6, 3e9, -2.5e6)] == [
+        "0.61 ns",
+        "12.3 ns",
+        "346 ns",
+        "1.23 us",
+        "20.2 ms",
+        "3.00 s",
+        "-2.50 ms",
+    ]
+    assert [table.bytes_text(count) for count in (0, 100, 69056, 1 << 20)] == ["0 B", "100 B", "67.4 KiB", "1.00 MiB"]
+
+
+def test_rows_put_ratios_and_goals_where_they_belong_and_name_who_is_missing() -> None:
+    layout = table.Table([MADE_UP])
+    ours, urcu, ck = layout.rows(MADE_UP, 1, made_up_results(), {"ck-epoch": "missing"})
+    assert ours.split() == ["made.up", "1", "pyruntime", "10.0", "ns", "11.0", "ns", *ours.split()[7:]]
+    assert "peak 900 B" in ours
+    assert "<= 9.00 ns MISSED" in ours
+    assert urcu.split() == ["liburcu-qsbr", "20.0", "ns", "34.0", "ns", "0.50x", "0.38x", "<=", "0.50x", "met"]
+    assert ck.split() == ["ck-epoch", "missing"]
+    assert ours.index("10.0 ns") == urcu.index("20.0 ns")
+    heading = layout.header()[0]
+    assert heading.index("best") + len("best") == ours.index("10.0 ns") + len("10.0 ns")
+
+
+def test_the_machine_is_described() -> None:
+    described = machine.describe()
+    assert described["cores"] == len(machine.cpu_order())
+    assert described["python"] == sys.version.split()[0]
+    assert json.loads(json.dumps(described)) == described
+
+
+def test_a_busy_machine_is_warned_about() -> None:
+    assert machine.warnings({"load": 3.0, "cores": 2}) != []
+    assert machine.warnings({"load": 0.1, "cores": 2}) == []
+
+
+# ---- peers -----------------------------------------------------------------------------------------------------------
+
+needs_compiler = pytest.mark.skipif(peer_build.find_compiler() is None, reason="there is no C compiler")
+
+TOY = """
+#define _GNU_SOURCE
+#include "toy.h"
+#include "harness.h"
+static void loop(bench_thread *self) { for (uint64_t i = 0; i < self->iterations; i++) { bench_work(); } }
+static int refuse(bench_thread *self) { (void)self; return EOVERFLOW; }
+static const bench_body good = {.loop = loop, .companion = loop, .companions = 1};
+static const bench_body bad = {.enter = refuse, .loop = loop};
+static const pyrt_bench_loop loops[] = {
+    {.bench = "toy.good", .impl = TOY_NAME, .run = bench_run, .body = &good},
+    {.bench = "toy.bad", .impl = TOY_NAME, .run = bench_run, .body = &bad},
+};
+__attribute__((visibility("default"))) const pyrt_bench_loop *
+pyrt_bench_peer(size_t *count) { *count = 2; return loops; }
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> peer_build.Peer:
+    (tmp_path / "toy.h").write_text('#define TOY_NAME "toy"\n')
+    (tmp_path / "toy.c").write_text(TOY)
+    return peer_build.Peer("toy", ("toy",), str(tmp_path / "toy.c"), "toy.h", "no-such-package", ("-lm",), "nothing")
+
+
+@needs_compiler
+def test_a_peer_is_compiled_once_and_again_when_a_header_changes(toy: peer_build.Peer, tmp_path: Path) -> None:
+    first = peer_build.build(toy, tmp_path)
+    assert first.state is peer_build.State.READY
+    made_at = Path(first.path).stat().st_mtime_ns
+    again = peer_build.build(toy, tmp_path)
+    assert again == first
+    assert Path(again.path).stat().st_mtime_ns == made_at
+
+    (tmp_path / "toy.h").write_text('#define TOY_NAME "another"\n')
+    changed = peer_build.build(toy, tmp_path)
+    assert changed.state is peer_build.State.READY
+    assert changed.path != first.path
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+@needs_compiler
+def test_the_loops_of_a_library_run_and_their_errors_are_told(toy: peer_build.Peer, tmp_path: Path) -> None:
+    loops = native.of_library(peer_build.build(toy, tmp_path).path)
+    with loops["toy.good", "toy"].sampler(threads=3) as sample:
+        assert sample(1000).ns > 0
+    with loops["toy.good", "toy"].sampler(threads=2, cpus=machine.cpu_order()) as sample:
+        assert sample(1000).ns > 0
+    with (
+        loops["toy.bad", "toy"].sampler(threads=2) as sample,
+        pytest.raises(native.LoopError, match=r"toy\.bad of toy: "),
+    ):
+        sample(1000)
+    with loops["toy.good", "toy"].sampler(threads=0) as sample, pytest.raises(native.LoopError, match="Invalid argument"):
+        sample(1000)
+
+
+def test_a_library_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.so"
+    broken.write_text("not a library")
+    loops, errors = native.of_libraries({"broken": str(broken)})
+    assert loops == {}
+    assert "broken.so" in errors["broken"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("peer", peer_build.PEERS, ids=lambda peer: peer.name)
+def test_a_peer_without_headers_is_missing(peer: peer_build.Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", f"{shutil.which('cc') or shutil.which('gcc')} -nostdinc")
+    monkeypatch.setenv("PKG_CONFIG_LIBDIR", str(tmp_path))
+    built = peer_build.build(peer, tmp_path)
+    assert built.state is peer_build.State.MISSING
+    assert peer.install in built.reason
+
+
+def test_without_a_compiler_every_peer_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "/no/such/compiler -O2")
+    built = peer_build.build(peer_build.PEERS[0], tmp_path)
+    assert built.state is peer_build.State.MISSING
+    assert "/no/such/compiler" in built.reason
+
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "no C compiler" in peer_build.build(peer_build.PEERS[0], tmp_path).reason
+
+
+@needs_compiler
+def test_a_peer_that_does_not_compile_fails_with_what_the_compiler_said(
+    toy: peer_build.Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: None
+) -> None:
+    Path(toy.source).write_text(TOY + "\n#error no luck today\n")
+    built = peer_build.build(toy, tmp_path)
+    assert built.state is peer_build.State.FAILED
+    assert "no luck today" in built.details
+    assert list(tmp_path.glob("*.tmp")) == []
+
+    # In a run it is one row, and the rest goes on.
+    failing = peer_build.Peer("ck", ("ck-epoch",), toy.source, toy.header, toy.package, toy.libraries, toy.install)
+    monkeypatch.setattr(peer_build, "PEERS", (failing,))
+    assert cli.main(["retire.dispatch", "--quick", "--verbose", "--peers", "ck-epoch"]) == 0
+    shown = capsys.readouterr()
+    assert "no luck today" in shown.err
+    assert any(line.split()[:2] == ["ck-epoch", "failed"] for line in shown.out.splitlines())
+    assert any(line.split()[1:3] == ["1", "pyruntime"] for line in shown.out.splitlines() if line.strip())
+
+
+def test_a_cache_that_cannot_be_had_is_replaced_for_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(in_the_way))
+    assert peer_build.writable_directory().is_dir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert peer_build.writable_directory() == tmp_path / "pyruntime" / "bench"
+
+
+# ---- every benchmark runs --------------------------------------------------------------------------------------------
+
+
+def built_in(bench: Bench) -> list[str]:
+    of_libraries = {impl for peer in peer_build.PEERS for impl in peer.impls}
+    return [impl for impl in bench.impls if impl not in of_libraries]
+
+
+@pytest.mark.parametrize(
+    ("bench", "threads"),
+    [pytest.param(bench, n, id=f"{bench.name}-{n}") for bench in SUITE for n in ((1, 2) if bench.with_threads else (1,))],
+)
+def test_smoke(bench: Bench, threads: int, tmp_path: Path) -> None:
+    impls = built_in(bench)
+    operations = 1 if bench.kind is Kind.IMPORT else 300
+    answer = cli._run_worker(order_of(bench, *impls, threads=threads, operations=operations), tmp_path)
+    assert answer["failed"] == {}
+    assert [row["impl"] for row in answer["results"]] == impls
+    for row in answer["results"]:
+        assert set(row) >= ROW_KEYS
+        assert row["bench"] == bench.name
+        assert len(row["rounds"]) == 2
+        assert min(row["rounds"]) > 0
+        assert row["peak_rss_kb"] > 0
+        assert ("peak_bytes" in row.get("figures", {})) == (bench.name == "retire.pending_peak")
+
+
+@needs_compiler
+@pytest.mark.parametrize("peer", peer_build.PEERS, ids=lambda peer: peer.name)
+def test_smoke_of_the_peers(peer: peer_build.Peer) -> None:
+    directory = peer_build.writable_directory()
+    built = peer_build.build(peer, directory)
+    if built.state is peer_build.State.MISSING:
+        pytest.skip(built.reason)
+    assert built.state is peer_build.State.READY, built.details
+    for bench in SUITE:
+        for impl in set(bench.peers) & set(peer.impls):
+            order = worker.Order(bench.name, 2, (impl,), 1, 1e3, operations=300, libraries={impl: built.path})
+            answer = cli._run_worker(order, directory)
+            assert answer["failed"] == {}
+            assert [row["impl"] for row in answer["results"]] == [impl]
+
+
+def test_the_suite_and_the_table_of_loops_agree() -> None:
+    wanted = {(bench.name, impl) for bench in SUITE if bench.kind is Kind.LOOP for impl in built_in(bench)}
+    assert set(native.compiled_in()) == wanted | {("control.cores", OURS)}
+
+
+# ---- a whole run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_peers() -> list[str]:
+    return ["--quick", "--peers", "none"]
+
+
+def test_a_run_prints_a_table_and_writes_a_file(
+    no_peers: list[str], tmp_path: Path, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "results.json"
+    assert cli.main(["control", "qsbr.poll", *no_peers, "--threads", "1,2", "--json", str(file)]) == 0
+    shown = capsys.readouterr().out
+    written = json.loads(file.read_text())
+    assert written["schema"] == 1
+    assert written["machine"]["cores"] >= 1
+    assert [(row["bench"], row["impl"], row["threads"]) for row in written["results"]] == [
+        ("control.cores", "two-threads", 2),
+        ("control.cores", "one-thread", 1),
+        ("qsbr.poll", OURS, 1),
+        ("qsbr.poll", OURS, 2),
+    ]
+    assert all(set(row) >= ROW_KEYS for row in written["results"])
+    assert [line.split()[0] for line in shown.splitlines() if line.startswith(("control", "qsbr"))] == [
+        "control.cores",
+        "qsbr.poll",
+        "qsbr.poll",
+    ]
+    assert "quick run" in shown
+
+
+def test_too_little_of_a_second_core_is_warned_about(
+    no_peers: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def two_on_one_core(order: worker.Order, directory: Path) -> dict[str, object]:
+        control = next(bench for bench in SUITE if bench.name == order.bench)
+        done = {suite.TWO_THREADS: rounds_of(4.0), suite.ONE_THREAD: rounds_of(2.0)}
+        return {"results": worker.results_of(control, order, done), "failed": {}}
+
+    monkeypatch.setattr(cli, "_run_worker", two_on_one_core)
+    assert cli.main(["control", *no_peers]) == 0
+    assert "warning: two threads got 1.00 cores" in capsys.readouterr().out
+
+
+def test_a_crash_of_one_benchmark_is_a_row_and_a_status(
+    no_peers: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = tmp_path / "python"
+    fake.write_text(textwrap.dedent("#!/bin/sh\necho the last words >&2\nkill -SEGV $$\n"))
+    fake.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fake))
+    assert cli.main(["qsbr.poll", "--verbose", *no_peers]) == 1
+    shown = capsys.readouterr()
+    assert "failed: its process ended with signal 11" in shown.out
+    assert "the last words" in shown.err
+
+
+def test_a_loop_that_fails_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def not_a_library(peer: peer_build.Peer, directory: Path) -> peer_build.Built:
+        broken = directory / "broken.so"
+        broken.write_text("not a library")
+        return peer_build.Built(peer, peer_build.State.READY, path=str(broken))
+
+    monkeypatch.setattr(peer_build, "build", not_a_library)
+    assert cli.main(["retire.dispatch", "--quick", "--peers", "ck-epoch"]) == 1
+    shown = capsys.readouterr().out
+    assert any(line.split()[:2] == ["ck-epoch", "failed"] for line in shown.splitlines())
+    assert "failed: retire.dispatch, ck-epoch" in shown
+
+
+def test_the_regions_for_cffi_hold_plain_declarations() -> None:
+    header = (Path(peer_build.__file__).parent / "loops" / "bench_loop.h").read_text()
+    regions = [part.partition("/* cdef: end */")[0] for part in header.split("/* cdef: begin */")[1:]]
+    assert len(regions) == header.count("/* cdef: end */") > 0
+    assert not any(line.lstrip().startswith("#") for region in regions for line in region.splitlines())

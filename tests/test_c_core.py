@@ -1,0 +1,68 @@
+"""The C tests of the core, under both compilers and the sanitizers, and proof that the stress among them can fail."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from c_support import C_TESTS, CONFIGS, Config, run
+
+EXECUTABLES = sorted(file.stem for file in C_TESTS.glob("test_*.c"))
+
+# What the stress breaks on request, and what it must say then.
+SABOTAGE = {
+    "free-early": "a node that was disposed of is looked at",
+    "read-detached": "a node that was disposed of is looked at",
+    "wrong-readers": "a node that was disposed of is looked at",
+    "lose-one": "disposed",
+}
+
+
+def test_there_are_executables() -> None:
+    assert "test_stress" in EXECUTABLES
+    assert len(EXECUTABLES) > 10
+
+
+@pytest.mark.parametrize("executable", EXECUTABLES)
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_core(config: Config, executable: str) -> None:
+    done = run(config, executable)
+    listed = run(config, executable, "--list").stdout.split()
+    assert done.returncode == 0, done.stdout
+    assert listed
+    assert [line for line in done.stdout.splitlines() if line.startswith("ok ")] == [f"ok {name}" for name in listed]
+
+
+@pytest.mark.parametrize("what", SABOTAGE)
+@pytest.mark.parametrize("config", [config for config in CONFIGS if config.sanitizer == "plain"], ids=str)
+def test_stress_catches(config: Config, what: str) -> None:
+    """With the use of the library broken in one way, the stress fails, and says why."""
+    outputs = []
+    for _ in range(5):
+        done = run(config, "test_stress", "--break", what, "--seed", str(random.getrandbits(32)), "stress")
+        outputs.append(done.stdout)
+        if done.returncode == 1 and "FAILED stress" in done.stdout and SABOTAGE[what] in done.stdout:
+            return
+    pytest.fail(f"{what} was not caught:\n" + "\n".join(outputs))
+
+
+def test_a_failure_can_be_replayed() -> None:
+    """The seed that a failed run prints gives the same choices again."""
+    config = CONFIGS[0]
+    done = run(config, "test_stress", "--break", "lose-one", "--seed", "7", "stress")
+    assert "seed 7\n" in done.stdout
+    assert "replay with: --seed 7 --scale 1 stress" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no_such_test"], "there is no test 'no_such_test'"),
+        (["--no-such-option"], "unknown option --no-such-option"),
+        (["--seed"], "--seed wants a value"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str], message: str) -> None:
+    done = run(CONFIGS[0], "test_status", *arguments)
+    assert done.returncode == 2
+    assert message in done.stdout

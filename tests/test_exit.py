@@ -1,0 +1,216 @@
+"""The end of processes and of threads, in the middle of everything: exit status 0, no hang, nothing lost in silence."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Python
+
+DAEMONS = {
+    "in a wait": """
+        def body():
+            ready.set()
+            pyruntime.synchronize()
+        with pyruntime.reading():
+            start(body)
+            wait_until(lambda: pyruntime.stats().sleeps > 0)
+            raise SystemExit(0)
+    """,
+    "in a barrier": """
+        def body():
+            ready.set()
+            pyruntime.barrier()
+        with pyruntime.reading():
+            start(body)
+            wait_until(lambda: pyruntime.stats().sleeps > 0)
+            raise SystemExit(0)
+    """,
+    "asleep inside attached()": """
+        def body():
+            with pyruntime.attached():
+                ready.set()
+                threading.Event().wait()
+        start(body)
+    """,
+    "asleep inside reading()": """
+        def body():
+            with pyruntime.reading():
+                ready.set()
+                threading.Event().wait()
+        start(body)
+    """,
+    "asleep inside a domain of its own": """
+        domain = pyruntime.Domain(name="mine")
+        def body():
+            with domain.reading():
+                ready.set()
+                threading.Event().wait()
+        start(body)
+    """,
+    "busy with everything": """
+        domain = pyruntime.Domain(name="mine")
+        def body():
+            ready.set()
+            while True:
+                with pyruntime.attached():
+                    pyruntime.quiescent()
+                with domain.reading():
+                    domain.retire(int)
+                pyruntime.retire(int)
+                pyruntime.synchronize()
+        start(body)
+        start(body)
+    """,
+    "parked in a pause": """
+        lib, ffi = pyruntime._core.lib, pyruntime._core.ffi
+        assert lib.pyrt_stop_the_world(ffi.NULL) == 0
+        def body():
+            ready.set()
+            with pyruntime.attached():
+                pass
+        start(body)
+    """,
+}
+
+PRELUDE = """
+import sys, threading, time
+import pyruntime
+ready = threading.Event()
+def start(body):
+    threading.Thread(target=body, daemon=True).start()
+    ready.wait()
+def wait_until(condition):
+    while not condition():
+        time.sleep(0)
+"""
+
+
+def program(body: str) -> str:
+    import textwrap
+
+    return PRELUDE + textwrap.dedent(body)
+
+
+@pytest.mark.parametrize("where", DAEMONS)
+def test_daemon_threads_do_not_hold_up_the_exit(python: Python, where: str) -> None:
+    python.run(program(DAEMONS[where]))
+
+
+def test_what_is_retired_runs_at_exit_at_the_latest(python: Python) -> None:
+    result = python.run(
+        program("""
+        domain = pyruntime.Domain()
+        for i in range(1000):
+            pyruntime.retire(lambda i=i: print("default", i))
+            domain.retire(lambda i=i: print("own", i))
+        def body():
+            for i in range(10):
+                pyruntime.retire(lambda i=i: print("thread", i))
+            ready.set()
+            threading.Event().wait()
+        start(body)
+        """)
+    )
+    lines = result.out.splitlines()
+    for name, count in (("default", 1000), ("own", 1000), ("thread", 10)):
+        mine = [line.split()[1] for line in lines if line.startswith(name)]
+        assert mine == [str(i) for i in range(count)]
+    assert result.err == ""
+
+
+def test_what_cannot_run_at_exit_is_reported(python: Python) -> None:
+    result = python.run(
+        program("""
+        def body():
+            with pyruntime.reading():
+                ready.set()
+                threading.Event().wait()
+        start(body)
+        pyruntime.retire(lambda: print("ran"))
+        """)
+    )
+    assert result.out == ""
+    assert "1 retired callables were not run at exit" in result.err
+    assert "inside a block" in result.err
+
+
+def test_calls_after_our_exit_function_are_refused_or_work(python: Python) -> None:
+    result = python.run("""
+        import atexit
+        @atexit.register
+        def late():
+            with pyruntime.reading():
+                pass
+            pyruntime.quiescent()
+            pyruntime.synchronize()
+            pyruntime.barrier()
+            pyruntime.stats()
+            try:
+                pyruntime.retire(print)
+            except pyruntime.StateError as error:
+                print(error)
+        import pyruntime
+    """)
+    assert "exiting" in result.out
+    assert result.err == ""
+
+
+def test_an_exception_of_a_callable_at_exit_is_unraisable(python: Python) -> None:
+    result = python.run("""
+        import pyruntime
+        pyruntime.retire(lambda: 1 / 0)
+        pyruntime.retire(lambda: print("next"))
+    """)
+    assert "ZeroDivisionError" in result.err
+    assert result.out == "next\n"
+
+
+def test_a_program_that_exits_inside_a_block(python: Python) -> None:
+    python.run("""
+        import pyruntime
+        section = pyruntime.reading()
+        section.__enter__()
+        pyruntime.retire(print)
+    """)
+
+
+def test_threads_that_end_inside_of_blocks_leave_nothing_behind(python: Python) -> None:
+    result = python.run(
+        program("""
+        domain = pyruntime.Domain(name="mine")
+        def body():
+            pyruntime.attached().__enter__()
+            domain.attached().__enter__()
+            domain.reading().__enter__()
+            domain.retire(lambda: print("ran"))
+        for _ in range(20):
+            thread = threading.Thread(target=body)
+            thread.start()
+            thread.join()
+            domain.barrier()
+        # join() comes back shortly before the thread has ended.
+        wait_until(lambda: pyruntime.threads() == [])
+        pyruntime.synchronize()
+        domain.close()
+        """)
+    )
+    assert result.out == "ran\n" * 20
+
+
+def test_many_threads_come_and_go(python: Python) -> None:
+    result = python.run(
+        program("""
+        ran = []
+        def body():
+            for _ in range(20):
+                with pyruntime.reading():
+                    pass
+                pyruntime.retire(lambda: ran.append(1))
+        for _ in range(20):
+            threads = [threading.Thread(target=body) for _ in range(10)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+        pyruntime.barrier()
+        print(len(ran), len(pyruntime.interpreters()))
+        """)
+    )
+    assert result.out == "4000 1\n"

@@ -1,0 +1,143 @@
+"""The public headers: each compiles alone, as C11 and C++17, compiled in and through the table, and shows nothing private."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from c_support import CORE, CXX, INCLUDE, compiles
+
+HEADERS = sorted(file.name for file in (INCLUDE / "pyruntime").glob("*.h"))
+COMPILED_IN = [name for name in HEADERS if name != "capi.h"]
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+LANGUAGES = {"c11": "c", "c++17": "cpp"}
+
+
+def command(compiler: str, language: str, *more: str) -> list[str]:
+    """A compiler line with no other include path than that of the public headers."""
+    driver = CXX[compiler] if language.startswith("c++") else compiler
+    return [driver, f"-std={language}", *WARNINGS, f"-I{INCLUDE}", "-fsyntax-only", *more]
+
+
+@pytest.fixture(params=CXX)
+def compiler(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.mark.parametrize("debug", [(), ("-DPYRT_DEBUG",)], ids=["release", "debug"])
+@pytest.mark.parametrize("header", HEADERS)
+def test_alone(tmp_path: Path, compiler: str, language: str, header: str, debug: tuple[str, ...]) -> None:
+    source = f"#include <pyruntime/{header}>\n#include <pyruntime/{header}>\nint used = (int)sizeof(int);\n"
+    done = compiles(command(compiler, language, *debug), source, f"alone.{LANGUAGES[language]}", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_after_the_table(tmp_path: Path, compiler: str, language: str, header: str) -> None:
+    source = f"#include <pyruntime/capi.h>\n#include <pyruntime/{header}>\nint used = (int)sizeof(int);\n"
+    done = compiles(command(compiler, language), source, f"table.{LANGUAGES[language]}", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+USE = """
+#include <pyruntime/{first}>
+#include <pyruntime/pyruntime.h>
+static void dispose(void *p) {{ (void)p; }}
+static void dispose_node(pyrt_retire_node *node) {{ (void)node; }}
+int use(pyrt_retire_node *node);
+int use(pyrt_retire_node *node)
+{{
+    pyrt_status status = pyrt_runtime_init();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    pyrt_read_begin(thread);
+    pyrt_read_end(thread);
+    pyrt_safepoint(thread);
+    pyrt_qsbr_quiescent_state(thread);
+    pyrt_detach(thread);
+    pyrt_attach(pyrt_thread_current() == thread ? thread : pyrt_thread_find(thread->interp));
+    status = pyrt_retire(thread, node, sizeof(*node), dispose);
+    pyrt_retire_node(thread, node, sizeof(*node), dispose_node);
+    pyrt_thread_release(thread);
+    return status == PYRT_OK && pyrt_qsbr_barrier(NULL) == PYRT_OK ? thread->index : -1;
+}}
+"""
+
+
+@pytest.mark.parametrize("first", ["capi.h", "thread.h"])
+def test_the_same_text_works_both_ways(tmp_path: Path, compiler: str, language: str, first: str) -> None:
+    done = compiles(command(compiler, language), USE.format(first=first), f"use.{LANGUAGES[language]}", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_through_the_table_nothing_of_the_core_is_linked(tmp_path: Path, compiler: str, language: str) -> None:
+    line = [part for part in command(compiler, language, "-O2", "-shared", "-fPIC", "-Wl,-z,defs", "-o", "use.so")]
+    line.remove("-fsyntax-only")
+    done = compiles(line, USE.format(first="capi.h"), f"use.{LANGUAGES[language]}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = compiles(line, USE.format(first="thread.h"), f"use.{LANGUAGES[language]}", tmp_path)
+    assert "undefined reference" in done.stderr or "undefined symbol" in done.stderr
+
+
+@pytest.mark.parametrize("header", [name for name in COMPILED_IN if name not in ("capi_table.h", "atomic.h", "config.h")])
+def test_the_table_wants_to_come_first(tmp_path: Path, compiler: str, header: str) -> None:
+    source = f"#include <pyruntime/{header}>\n#include <pyruntime/capi.h>\n"
+    done = compiles(command(compiler, "c11"), source, "late.c", tmp_path)
+    assert done.returncode != 0
+    assert "before any other pyruntime header" in done.stderr
+
+
+def test_one_header_includes_them_all() -> None:
+    text = (INCLUDE / "pyruntime" / "pyruntime.h").read_text()
+    included = set(re.findall(r'#include "([^"]+)"', text))
+    # config.h and qsbr_slot.h come with those that need them; capi.h is the other way in.
+    assert included | {"capi.h", "capi_table.h", "config.h", "qsbr_slot.h", "pyruntime.h"} == set(HEADERS)
+
+
+def test_every_header_names_its_licence() -> None:
+    for header in HEADERS:
+        first = (INCLUDE / "pyruntime" / header).read_text().splitlines()[0]
+        assert first == "/* SPDX-License-Identifier: MIT", header
+
+
+def test_table_and_names_agree() -> None:
+    """Each member of the table has its name in capi.h, and each name a member."""
+    table = (INCLUDE / "pyruntime" / "capi_table.h").read_text()
+    names = (INCLUDE / "pyruntime" / "capi.h").read_text()
+    members = re.findall(r"\(\*(\w+)\)\(", table.split("typedef struct pyrt_capi {")[1].split("} pyrt_capi;")[0])
+    assert members
+    assert re.findall(r"#define pyrt_(\w+) PYRT_CALL\((\w+)\)", names) == [(member, member) for member in members]
+
+
+def private_fields() -> list[str]:
+    """The members of the private thread state, but for the public one in front."""
+    text = (CORE / "state" / "thread_impl.h").read_text()
+    body = re.sub(r"/\*.*?\*/", "", text.split("typedef struct pyrt_thread_impl {")[1].split("} pyrt_thread_impl;")[0], flags=re.S)
+    fields = [re.findall(r"(\w+)(?:\[\w+\])?$", declaration.strip())[0] for declaration in body.split(";") if declaration.strip()]
+    assert fields[0] == "base"
+    return fields[1:]
+
+
+@pytest.mark.parametrize("field", private_fields())
+def test_no_private_field_shows(tmp_path: Path, compiler: str, field: str) -> None:
+    source = "#include <pyruntime/pyruntime.h>\nint size = (int)sizeof(((pyrt_thread *)0)->{});\n"
+    done = compiles(command(compiler, "c11"), source.format(field), "private.c", tmp_path)
+    assert done.returncode != 0
+    assert field in done.stderr
+    for public in ("slot", "os_id", "id", "interp", "index"):
+        done = compiles(command(compiler, "c11"), source.format(public), "public.c", tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_no_public_header_knows_a_private_one() -> None:
+    for header in HEADERS:
+        text = (INCLUDE / "pyruntime" / header).read_text()
+        for included in re.findall(r'#\s*include\s+"([^"]+)"', text):
+            assert included in HEADERS, f"{header} includes {included}"

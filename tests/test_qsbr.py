@@ -1,0 +1,761 @@
+"""pyruntime.qsbr: what its names do, and what they say to wrong use."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pyruntime
+from pyruntime import qsbr
+from pyruntime.qsbr import Domain, Goal
+
+
+def run_in_thread(body: Callable[[], object]) -> None:
+    """Runs it in another thread, and raises here what it raises there."""
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            body()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+
+
+class Reader:
+    """A thread that is inside a block for the time of a with statement."""
+
+    def __init__(self, block: Any) -> None:
+        self._block = block
+        self._is_in, self._may_leave = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._body, name="the reader")
+
+    def _body(self) -> None:
+        with self._block:
+            self._is_in.set()
+            self._may_leave.wait()
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        self._is_in.wait()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._may_leave.set()
+        self._thread.join()
+
+
+@pytest.fixture(params=["default domain", "own domain"])
+def domain(request: pytest.FixtureRequest) -> Iterator[Domain]:
+    """A domain, in which nothing waits before and after."""
+    if request.param == "default domain":
+        qsbr.barrier()
+        yield qsbr.default_domain
+        qsbr.barrier()
+        return
+    with Domain(name="mine") as mine:
+        yield mine
+
+
+# ---- goals ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_goal_is_reached_when_readers_have_left(domain: Domain) -> None:
+    with Reader(domain.reading()):
+        goal = domain.advance()
+        assert not domain.poll(goal)
+        later = domain.advance()
+    assert domain.poll(goal)
+    assert domain.poll(later)
+
+
+def test_readers_that_came_later_do_not_count(domain: Domain) -> None:
+    goal = domain.advance()
+    with Reader(domain.reading()):
+        assert domain.poll(goal)
+
+
+def test_the_calling_thread_counts_while_it_is_inside(domain: Domain) -> None:
+    with domain.attached():
+        goal = domain.advance()
+        assert not domain.poll(goal)
+        domain.quiescent()
+        assert domain.poll(goal)
+
+
+def test_readers_of_another_domain_do_not_count() -> None:
+    with Domain() as one, Domain() as other, Reader(one.reading()):
+        other.synchronize(timeout=0)
+        assert other.poll(other.advance())
+        qsbr.synchronize(timeout=0)
+
+
+def test_goals_know_their_domain_and_compare_by_age(domain: Domain) -> None:
+    first, second = domain.advance(), domain.advance()
+    assert first.domain is domain
+    assert first.value % 2 == 1
+    assert first < second
+    assert first <= second
+    assert second > first
+    assert second >= first
+    assert first != second
+    assert first == first
+    assert len({first, second, first}) == 2
+    assert str(first.value) in repr(first)
+
+
+@given(value=st.integers(0, 2**64 - 1), steps=st.integers(1, 2**62))
+def test_goals_may_wrap(value: int, steps: int) -> None:
+    first = Goal(qsbr.default_domain, value)
+    second = Goal(qsbr.default_domain, (value + 2 * steps) % 2**64)
+    assert first < second
+    assert not second < first
+    assert first <= second
+    assert not second <= first
+
+
+def test_goals_of_two_domains_do_not_compare() -> None:
+    with Domain() as other:
+        mine, theirs = qsbr.advance(), other.advance()
+        assert mine != theirs
+        with pytest.raises(TypeError):
+            _ = mine < theirs
+        with pytest.raises(TypeError):
+            _ = mine <= theirs
+        with pytest.raises(TypeError):
+            _ = mine < 3  # type: ignore[operator]
+        assert mine != 3
+
+
+def test_poll_refuses_goals_of_other_domains_by_name() -> None:
+    with Domain(name="theirs") as other:
+        goal = other.advance()
+        with pytest.raises(pyruntime.ArgumentError, match=r"another domain than <domain 'main'>.*ask the domain that made it"):
+            qsbr.poll(goal)
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "goal", 1.5])
+def test_poll_refuses_what_is_no_goal(wrong: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match=r"takes a Goal, which advance\(\) makes"):
+        qsbr.poll(wrong)
+
+
+# ---- synchronize and barrier ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 0.0, 1, 1.5, 1e9, 1e300, float("inf"), 10**400])
+def test_waits_that_are_over_at_once(domain: Domain, timeout: float | None) -> None:
+    domain.synchronize(timeout=timeout)
+    domain.barrier(timeout)
+
+
+@pytest.mark.parametrize("call", ["synchronize", "barrier"])
+@pytest.mark.parametrize("timeout", [0, 0.001])
+def test_a_timeout_says_who_is_in_the_way(domain: Domain, call: str, timeout: float) -> None:
+    domain.retire(int)
+    with Reader(domain.reading()), pytest.raises(pyruntime.TimeoutExpired, match=rf"{call}\(timeout={timeout}\)") as caught:
+        getattr(domain, call)(timeout=timeout)
+    assert isinstance(caught.value, TimeoutError)
+    assert "'the reader'" in str(caught.value)
+
+
+def test_a_wait_ends_when_the_reader_leaves(domain: Domain) -> None:
+    with Reader(domain.reading()) as reader:
+        before = domain.stats().sleeps
+
+        def leave() -> None:
+            while domain.stats().sleeps == before:
+                threading.Event().wait(0.001)
+            reader._may_leave.set()
+
+        thread = threading.Thread(target=leave)
+        thread.start()
+        domain.synchronize()
+        thread.join()
+        domain.barrier()
+
+
+@pytest.mark.parametrize("call", ["synchronize", "barrier"])
+@pytest.mark.parametrize("wrong", [True, False, "1", b"1", [1], object()])
+def test_timeouts_of_wrong_types(call: str, wrong: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match="timeout is a number of seconds"):
+        getattr(qsbr, call)(timeout=wrong)
+
+
+@pytest.mark.parametrize("call", ["synchronize", "barrier"])
+@pytest.mark.parametrize("wrong", [-1, -0.001, float("nan"), float("-inf"), -(10**400)])
+def test_timeouts_of_wrong_values(call: str, wrong: float) -> None:
+    with pytest.raises(pyruntime.ArgumentError, match="timeout is a number of seconds"):
+        getattr(qsbr, call)(timeout=wrong)
+
+
+@pytest.mark.parametrize("call", ["synchronize", "barrier", "quiescent"])
+def test_calls_that_would_end_a_reading_block_are_refused(domain: Domain, call: str) -> None:
+    with domain.reading(), pytest.raises(pyruntime.StateError, match=rf"{call}\(\) inside a reading\(\) block"):
+        getattr(domain, call)()
+    getattr(domain, call)()
+
+
+@pytest.mark.parametrize("call", ["synchronize", "barrier", "quiescent"])
+def test_also_for_another_domain(call: str) -> None:
+    with Domain() as other, qsbr.reading(), pytest.raises(pyruntime.StateError, match="inside a reading"):
+        getattr(other, call)()
+
+
+def test_synchronize_inside_attached_passes(domain: Domain) -> None:
+    with domain.attached():
+        goal = domain.advance()
+        domain.synchronize()
+        assert domain.poll(goal)
+        domain.barrier()
+
+
+# ---- blocks --------------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_of_one_domain_nest(domain: Domain) -> None:
+    section = domain.reading()
+    with section, section, domain.attached(), domain.reading():
+        goal = domain.advance()
+        assert not domain.poll(goal)
+    assert domain.poll(goal)
+    with section:
+        pass
+
+
+def test_blocks_of_one_domain_may_be_left_in_any_order(domain: Domain) -> None:
+    outer, inner = domain.attached(), domain.reading()
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)
+    goal = domain.advance()
+    assert not domain.poll(goal)
+    inner.__exit__(None, None, None)
+    assert domain.poll(goal)
+
+
+def test_an_exception_leaves_the_block(domain: Domain) -> None:
+    with pytest.raises(KeyError), domain.reading():
+        raise KeyError
+    domain.synchronize(timeout=0)
+
+
+def test_reading_a_second_domain_inside_reading_is_refused() -> None:
+    with Domain(name="second") as second:
+        for block in (second.reading(), second.attached()):
+            with qsbr.reading():
+                goal = qsbr.advance()
+                with pytest.raises(pyruntime.StateError, match="would end that block"):
+                    block.__enter__()
+                assert not qsbr.poll(goal)
+        with second.reading(), pytest.raises(pyruntime.StateError, match="of domain 'second' would end that block"):
+            qsbr.reading().__enter__()
+        with second.reading():
+            pass
+
+
+def test_a_block_of_another_domain_inside_attached_puts_it_aside() -> None:
+    with Domain() as other, qsbr.attached():
+        goal = qsbr.advance()
+        with other.reading():
+            assert qsbr.poll(goal)
+            current = pyruntime.current()
+            assert current is not None
+            assert current.interpreter_id == other.interpreter_id
+        goal = qsbr.advance()
+        assert not qsbr.poll(goal)
+        with other.attached(), qsbr.attached(), other.attached():
+            pass
+        current = pyruntime.current()
+        assert current is not None
+        assert current.interpreter_id == qsbr.default_domain.interpreter_id
+
+
+def test_leaving_in_the_wrong_order_is_refused_and_can_be_mended() -> None:
+    with Domain(name="inner") as other:
+        outer, inner = qsbr.attached(), other.attached()
+        outer.__enter__()
+        inner.__enter__()
+        with pytest.raises(pyruntime.StateError, match="entered after it and is still open; leave that one first"):
+            outer.__exit__(None, None, None)
+        with pytest.raises(pyruntime.StateError, match="take a new one"):
+            outer.__enter__()
+        inner.__exit__(None, None, None)
+        outer.__exit__(None, None, None)
+    assert pyruntime.current() is None
+
+
+def test_leaving_what_was_not_entered(domain: Domain) -> None:
+    section = domain.reading()
+    with pytest.raises(pyruntime.StateError, match="never entered, or was left already"):
+        section.__exit__(None, None, None)
+    with section:
+        pass
+    with pytest.raises(pyruntime.StateError, match="never entered, or was left already"):
+        section.__exit__(None, None, None)
+
+
+def test_leaving_on_another_thread(domain: Domain) -> None:
+    section = domain.reading()
+    section.__enter__()
+    with pytest.raises(pyruntime.StateError, match="entered on another thread"):
+        run_in_thread(lambda: section.__exit__(None, None, None))
+    with pytest.raises(pyruntime.StateError, match="another thread is inside"):
+        run_in_thread(section.__enter__)
+    goal = domain.advance()
+    assert not domain.poll(goal)
+    section.__exit__(None, None, None)
+    assert domain.poll(goal)
+    run_in_thread(lambda: section.__enter__().__exit__(None, None, None))
+
+
+def test_a_generator_that_is_resumed_on_another_thread(domain: Domain) -> None:
+    def generate() -> Iterator[int]:
+        with domain.reading():
+            yield 1
+
+    generator = generate()
+    assert next(generator) == 1
+    with pytest.raises(pyruntime.StateError, match="entered on another thread"):
+        run_in_thread(lambda: next(generator, None))
+
+    # The block stays open here until this thread ends; so that it does, this test had better be another thread.
+
+
+@pytest.fixture(autouse=True)
+def in_a_thread_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs a test whose blocks stay open in a thread that ends with it."""
+    if request.node.originalname == "test_a_generator_that_is_resumed_on_another_thread":
+        body = request.node.obj
+        monkeypatch.setattr(request.node, "obj", lambda domain: run_in_thread(lambda: body(domain)))
+
+
+def test_sections_have_a_repr_and_cannot_be_made_by_hand() -> None:
+    section = qsbr.reading()
+    assert repr(section) == "<reading() block of domain 'main', not open>"
+    with section:
+        assert repr(section) == "<reading() block of domain 'main', open>"
+    assert repr(qsbr.attached()) == "<attached() block of domain 'main', not open>"
+    with pytest.raises(TypeError):
+        type(section)()
+
+
+# ---- retire --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_retired_callable_waits_for_the_readers_of_its_time(domain: Domain) -> None:
+    ran: list[int] = []
+    with Reader(domain.reading()):
+        assert domain.retire(lambda: ran.append(1)) is True
+        domain.quiescent()
+        assert ran == []
+    domain.quiescent()
+    assert ran == [1]
+
+
+def test_callables_run_in_the_order_of_retiring(domain: Domain) -> None:
+    ran: list[int] = []
+    with domain.attached():
+        for i in range(1000):
+            domain.retire(lambda i=i: ran.append(i))  # type: ignore[misc]
+        domain.barrier()
+    assert ran == list(range(1000))
+
+
+def test_a_callable_and_what_it_holds_is_dropped(domain: Domain) -> None:
+    class Thing:
+        def close(self) -> None:
+            pass
+
+    thing = Thing()
+    gone = weakref.ref(thing)
+    domain.retire(thing.close)
+    del thing
+    domain.barrier()
+    gc.collect()
+    assert gone() is None
+
+
+def test_what_a_callable_raises_is_unraisable(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: caught.append((args.exc_type, args.object)))
+    ran: list[int] = []
+
+    def fail() -> None:
+        raise KeyError("mine")
+
+    domain.retire(fail)
+    domain.retire(lambda: ran.append(1))
+    domain.barrier()
+    assert caught == [(KeyError, fail)]
+    assert ran == [1]
+
+
+def test_callables_may_retire_and_enter_blocks(domain: Domain) -> None:
+    ran: list[str] = []
+
+    def first() -> None:
+        assert pyruntime.current() is None
+        with domain.reading(), domain.reading():
+            ran.append("first")
+        domain.retire(lambda: ran.append("second"))
+        domain.quiescent()
+        domain.synchronize()
+
+    with domain.attached():
+        domain.retire(first)
+        domain.barrier()
+        assert ran[:1] == ["first"]
+        domain.barrier()
+        current = pyruntime.current()
+        assert current is not None
+        assert current.interpreter_id == domain.interpreter_id
+    assert ran == ["first", "second"]
+
+
+def test_barrier_inside_a_callable_is_refused(domain: Domain) -> None:
+    caught: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            domain.barrier()
+        except BaseException as error:
+            caught.append(error)
+
+    domain.retire(body)
+    domain.barrier()
+    assert [type(error) for error in caught] == [pyruntime.DeadlockError]
+
+
+def test_blocks_that_a_callable_leaves_open_are_closed(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: caught.append(str(args.exc_value)))
+    sections = [domain.attached(), domain.reading()]
+
+    def body() -> None:
+        for section in sections:
+            section.__enter__()
+
+    with qsbr.attached():
+        domain.retire(body)
+        domain.barrier()
+        assert len(caught) == 1
+        assert "left a block" in caught[0]
+        with pytest.raises(pyruntime.StateError):
+            sections[1].__exit__(None, None, None)
+        assert pyruntime.current() is not None
+    assert pyruntime.current() is None
+    domain.synchronize(timeout=0)
+
+
+def test_nothing_runs_inside_a_reading_block(domain: Domain) -> None:
+    ran: list[int] = []
+    domain.retire(lambda: ran.append(1))
+    with domain.reading():
+        domain.advance()
+        domain.retire(int)
+        assert ran == []
+    domain.barrier()
+    assert ran == [1]
+
+
+def test_retiring_in_one_domain_inside_reading_of_another() -> None:
+    ran: list[int] = []
+    with Domain() as other:
+        with qsbr.reading():
+            other.retire(lambda: ran.append(1))
+        other.barrier()
+    assert ran == [1]
+
+
+def test_the_main_thread_looks_after_what_others_retired(domain: Domain) -> None:
+    """Nobody calls us any more: a pending call of Python's main thread does it."""
+    ran: list[int] = []
+    run_in_thread(lambda: [domain.retire(lambda: ran.append(1)) for _ in range(5000)])
+    deadline = threading.Event()
+    for _ in range(2000):
+        if len(ran) > 1000:
+            break
+        deadline.wait(0.01)
+    assert len(ran) > 1000
+
+
+@pytest.mark.parametrize("wrong", [None, 1, "call me"])
+def test_retire_refuses_what_cannot_be_called(wrong: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match="takes a callable without arguments"):
+        qsbr.retire(wrong)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "1", True])
+def test_retire_refuses_sizes_of_wrong_types(wrong: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match="nbytes is an int"):
+        qsbr.retire(int, nbytes=wrong)
+    with pytest.raises(pyruntime.ArgumentTypeError, match="nbytes is an int"):
+        qsbr.retire(int, wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, 2**63, -(2**100)])
+def test_retire_refuses_sizes_of_wrong_values(wrong: int) -> None:
+    with pytest.raises(pyruntime.ArgumentError, match="nbytes is from 0 to"):
+        qsbr.retire(int, nbytes=wrong)
+
+
+@pytest.mark.parametrize("args", [(), (int, 1, 2)])
+def test_retire_refuses_wrong_numbers_of_arguments(args: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match=r"retire\(\) takes a callable and nbytes=0"):
+        qsbr.retire(*args)
+
+
+@pytest.mark.parametrize("kwargs", [{"bytes": 1}, {"callable": int}, {"nbytes": 1, "more": 2}])
+def test_retire_refuses_unknown_keywords(kwargs: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match=r"retire\(\) takes a callable and nbytes=0"):
+        qsbr.retire(int, **kwargs)
+
+
+def test_refused_callables_are_not_kept() -> None:
+    def body() -> None:
+        pass
+
+    gone = weakref.ref(body)
+    with pytest.raises(pyruntime.ArgumentError):
+        qsbr.retire(body, nbytes=-1)
+    del body
+    gc.collect()
+    assert gone() is None
+
+
+# ---- the bound, statistics, stalls -----------------------------------------------------------------------------------------
+
+
+def test_retire_answers_false_past_the_bound_and_takes_it_all_the_same() -> None:
+    ran: list[int] = []
+    with Domain() as domain:
+        domain.set_bound(items=10**6, nbytes=1000)
+        with domain.attached():
+            with Reader(domain.reading()):
+                answers = [domain.retire(lambda: ran.append(1), nbytes=100_000) for _ in range(20)]
+                assert answers[0] is True
+                assert answers[-1] is False
+                assert domain.stats().busy == answers.count(False)
+                assert domain.stats().pending_bytes == 2_000_000
+            domain.barrier()
+            assert len(ran) == 20
+            assert domain.retire(int) is True
+
+
+@pytest.mark.parametrize("name", ["items", "nbytes"])
+@pytest.mark.parametrize("wrong", [0, -1, 2**63])
+def test_bounds_of_wrong_values(name: str, wrong: int) -> None:
+    arguments = {"items": 10, "nbytes": 10, name: wrong}
+    with pytest.raises(pyruntime.ArgumentError, match=f"{name} is from 1"):
+        qsbr.set_bound(**arguments)
+
+
+@pytest.mark.parametrize("wrong", [None, 1.0, "1", True])
+def test_bounds_of_wrong_types(wrong: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match="items is an int"):
+        qsbr.set_bound(items=wrong, nbytes=10)
+
+
+def test_stats_count() -> None:
+    with Domain() as domain:
+        before = domain.stats()
+        assert (before.retired, before.pending_items, before.barriers, before.synchronizes) == (0, 0, 0, 0)
+        with Reader(domain.reading()):
+            domain.retire(int, nbytes=7)
+            domain.poll(domain.advance())
+            waiting = domain.stats()
+            assert (waiting.retired, waiting.pending_items, waiting.pending_bytes) == (1, 1, 7)
+            assert waiting.polls > before.polls
+            assert waiting.goals > before.goals
+        domain.synchronize()
+        domain.barrier()
+        after = domain.stats()
+        assert (after.disposed, after.pending_items, after.pending_bytes) == (1, 0, 0)
+        assert (after.barriers, after.synchronizes) == (1, 1)
+        assert isinstance(after, qsbr.Stats)
+
+
+def test_a_stall_report_names_the_reader(domain: Domain) -> None:
+    assert domain.stall_report() is None
+    with Reader(domain.reading()):
+        domain.retire(int, nbytes=11)
+        domain.poll(domain.advance())
+        report = domain.stall_report()
+        assert isinstance(report, qsbr.StallReport)
+        assert report.thread_name == "the reader"
+        assert report.interpreter_id == domain.interpreter_id
+        assert report.held_seconds >= 0
+        assert report.pending_items >= 1
+        assert report.pending_bytes >= 11
+        assert "'the reader'" in str(report)
+        assert report.thread_id in {thread.id for thread in pyruntime.threads(domain.interpreter_id)}
+    assert domain.stall_report() is None
+
+
+# ---- domains ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_domain_has_a_name_and_an_id() -> None:
+    with Domain(name="mine") as mine, Domain("other") as other, Domain() as third:
+        assert (mine.name, other.name) == ("mine", "other")
+        assert len({mine.interpreter_id, other.interpreter_id, third.interpreter_id, 0}) == 4
+        assert repr(mine) == "<domain 'mine'>"
+        assert str(third.interpreter_id) in third.name
+    assert repr(mine) == "<domain 'mine', closed>"
+    assert qsbr.default_domain.name == "main"
+    assert qsbr.default_domain.interpreter_id == 0
+
+
+@pytest.mark.parametrize("wrong", ["", "x" * 32, "ü" * 16, "a\0b"])
+def test_names_of_wrong_values(wrong: str) -> None:
+    with pytest.raises(pyruntime.ArgumentError, match="1 to 31 bytes of UTF-8"):
+        Domain(wrong)
+
+
+@pytest.mark.parametrize("wrong", [1, b"name", object()])
+def test_names_of_wrong_types(wrong: Any) -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match="the name of a domain is a str"):
+        Domain(wrong)
+
+
+def test_a_name_of_31_bytes_is_kept() -> None:
+    with Domain("ü" * 15 + "x") as domain:
+        assert domain.name == "ü" * 15 + "x"
+
+
+USES: dict[str, Callable[[Domain], object]] = {
+    "reading": lambda domain: domain.reading().__enter__(),
+    "attached": lambda domain: domain.attached().__enter__(),
+    "quiescent": lambda domain: domain.quiescent(),
+    "advance": lambda domain: domain.advance(),
+    "retire": lambda domain: domain.retire(int),
+    "synchronize": lambda domain: domain.synchronize(),
+    "barrier": lambda domain: domain.barrier(),
+    "stats": lambda domain: domain.stats(),
+    "stall_report": lambda domain: domain.stall_report(),
+    "set_bound": lambda domain: domain.set_bound(items=1, nbytes=1),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_closed_domain_refuses_everything_by_name(use: str) -> None:
+    domain = Domain(name="mine")
+    goal = domain.advance()
+    domain.close()
+    assert domain.closed
+    with pytest.raises(pyruntime.StateError, match="domain 'mine' is closed"):
+        USES[use](domain)
+    with pytest.raises(pyruntime.StateError, match="domain 'mine' is closed"):
+        domain.poll(goal)
+    domain.close()
+
+
+def test_close_disposes_of_what_is_retired() -> None:
+    ran: list[int] = []
+    domain = Domain()
+    with domain.attached():
+        for _ in range(300):
+            domain.retire(lambda: ran.append(1))
+    domain.close()
+    assert len(ran) == 300
+
+
+def test_close_is_refused_while_somebody_is_inside() -> None:
+    domain = Domain(name="mine")
+    with Reader(domain.reading()):
+        with pytest.raises(pyruntime.BusyError, match="'mine' cannot be closed: 1 threads are inside"):
+            domain.close()
+        assert not domain.closed
+        domain.advance()
+    with domain.attached(), pytest.raises(pyruntime.BusyError):
+        domain.close()
+    domain.close()
+
+
+def test_close_is_refused_while_an_extension_keeps_it() -> None:
+    from pyruntime._core import lib
+
+    domain = Domain()
+    interp = lib.pyrt_interp_pin(domain.interpreter_id)
+    with pytest.raises(pyruntime.BusyError, match="an extension keeps it"):
+        domain.close()
+    lib.pyrt_interp_unpin(interp)
+    domain.close()
+
+
+def test_idle_threads_do_not_keep_a_domain_from_closing() -> None:
+    domain = Domain()
+    used, may_end = threading.Event(), threading.Event()
+
+    def body() -> None:
+        with domain.reading():
+            pass
+        domain.retire(int)
+        used.set()
+        may_end.wait()
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    used.wait()
+    domain.close()
+    may_end.set()
+    thread.join()
+
+
+def test_the_default_domain_cannot_be_closed() -> None:
+    with pytest.raises(pyruntime.StateError, match="ends with its Python interpreter"):
+        qsbr.default_domain.close()
+
+
+def test_a_dropped_domain_is_closed_and_its_callables_run() -> None:
+    ran: list[int] = []
+    before = len(pyruntime.interpreters())
+    domain = Domain()
+    domain.retire(lambda: ran.append(1))
+    assert len(pyruntime.interpreters()) == before + 1
+    del domain
+    gc.collect()
+    assert len(pyruntime.interpreters()) == before
+    qsbr.barrier()
+    assert ran == [1]
+
+
+def test_an_open_section_keeps_its_domain() -> None:
+    section = Domain(name="mine").reading()
+    with section:
+        gc.collect()
+        assert "mine" in {one.name for one in pyruntime.interpreters()}
+
+
+def test_a_subclass_is_a_domain() -> None:
+    class Mine(Domain):
+        pass
+
+    with Mine("mine") as mine:
+        assert isinstance(mine, Mine)
+        assert mine.advance().domain is mine
+
+
+def test_many_domains_come_and_go() -> None:
+    before = len(pyruntime.interpreters())
+    for turn in range(300):
+        with Domain() as domain, domain.reading():
+            domain.retire(int)
+            assert pyruntime.threads(domain.interpreter_id)[0].index == 0
+            if turn % 100 == 0:
+                assert len(pyruntime.interpreters()) == before + 1
+    assert len(pyruntime.interpreters()) == before
