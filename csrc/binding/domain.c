@@ -321,6 +321,8 @@ domain_poll(PyObject *self, PyObject *goal)
 
 /* ---- retire ------------------------------------------------------------------------------------------------------ */
 
+enum { RETIRES_BETWEEN = 128, BYTES_BETWEEN = 64 * 1024 };
+
 static bool
 size_argument(PyObject *object, size_t *size)
 {
@@ -370,9 +372,8 @@ is_reading_elsewhere(const pyrt_py_domain *domain)
 
 /* -1 with an exception. */
 static int
-retire_node(pyrt_py_domain *domain, pyrt_py_callable *node, size_t bytes, bool *wants_work)
+retire_node(pyrt_py_domain *domain, pyrt_py_callable *node, size_t bytes)
 {
-    *wants_work = false;
     if (is_reading_elsewhere(domain)) {
         if (!pyrt_py_use_begin(domain, "retire()")) {
             return -1;
@@ -386,9 +387,23 @@ retire_node(pyrt_py_domain *domain, pyrt_py_callable *node, size_t bytes, bool *
         return -1;
     }
     pyrt_status status = pyrt_retire(lease.thread, node, bytes, pyrt_py_callable_dispose);
-    *wants_work = (pyrt_load_relaxed(&lease.thread->slot.flags) & PYRT_FLAG_RETIRE) != 0;
     pyrt_py_lease_end(&lease);
     return (int)status;
+}
+
+/* Detached threads pass no safepoint. So that what they retire does not wait until they come back, the main thread looks
+ * after it now and then: as often as a chunk of the core's queues is full. */
+static void
+ask_to_process(pyrt_py_home *home, size_t bytes, bool busy)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    words->retires++;
+    words->retired_bytes += bytes;
+    if (busy || words->retires >= RETIRES_BETWEEN || words->retired_bytes >= BYTES_BETWEEN) {
+        words->retires = 0;
+        words->retired_bytes = 0;
+        pyrt_py_schedule(home, PYRT_PY_DUE_PROCESS);
+    }
 }
 
 static PyObject *
@@ -407,17 +422,14 @@ domain_retire(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject 
     if (node == NULL) {
         return pyrt_py_raise(PYRT_ENOMEM, "no memory to retire a callable; it was not taken");
     }
-    bool wants_work = false;
-    int status = retire_node(domain, node, bytes, &wants_work);
+    int status = retire_node(domain, node, bytes);
     if (status != PYRT_OK && status != PYRT_EBUSY) {
         pyrt_py_callable_delete(node);
         return status < 0
                    ? NULL
                    : pyrt_py_raise(status, "retire(): %s; the callable was not taken", pyrt_strerror((pyrt_status)status));
     }
-    if (wants_work || status == PYRT_EBUSY) {
-        pyrt_py_schedule(home, PYRT_PY_DUE_PROCESS);
-    }
+    ask_to_process(home, bytes, status == PYRT_EBUSY);
     return PyBool_FromLong(status == PYRT_OK);
 }
 

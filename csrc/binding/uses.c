@@ -317,12 +317,16 @@ pyrt_py_use_leave(void)
     pyrt_thread *thread = use->thread;
     bool ensured = use->ensured;
     free_use(words, use);
+    PyThreadState *outer = pyrt_py_enter();
+    /* What is asked of the thread: a state that is never attached for long passes no other safepoint. */
+    pyrt_safepoint(thread);
     if (ensured) {
-        release_state(thread);
+        pyrt_thread_release(thread);
     }
     else {
         pyrt_detach(thread);
     }
+    pyrt_py_leave(outer);
     pyrt_py_use_end(domain);
     Py_DECREF((PyObject *)domain);
 }

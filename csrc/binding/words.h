@@ -20,16 +20,18 @@ typedef struct pyrt_py_use {
 } pyrt_py_use;
 
 typedef struct pyrt_py_words {
-    PyThreadState *inside; /* of the innermost call of ours on this OS thread that holds the GIL; NULL: none (gil.h) */
-    pyrt_py_use *top;      /* the innermost use, or NULL */
-    pyrt_py_use *floor; /* this one and those outside of it are put aside while callables run; equal to top: none is open */
+    PyThreadState *inside;        /* of the innermost call of ours on this OS thread that holds the GIL, or NULL (gil.h) */
+    pyrt_py_use *top;             /* the innermost use, or NULL */
+    pyrt_py_use *floor;           /* it and those outside of it are put aside while callables run; top: none is open */
     struct pyrt_py_lease *leases; /* newest first; of calls that are under way */
-    bool is_watched; /* the end of this OS thread will be seen */
-    pyrt_thread *kept; /* its state in the main interpreter's default domain, which lives as long as it does (uses.h) */
+    pyrt_thread *kept;            /* its state in the main interpreter's default domain (uses.h) */
     uint64_t kept_id;
-    uint64_t serials; /* given out so far */
-    pyrt_py_use first; /* so that the usual nesting allocates nothing */
-    char name[PYRT_PY_NAME]; /* Python's name for the thread, as of its first state; "": none */
+    uint64_t serials;             /* given out so far */
+    size_t retired_bytes;         /* since a pending call was last asked for on their account */
+    uint32_t retires;             /* the same */
+    bool is_watched;              /* the end of this OS thread will be seen */
+    pyrt_py_use first;            /* so that the usual nesting allocates nothing */
+    char name[PYRT_PY_NAME];      /* Python's name for the thread, as of its first state; "": none */
 } pyrt_py_words;
 
 extern __thread pyrt_py_words pyrt_py_tls __attribute__((tls_model("initial-exec")));

@@ -33,7 +33,10 @@ on_thread_exit(void *unused)
 {
     (void)unused;
     /* acquire: pairs with the release in pyrt_os_thread_set_exit_hook. */
-    pyrt_load_acquire(&exit_key.exit_hook)();
+    void (*hook)(void) = pyrt_load_acquire(&exit_key.exit_hook);
+    if (hook != NULL) {
+        hook();
+    }
 }
 
 /* A destructor in an unloaded object would be a jump into nothing: ask the loader to keep the object that this code is in.
@@ -50,13 +53,21 @@ pin_this_object(void)
 static bool
 make_key(void)
 {
+    /* acquire: pairs with the release below. */
+    if (pyrt_load_acquire(&exit_key.made)) {
+        return true;
+    }
     pyrt_raw_mutex_lock(&exit_key.lock);
-    if (!exit_key.made && pthread_key_create(&exit_key.key, on_thread_exit) == 0) {
-        exit_key.made = true;
-        pin_this_object();
+    bool first = !exit_key.made && pthread_key_create(&exit_key.key, on_thread_exit) == 0;
+    if (first) {
+        pyrt_store_release(&exit_key.made, true);
     }
     bool made = exit_key.made;
     pyrt_raw_mutex_unlock(&exit_key.lock);
+    if (first) {
+        /* Without the lock: the loader has one of its own, and may be waiting for us. */
+        pin_this_object();
+    }
     return made;
 }
 

@@ -12,7 +12,7 @@ enum { PYRT_OS_THREAD_NAME = 32 };
  * PYRT_ENOMEM if the system has no key or memory left. */
 pyrt_status pyrt_os_thread_register(void);
 
-/* What to call on an OS thread that registered and ends. Set once, before the first registration. */
+/* What to call on an OS thread that registered and ends; always the same function. */
 void pyrt_os_thread_set_exit_hook(void (*hook)(void));
 
 int32_t pyrt_os_thread_tid(void);

@@ -83,6 +83,17 @@ pyrt_reclaim_answer_barrier(pyrt_thread_impl *thread)
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
+void
+pyrt_reclaim_collect_detached(pyrt_thread_impl *thread)
+{
+    pyrt_interp *interp = thread->base.interp;
+    pyrt_raw_mutex_lock(&interp->lock);
+    if (pyrt_reclaim_of(thread) != NULL) {
+        (void)borrow(thread);
+    }
+    pyrt_raw_mutex_unlock(&interp->lock);
+}
+
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
 typedef struct word_wait {
@@ -98,7 +109,7 @@ sleep_on_word(void *arg)
     return pyrt_futex_wait(wait->word, wait->seen, wait->deadline);
 }
 
-static bool
+static pyrt_status
 collect_all(pyrt_interp *interp, pyrt_thread_impl *self, int64_t deadline)
 {
     pyrt_raw_mutex_lock(&interp->lock);
@@ -107,16 +118,20 @@ collect_all(pyrt_interp *interp, pyrt_thread_impl *self, int64_t deadline)
     for (bool in_time = true;;) {
         uint32_t wakeups = pyrt_qsbr_wakeups(&interp->domain);
         if (collect_round(interp, self, barrier) == 0) {
-            return true;
+            return PYRT_OK;
         }
         /* Pairs with "store word, light barrier, load flags" of detach: after it a thread that has detached without seeing
          * COLLECT is seen as detached. */
         bool ordered = pyrt_membarrier();
         if (collect_round(interp, self, barrier) == 0) {
-            return true;
+            return PYRT_OK;
+        }
+        if (pyrt_tls()->pause != NULL) {
+            /* Who is missing is parked in a disposer, until this OS thread starts the world again. */
+            return PYRT_EDEADLK;
         }
         if (!in_time) {
-            return false;
+            return PYRT_ETIMEDOUT;
         }
         int64_t until = deadline;
         if (!ordered && pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS < deadline) {
@@ -155,7 +170,7 @@ run_all(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self,
     size_t count = 0;
     for (bool in_time = true;;) {
         uint32_t turn = pyrt_load_acquire(&shared->turn);
-        if (pyrt_shared_run(shared, or_null, self, PYRT_WHAT_IS_REACHED, &count)) {
+        if (pyrt_shared_run(shared, or_null, self, &count)) {
             uint64_t goal;
             if (!pyrt_shared_has_batch_before(shared, end_of_batches, &goal)) {
                 return true;
@@ -180,16 +195,20 @@ finish(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, 
            run_all(shared, or_null, self, end_of_batches, deadline);
 }
 
-static bool
+static pyrt_status
 barrier(pyrt_thread_impl *self, int64_t deadline)
 {
     pyrt_interp *interp = self->base.interp;
-    if (!collect_all(interp, self, deadline) ||
-        !finish(&pyrt_reclaim_of_interp(interp)->orphans, interp, self, deadline)) {
-        return false;
+    pyrt_status status = collect_all(interp, self, deadline);
+    if (status != PYRT_OK) {
+        return status;
     }
+    if (!finish(&pyrt_reclaim_of_interp(interp)->orphans, interp, self, deadline)) {
+        return PYRT_ETIMEDOUT;
+    }
+    /* acquire: pairs with the release of the last runner. */
     bool is_empty = pyrt_load_acquire(&pyrt_global_queue.filled) == 0 && pyrt_load_acquire(&pyrt_global_queue.runner) == NULL;
-    return is_empty || finish(&pyrt_global_queue, NULL, self, deadline);
+    return is_empty || finish(&pyrt_global_queue, NULL, self, deadline) ? PYRT_OK : PYRT_ETIMEDOUT;
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
@@ -201,18 +220,15 @@ pyrt_qsbr_barrier_timed(pyrt_thread *or_null, int64_t timeout_ns)
     if (interp == NULL || pyrt_is_reading("pyrt_qsbr_barrier")) {
         return PYRT_ESTATE;
     }
-    if (pyrt_reclaim_is_disposing(interp)) {
+    if (pyrt_tls()->disposing != 0) {
         return PYRT_EDEADLK;
     }
     pyrt_thread *self = pyrt_thread_ensure(interp);
     if (self == NULL) {
         return PYRT_ENOMEM;
     }
-    pyrt_status status = PYRT_ETIMEDOUT;
-    if (barrier(pyrt_thread_impl_of(self), pyrt_deadline_after(timeout_ns))) {
-        PYRT_COUNT(pyrt_thread_impl_of(self), barriers, 1);
-        status = PYRT_OK;
-    }
+    pyrt_status status = barrier(pyrt_thread_impl_of(self), pyrt_deadline_after(timeout_ns));
+    PYRT_COUNT(pyrt_thread_impl_of(self), barriers, status == PYRT_OK);
     pyrt_thread_release(self);
     return status;
 }

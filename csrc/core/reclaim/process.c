@@ -153,6 +153,7 @@ pyrt_reclaim_own(pyrt_thread_impl *thread)
     size_t count = 0;
     bool more = true;
     thread->held++;
+    pyrt_tls()->disposing++;
     while (more) {
         uint64_t goal;
         more = false;
@@ -168,6 +169,7 @@ pyrt_reclaim_own(pyrt_thread_impl *thread)
             more = true;
         }
     }
+    pyrt_tls()->disposing--;
     thread->held--;
     note_waiting(&mine->queue);
     pyrt_reclaim_check_bound(thread);
@@ -227,20 +229,28 @@ static void
 stop_running(pyrt_shared_queue *shared)
 {
     pyrt_raw_mutex_lock(&shared->lock);
-    pyrt_store_relaxed(&shared->runner, (const void *)NULL);
+    /* release, here and below: who sees that nothing is left, or nobody at it, sees what the disposers did. Pairs with the
+     * acquire of the barrier, which looks without the lock. */
+    pyrt_store_release(&shared->runner, (const void *)NULL);
     /* seq_cst: pairs with the acquire of who is about to sleep on it. */
     pyrt_fetch_add_seq_cst(&shared->turn, 1u);
-    pyrt_store_relaxed(&shared->filled, pyrt_queue_is_empty(&shared->queue) ? 0u : 1u);
+    pyrt_store_release(&shared->filled, pyrt_queue_is_empty(&shared->queue) ? 0u : 1u);
     pyrt_raw_mutex_unlock(&shared->lock);
     pyrt_futex_wake(&shared->turn, INT_MAX);
 }
 
 typedef enum { NOTHING, A_CHUNK, A_BATCH } taken;
 
-/* Takes the oldest chunk or batch that may go. The goal is looked at without the lock: only the runner takes anything out,
+static bool
+is_reached(pyrt_interp *or_null, uint64_t goal)
+{
+    return or_null != NULL ? pyrt_qsbr_poll_interp(or_null, goal) : reached_everywhere(goal);
+}
+
+/* Takes the oldest chunk or batch that is reached, with a goal no newer than the one given. The goal is looked at without the lock: only the runner takes anything out,
  * so that what was the oldest stays the oldest. */
 static taken
-take_next(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_how_much how_much)
+take_next(pyrt_shared_queue *shared, pyrt_interp *or_null, uint64_t newest)
 {
     uint64_t chunk_goal = 0;
     uint64_t batch_goal = 0;
@@ -248,10 +258,8 @@ take_next(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_how_much how_muc
     bool chunk = pyrt_queue_chunk_goal(&shared->queue, &chunk_goal);
     bool batch = pyrt_queue_batch_goal(&shared->queue, &batch_goal);
     pyrt_raw_mutex_unlock(&shared->lock);
-    if (how_much == PYRT_WHAT_IS_REACHED) {
-        chunk = chunk && (or_null != NULL ? pyrt_qsbr_poll_interp(or_null, chunk_goal) : reached_everywhere(chunk_goal));
-        batch = batch && (or_null != NULL ? pyrt_qsbr_poll_interp(or_null, batch_goal) : reached_everywhere(batch_goal));
-    }
+    chunk = chunk && !pyrt_qsbr_before(newest, chunk_goal) && is_reached(or_null, chunk_goal);
+    batch = batch && !pyrt_qsbr_before(newest, batch_goal) && is_reached(or_null, batch_goal);
     taken result = NOTHING;
     pyrt_raw_mutex_lock(&shared->lock);
     if (chunk) {
@@ -268,8 +276,7 @@ take_next(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_how_much how_muc
 }
 
 bool
-pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, pyrt_how_much how_much,
-                size_t *count)
+pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, size_t *count)
 {
     /* relaxed: a hint; who needs to be sure has sealed the queue under its lock. */
     if (pyrt_load_relaxed(&shared->filled) == 0 && pyrt_load_relaxed(&shared->runner) == NULL) {
@@ -279,10 +286,12 @@ pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_imp
         return false;
     }
     const runner runner = {self, or_null != NULL ? or_null : pyrt_interp_main()};
+    const uint64_t newest = pyrt_load_acquire(&pyrt_qsbr_sequence.value);
     if (self != NULL) {
         self->held++;
     }
-    for (taken next; (next = take_next(shared, or_null, how_much)) != NOTHING;) {
+    pyrt_tls()->disposing++;
+    for (taken next; (next = take_next(shared, or_null, newest)) != NOTHING;) {
         if (next == A_BATCH) {
             *count += run_batch(&shared->running, &runner);
             continue;
@@ -292,6 +301,7 @@ pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_imp
         pyrt_queue_recycle(&shared->queue, take_empty(&shared->running));
         pyrt_raw_mutex_unlock(&shared->lock);
     }
+    pyrt_tls()->disposing--;
     if (self != NULL) {
         self->held--;
     }
@@ -316,20 +326,6 @@ pyrt_shared_give_up(pyrt_shared_queue *shared, pyrt_interp *interp)
 
 /* ---- when it happens --------------------------------------------------------------------------------------------- */
 
-bool
-pyrt_reclaim_is_disposing(pyrt_interp *interp)
-{
-    const void *me = pyrt_tls();
-    for (pyrt_thread_impl *thread = pyrt_tls()->states; thread != NULL; thread = thread->next_of_os_thread) {
-        if (thread->held != 0) {
-            return true;
-        }
-    }
-    /* Without a state: interpreter and runtime are ended by OS threads that need not have one. */
-    return pyrt_load_relaxed(&pyrt_reclaim_of_interp(interp)->orphans.runner) == me ||
-           pyrt_load_relaxed(&pyrt_global_queue.runner) == me;
-}
-
 /* Says once for each goal who is in the way. */
 static void
 report_stall(pyrt_thread_impl *thread)
@@ -351,15 +347,15 @@ static void
 run_shared(pyrt_thread_impl *thread, size_t *count)
 {
     pyrt_interp *interp = thread->base.interp;
-    (void)pyrt_shared_run(&pyrt_reclaim_of_interp(interp)->orphans, interp, thread, PYRT_WHAT_IS_REACHED, count);
-    (void)pyrt_shared_run(&pyrt_global_queue, NULL, thread, PYRT_WHAT_IS_REACHED, count);
+    (void)pyrt_shared_run(&pyrt_reclaim_of_interp(interp)->orphans, interp, thread, count);
+    (void)pyrt_shared_run(&pyrt_global_queue, NULL, thread, count);
 }
 
 void
 pyrt_reclaim_work(pyrt_thread_impl *thread)
 {
     pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
-    if (mine == NULL || pyrt_reclaim_is_disposing(thread->base.interp)) {
+    if (mine == NULL || pyrt_tls()->disposing != 0) {
         return;
     }
     if (mine->skip != 0) {
@@ -384,7 +380,7 @@ pyrt_reclaim_work(pyrt_thread_impl *thread)
 size_t
 pyrt_process_delayed(pyrt_thread *thread)
 {
-    if (thread == NULL || pyrt_is_reading("pyrt_process_delayed") || pyrt_reclaim_is_disposing(thread->interp)) {
+    if (thread == NULL || pyrt_is_reading("pyrt_process_delayed") || pyrt_tls()->disposing != 0) {
         return 0;
     }
     pyrt_thread *aside = pyrt_thread_current();
@@ -392,6 +388,9 @@ pyrt_process_delayed(pyrt_thread *thread)
     if (thread->os_id != pyrt_tls()->os_id || pyrt_reclaim_of(impl) == NULL) {
         pyrt_report("pyrt_process_delayed: thread %llu is not one of this OS thread", (unsigned long long)thread->id);
         return 0;
+    }
+    if (aside != NULL) {
+        pyrt_thread_impl_of(aside)->kept++;
     }
     pyrt_thread_attach_again(impl);
     size_t count = 0;
@@ -401,6 +400,9 @@ pyrt_process_delayed(pyrt_thread *thread)
     pyrt_qsbr_pass(&thread->interp->domain, &thread->slot);
     count += pyrt_reclaim_own(impl);
     run_shared(impl, &count);
+    if (aside != NULL) {
+        pyrt_thread_impl_of(aside)->kept--;
+    }
     pyrt_reclaim_answer_barrier(impl);
     if (aside != thread) {
         pyrt_detach(thread);

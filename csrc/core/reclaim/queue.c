@@ -315,15 +315,44 @@ append_chain(pyrt_retire_queue *queue, pyrt_retired_batch *chain)
     *chain = (pyrt_retired_batch){0};
 }
 
+/* Before everything that is sealed: it was the oldest, and so is its goal. */
+static void
+prepend_batch(pyrt_retire_queue *queue, pyrt_retired_batch *batch)
+{
+    pyrt_retired_batch *first = pyrt_queue_first_batch(queue);
+    queue->sealed_items += batch->items;
+    queue->sealed_bytes += batch->bytes;
+    if (!ring_is_full(queue)) {
+        *batch_at(queue, queue->first_batch - 1) = *batch;
+        pyrt_store_release(&queue->first_batch, queue->first_batch - 1);
+    }
+    else {
+        batch->tail->next = first->head;
+        first->items += batch->items;
+        first->bytes += batch->bytes;
+        pyrt_store_release(&first->head, batch->head);
+    }
+    *batch = (pyrt_retired_batch){0};
+}
+
 void
 pyrt_queue_put_back(pyrt_retire_queue *queue, pyrt_disposal *disposal)
 {
     pyrt_retired_chunk *chunk = disposal->chunk;
-    disposal->chunk = NULL;
     if (chunk != NULL) {
-        append_sealed(queue, chunk);
+        chunk->next = queue->sealed;
+        if (queue->sealed == NULL) {
+            queue->sealed_last = chunk;
+        }
+        queue->sealed_items += chunk->written - chunk->read;
+        queue->sealed_bytes += chunk->bytes;
+        pyrt_store_release(&queue->sealed, chunk);
+        pyrt_store_release(&disposal->chunk, (pyrt_retired_chunk *)NULL);
     }
-    append_chain(queue, &disposal->batch);
+    if (disposal->batch.head != NULL) {
+        prepend_batch(queue, &disposal->batch);
+    }
+    disposal->batch = (pyrt_retired_batch){0};
 }
 
 void

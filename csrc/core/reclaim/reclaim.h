@@ -62,22 +62,19 @@ size_t pyrt_reclaim_own(pyrt_thread_impl *thread);
 /* Answers a barrier that has asked for the thread's queue, if one has; attached, on its own OS thread. */
 void pyrt_reclaim_answer_barrier(pyrt_thread_impl *thread);
 
+/* The same for a thread that has just detached, and is taken for the moment as a barrier would take it. */
+void pyrt_reclaim_collect_detached(pyrt_thread_impl *thread);
+
 /* At a safepoint. */
 void pyrt_reclaim_work(pyrt_thread_impl *thread);
 
 /* Moves a thread's queue to its interpreter's orphans; says whether there was anything in it. */
 bool pyrt_reclaim_hand_over(pyrt_thread_impl *thread);
 
-/* Whose goals a shared queue waits for, and how it is to be worked off. */
-typedef enum {
-    PYRT_WHAT_IS_REACHED, /* what readers have passed */
-    PYRT_EVERYTHING       /* there are no readers any more */
-} pyrt_how_much;
-
-/* Works off a shared queue: the orphans of an interpreter, or the global one for NULL. `self` is the attached state of this OS
- * thread, or NULL. False if somebody else is at it; else adds the number of items to *count. */
-bool pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, pyrt_how_much how_much,
-                     size_t *count);
+/* Works off what is reached in a shared queue: the orphans of an interpreter, or the global one for NULL. What its own
+ * disposers retire meanwhile is left. `self` is the attached state of this OS thread, or NULL. False if somebody else is at
+ * it; else adds the number of items to *count. */
+bool pyrt_shared_run(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, size_t *count);
 
 /* Gives all that is open in it a goal, and answers the number of the first batch that is not sealed. */
 uint32_t pyrt_shared_seal(pyrt_shared_queue *shared);
@@ -90,8 +87,5 @@ void pyrt_reclaim_uncount(pyrt_interp *interp, const pyrt_disposal *disposal);
 
 /* The runner cannot go on: puts back what it had taken. `interp` has counted it. */
 void pyrt_shared_give_up(pyrt_shared_queue *shared, pyrt_interp *interp);
-
-/* Whether a disposer is running on this OS thread. */
-bool pyrt_reclaim_is_disposing(pyrt_interp *interp);
 
 #endif

@@ -168,6 +168,10 @@ pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t by
     pyrt_thread *thread = or_null != NULL ? or_null : pyrt_thread_current();
     pyrt_interp *interp = pyrt_interp_of(thread);
     embedded->dispose = dispose;
+    if (dispose == NULL) {
+        pyrt_report("pyrt_retire_node: there is no function to dispose of node %p with; it has not been taken", (void *)embedded);
+        return;
+    }
     if (interp == NULL) {
         pyrt_report("pyrt_retire_node: the runtime is not initialised; the node %p is never disposed of", (void *)embedded);
         return;

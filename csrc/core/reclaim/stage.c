@@ -42,8 +42,9 @@ static void
 run_everything(pyrt_shared_queue *shared, pyrt_interp *or_null)
 {
     size_t count = 0;
+    pyrt_thread *current = pyrt_thread_current();
     pyrt_shared_seal(shared);
-    (void)pyrt_shared_run(shared, or_null, NULL, PYRT_EVERYTHING, &count);
+    (void)pyrt_shared_run(shared, or_null, current == NULL ? NULL : pyrt_thread_impl_of(current), &count);
 }
 
 static bool
@@ -70,6 +71,15 @@ interp_drain(pyrt_interp *interp)
     return empty ? PYRT_OK : PYRT_EBUSY;
 }
 
+static void
+interp_give_up(pyrt_interp *interp)
+{
+    pyrt_shared_give_up(&pyrt_reclaim_of_interp(interp)->orphans, interp);
+    if (is_main(interp)) {
+        pyrt_shared_give_up(&pyrt_global_queue, interp);
+    }
+}
+
 static pyrt_status
 thread_init(pyrt_thread_impl *thread)
 {
@@ -80,6 +90,10 @@ thread_init(pyrt_thread_impl *thread)
     reclaim->next_skip = 1;
     thread->base.retire = (pyrt_retire_window){0};
     reclaim->queue.window = &thread->base.retire;
+    /* Barriers that have begun before its birth want nothing of it. */
+    pyrt_raw_mutex_lock(&thread->base.interp->lock);
+    reclaim->collected = pyrt_reclaim_of_interp(thread->base.interp)->barriers;
+    pyrt_raw_mutex_unlock(&thread->base.interp->lock);
     thread->stage[PYRT_STAGE_RETIRE] = reclaim;
     return PYRT_OK;
 }
@@ -128,11 +142,11 @@ thread_exit(pyrt_thread_impl *thread)
         pyrt_shared_give_up(&pyrt_global_queue, pyrt_interp_main());
     }
     size_t count = 0;
-    if (!pyrt_reclaim_is_disposing(interp)) {
+    if (pyrt_tls()->disposing == 0) {
         pyrt_queue_seal(&mine->queue);
         pyrt_qsbr_pass(&interp->domain, &thread->base.slot);
         (void)pyrt_reclaim_own(thread);
-        (void)pyrt_shared_run(orphans, interp, thread, PYRT_WHAT_IS_REACHED, &count);
+        (void)pyrt_shared_run(orphans, interp, thread, &count);
     }
     pyrt_raw_mutex_lock(&interp->lock);
     if (pyrt_reclaim_hand_over(thread)) {
@@ -197,10 +211,12 @@ register_stage(void)
         .interp_init = interp_init,
         .interp_fini = interp_fini,
         .interp_drain = interp_drain,
+        .interp_give_up = interp_give_up,
         .thread_init = thread_init,
         .thread_fini = thread_fini,
         .thread_stats = thread_stats,
         .thread_work = pyrt_reclaim_work,
+        .thread_collect = pyrt_reclaim_collect_detached,
         .thread_exit = thread_exit,
         .fork_prepare = fork_prepare,
         .fork_parent = fork_parent,

@@ -95,8 +95,14 @@ pyrt_detach_answer(pyrt_thread *thread)
     if (asked & PYRT_FLAG_STOP) {
         pyrt_pause_count_detached(pyrt_thread_impl_of(thread));
     }
-    if (asked & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
-        /* COLLECT stays: the barrier that is woken takes the queue itself. */
+    if (asked & PYRT_FLAG_COLLECT) {
+        for (int i = 0; i < PYRT_STAGES; i++) {
+            if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_collect != NULL) {
+                pyrt_stages[i]->thread_collect(pyrt_thread_impl_of(thread));
+            }
+        }
+    }
+    if (asked & PYRT_FLAG_WAKE) {
         pyrt_qsbr_answer_wake(&thread->interp->domain, &thread->slot);
     }
 }

@@ -107,11 +107,17 @@ pyrt_thread_release(pyrt_thread *thread)
     if (tls->current != NULL && tls->current != frame.found) {
         pyrt_detach(tls->current);
     }
+    if (frame.found != NULL) {
+        pyrt_thread_impl_of(frame.found)->kept++;
+    }
     if (frame.made) {
         pyrt_thread_end(pyrt_thread_impl_of(thread));
     }
-    if (frame.found != NULL && tls->current == NULL) {
-        pyrt_attach(frame.found);
+    if (frame.found != NULL) {
+        pyrt_thread_impl_of(frame.found)->kept--;
+        if (tls->current == NULL) {
+            pyrt_attach(frame.found);
+        }
     }
 }
 
@@ -121,6 +127,27 @@ pyrt_ensure_drop_all(void)
     while (pyrt_tls()->ensures != NULL) {
         (void)pop();
     }
+}
+
+void
+pyrt_ensure_forget(pyrt_thread_impl *thread)
+{
+    pyrt_ensure_frame **link = &pyrt_tls()->ensures;
+    while (*link != NULL) {
+        pyrt_ensure_frame *frame = *link;
+        if (frame->found == &thread->base) {
+            frame->found = NULL;
+        }
+        if (frame->thread != &thread->base) {
+            link = &frame->next;
+            continue;
+        }
+        *link = frame->next;
+        pyrt_meta_free(frame, sizeof(*frame));
+        pyrt_report("thread %llu '%s' ends with a pyrt_thread_ensure that has not been released",
+                    (unsigned long long)thread->base.id, thread->name);
+    }
+    thread->frames = NULL;
 }
 
 void

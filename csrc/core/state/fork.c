@@ -71,7 +71,6 @@ lose(pyrt_thread_impl *thread)
     pyrt_store_release(&thread->base.slot.word, (uint64_t)PYRT_STATE_SHUTTING_DOWN);
     pyrt_store_relaxed(&thread->base.slot.flags, 0u);
     pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
-    interp->thread_count--;
     pyrt_index_release(&interp->indexes, thread->base.index);
 }
 
@@ -81,6 +80,8 @@ lose_others(pyrt_interp *interp)
     uint64_t self = pyrt_tls()->os_id;
     pyrt_thread_impl *kept = NULL;
     pyrt_thread_impl *next;
+    /* Counted anew: a state that was being born is in no list, and is lost. */
+    interp->thread_count = 0;
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = next) {
         next = thread->next;
         if (thread->base.os_id != self) {
@@ -89,6 +90,7 @@ lose_others(pyrt_interp *interp)
             interp->free_threads = thread;
             continue;
         }
+        interp->thread_count++;
         thread->os_tid = pyrt_os_thread_tid();
         thread->next = kept;
         thread->previous = NULL;
@@ -119,13 +121,8 @@ child(void)
         lose_others(interp);
     }
     pyrt_pause_fork_child();
-    if (!registry->ending || registry->ender != pyrt_tls()->os_id) {
-        /* Whoever was ending the runtime or an interpreter is not here; in this process they live on. */
-        registry->ending = false;
-        for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
-            interp->ending = false;
-        }
-    }
+    /* Whoever was ending the runtime or an interpreter, if not this OS thread, is not here: in this process they live on. */
+    pyrt_ends_cancel(false);
 }
 
 pyrt_status
@@ -135,6 +132,13 @@ pyrt_fork_install_handlers(void)
         installed = pthread_atfork(prepare, parent, child) == 0;
     }
     return installed ? PYRT_OK : PYRT_ENOMEM;
+}
+
+/* Early, while nobody can be forking and no lock is held; if the system refuses, the first init tries again. */
+__attribute__((constructor)) static void
+install_early(void)
+{
+    (void)pyrt_fork_install_handlers();
 }
 
 pid_t

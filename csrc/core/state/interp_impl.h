@@ -36,6 +36,7 @@ struct pyrt_interp {
     /* Guards everything from here to the domain. */
     pyrt_raw_mutex lock;
     bool ending;
+    const void *ender;                     /* the thread-local block of who ends it */
     struct pyrt_thread_impl *threads;      /* newest first */
     struct pyrt_thread_impl *free_threads; /* their memory and slots are used again, and freed with the interpreter */
     size_t thread_count;
@@ -54,7 +55,7 @@ typedef struct pyrt_registry {
     pyrt_raw_mutex lock; /* the first in the order of locks */
     uint32_t users;      /* inits not undone */
     bool ending;         /* the last fini is under way */
-    uint64_t ender;      /* os_id of who calls it */
+    const void *ender;   /* the thread-local block of who calls it */
     pyrt_interp *interps;
     pyrt_interp *main;   /* also read without the lock, acquire */
     int64_t next_interp_id;
@@ -72,6 +73,10 @@ extern pyrt_registry pyrt_the_registry;
 /* What a call with `thread or NULL` means: the thread's interpreter, the attached state's, or the main one. NULL without
  * runtime. */
 pyrt_interp *pyrt_interp_of(pyrt_thread *or_null);
+
+/* Takes back the ends of interpreters and of the runtime that cannot be finished: those of this OS thread, which ends itself;
+ * or, in the child of a fork and without a lock, those of all others. */
+void pyrt_ends_cancel(bool mine);
 
 /* Pins the oldest interpreter that is younger than an id; NULL if there is none. */
 pyrt_interp *pyrt_interp_pin_next(int64_t after);

@@ -108,7 +108,10 @@ begin_end(pyrt_interp *interp)
 {
     pyrt_raw_mutex_lock(&interp->lock);
     bool free = interp->thread_count == 0 && interp->pins == 0 && !interp->gate_taken && !interp->ending;
-    interp->ending |= free;
+    if (free) {
+        interp->ending = true;
+        interp->ender = pyrt_tls();
+    }
     pyrt_raw_mutex_unlock(&interp->lock);
     return free;
 }
@@ -181,7 +184,7 @@ begin_end_of_all(void)
         }
     }
     registry->ending = true;
-    registry->ender = pyrt_tls()->os_id;
+    registry->ender = pyrt_tls();
     return PYRT_OK;
 }
 
@@ -200,6 +203,8 @@ drain_all(void)
 pyrt_status
 pyrt_runtime_fini(void)
 {
+    /* So that the end of this OS thread is noticed, if a disposer ends it; without memory for that it is not. */
+    (void)pyrt_os_thread_register();
     pyrt_raw_mutex_lock(&registry->lock);
     if (registry->users == 0 || registry->ending) {
         pyrt_raw_mutex_unlock(&registry->lock);
@@ -294,6 +299,7 @@ pyrt_interp_delete(pyrt_interp *interp)
     if (interp == NULL || interp == pyrt_interp_main()) {
         return PYRT_EINVAL;
     }
+    (void)pyrt_os_thread_register();
     pyrt_raw_mutex_lock(&registry->lock);
     bool free = begin_end(interp);
     pyrt_raw_mutex_unlock(&registry->lock);
@@ -391,13 +397,48 @@ pyrt_interp_list(int64_t *ids, size_t capacity)
 
 /* ---- the end of an OS thread ------------------------------------------------------------------------------------- */
 
-/* Whatever it left open is closed: pauses, ensures, read-side sections, then its states, newest first. */
+/* A disposer has ended the OS thread in the middle of an interpreter's end: what it had taken goes back. */
+static void
+give_up_ends(void)
+{
+    pyrt_raw_mutex_lock(&registry->lock);
+    for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+        if (!interp->ending || interp->ender != pyrt_tls()) {
+            continue;
+        }
+        for (int i = 0; i < PYRT_STAGES; i++) {
+            if (pyrt_stages[i] != NULL && pyrt_stages[i]->interp_give_up != NULL) {
+                pyrt_stages[i]->interp_give_up(interp);
+            }
+        }
+    }
+    pyrt_ends_cancel(true);
+    pyrt_raw_mutex_unlock(&registry->lock);
+}
+
+void
+pyrt_ends_cancel(bool mine)
+{
+    for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+        if (interp->ending && (interp->ender == pyrt_tls()) == mine) {
+            interp->ending = false;
+        }
+    }
+    if (registry->ending && (registry->ender == pyrt_tls()) == mine) {
+        registry->ending = false;
+    }
+}
+
+/* Whatever it left open is closed: ends of interpreters, pauses, ensures, read-side sections, then its states, newest
+ * first. */
 static void
 on_os_thread_exit(void)
 {
     pyrt_tls_block *tls = pyrt_tls();
+    tls->disposing = 0;
     pyrt_pause_end_of_os_thread();
     pyrt_ensure_drop_all();
+    give_up_ends();
     while (tls->states != NULL) {
         if (tls->current != NULL) {
             tls->current->slot.read_depth = 0;

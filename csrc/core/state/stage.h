@@ -27,6 +27,9 @@ typedef struct pyrt_stage {
      * process. Runs user code. PYRT_EBUSY if that does not come to an end. */
     pyrt_status (*interp_drain)(pyrt_interp *interp);
 
+    /* The OS thread that was emptying it ends in the middle. */
+    void (*interp_give_up)(pyrt_interp *interp);
+
     /* Make and free what the stage keeps for a thread; fini finds it empty. */
     pyrt_status (*thread_init)(struct pyrt_thread_impl *thread);
     void (*thread_fini)(struct pyrt_thread_impl *thread);
@@ -34,6 +37,8 @@ typedef struct pyrt_stage {
     void (*thread_stats)(struct pyrt_thread_impl *thread, pyrt_qsbr_stats *sum);
     /* At a safepoint that had to take the long way; attached. Runs user code. */
     void (*thread_work)(struct pyrt_thread_impl *thread);
+    /* It has just detached and found that something of it is wanted (PYRT_FLAG_COLLECT). */
+    void (*thread_collect)(struct pyrt_thread_impl *thread);
     /* Empties it, at the thread's end; attached, on its own OS thread. Runs user code. */
     void (*thread_exit)(struct pyrt_thread_impl *thread);
 

@@ -80,15 +80,20 @@ take_gate(pyrt_interp *or_null)
 
 typedef struct gate_wait {
     uint32_t turn;
+    bool is_global;
     int64_t deadline;
 } gate_wait;
 
-/* Sleeps until some gate has become free. */
+/* Sleeps until some gate has become free. It does not wait any more when it returns: the block hook after it may not. */
 static bool
 sleep_at_gate(void *arg)
 {
     gate_wait *wait = arg;
-    return pyrt_futex_wait(&registry->turn, wait->turn, wait->deadline);
+    bool in_time = pyrt_futex_wait(&registry->turn, wait->turn, wait->deadline);
+    pyrt_raw_mutex_lock(&registry->lock);
+    registry->global_waiting -= wait->is_global;
+    pyrt_raw_mutex_unlock(&registry->lock);
+    return in_time;
 }
 
 /* Whether there is something to stop. The caller holds the registry's lock. */
@@ -101,16 +106,12 @@ is_ending(pyrt_interp *or_null)
 static pyrt_status
 enter_gate(pyrt_interp *or_null, int64_t deadline)
 {
-    bool waiting = false;
     bool in_time = true;
     for (;;) {
         pyrt_raw_mutex_lock(&registry->lock);
         pyrt_status status = is_ending(or_null) ? PYRT_ESTATE : take_gate(or_null) ? PYRT_OK : PYRT_ETIMEDOUT;
         bool done = status != PYRT_ETIMEDOUT || !in_time;
-        if (or_null == NULL && waiting == done) {
-            registry->global_waiting += done ? -1u : 1u;
-            waiting = !done;
-        }
+        registry->global_waiting += or_null == NULL && !done;
         bool gave_up = or_null == NULL && done && status != PYRT_OK;
         registry->turn += gave_up;
         uint32_t turn = registry->turn;
@@ -123,7 +124,7 @@ enter_gate(pyrt_interp *or_null, int64_t deadline)
             return status;
         }
         /* Detached, so that the pause that is in the way can go on. */
-        in_time = pyrt_sleep_detached(sleep_at_gate, &(gate_wait){turn, deadline});
+        in_time = pyrt_sleep_detached(sleep_at_gate, &(gate_wait){turn, or_null == NULL, deadline});
     }
 }
 
@@ -336,7 +337,7 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     if (report->struct_size != sizeof(*report)) {
         return PYRT_EINVAL;
     }
-    if (!may_request(or_null)) {
+    if (!pyrt_runtime_is_initialized() || !may_request(or_null)) {
         return PYRT_ESTATE;
     }
     if (pyrt_os_thread_register() != PYRT_OK) {
@@ -362,14 +363,16 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     /* Everybody has been asked: from here zero means that nobody is missing. */
     pyrt_fetch_add_seq_cst(&pause->missing, -1u);
 
+    /* From here on the end of this OS thread undoes it: a host that shuts down may end it in the block hook. */
+    tls->pause = mark_of(or_null);
     bool still = wait_until_still(or_null, pause, deadline);
     missing_thread missing = {.report = report};
     if (still) {
         for_each(or_null, set_stopped, &(bool){true});
-        tls->pause = mark_of(or_null);
     }
     else {
         for_each(or_null, find_missing, &missing);
+        tls->pause = NULL;
         end_pause(or_null);
     }
     report->missing = missing.count;

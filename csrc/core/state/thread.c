@@ -39,6 +39,8 @@ claim(pyrt_interp *interp)
             index = -1;
         }
     }
+    /* Counted from here on: the interpreter cannot end before the state is linked, or given up. */
+    interp->thread_count += index >= 0;
     pyrt_raw_mutex_unlock(&interp->lock);
     if (index < 0) {
         return NULL;
@@ -55,6 +57,7 @@ unclaim(pyrt_thread_impl *thread)
     pyrt_index_release(&interp->indexes, thread->base.index);
     thread->next = interp->free_threads;
     interp->free_threads = thread;
+    interp->thread_count--;
 }
 
 static void
@@ -90,33 +93,27 @@ identify(pyrt_thread_impl *thread)
     pyrt_os_thread_name(thread->name);
     thread->ending = false;
     thread->held = 0;
+    thread->kept = 0;
     thread->counted = false;
     thread->frames = NULL;
     thread->stats = (pyrt_qsbr_stats){0};
 }
 
-/* False if the interpreter has begun to end meanwhile. */
-static bool
+static void
 link_thread(pyrt_thread_impl *thread)
 {
     pyrt_interp *interp = thread->base.interp;
     pyrt_raw_mutex_lock(&interp->lock);
-    bool linked = !interp->ending;
-    if (linked) {
-        thread->previous = NULL;
-        thread->next = interp->threads;
-        if (interp->threads != NULL) {
-            interp->threads->previous = thread;
-        }
-        interp->threads = thread;
-        interp->thread_count++;
-        /* Born into a pause it is suspended and not counted; the requester's own threads stay free. */
-        bool suspended = interp->pause != NULL && interp->pause->requester != thread->base.os_id;
-        pyrt_store_release(&thread->base.slot.word,
-                           (uint64_t)(suspended ? PYRT_STATE_SUSPENDED : PYRT_STATE_DETACHED));
+    thread->previous = NULL;
+    thread->next = interp->threads;
+    if (interp->threads != NULL) {
+        interp->threads->previous = thread;
     }
+    interp->threads = thread;
+    /* Born into a pause it is suspended and not counted; the requester's own threads stay free. */
+    bool suspended = interp->pause != NULL && interp->pause->requester != thread->base.os_id;
+    pyrt_store_release(&thread->base.slot.word, (uint64_t)(suspended ? PYRT_STATE_SUSPENDED : PYRT_STATE_DETACHED));
     pyrt_raw_mutex_unlock(&interp->lock);
-    return linked;
 }
 
 static void
@@ -146,11 +143,12 @@ pyrt_thread_new(pyrt_interp *interp)
         abandon_birth(thread, false);
         return NULL;
     }
-    if (pyrt_slots_init(thread) != PYRT_OK || !link_thread(thread)) {
+    if (pyrt_slots_init(thread) != PYRT_OK) {
         pyrt_slots_exit(thread);
         abandon_birth(thread, true);
         return NULL;
     }
+    link_thread(thread);
     pyrt_tls_block *tls = pyrt_tls();
     thread->next_of_os_thread = tls->states;
     tls->states = thread;
@@ -165,6 +163,12 @@ pyrt_thread_attach_again(pyrt_thread_impl *thread)
     pyrt_thread *current = pyrt_tls()->current;
     if (current == &thread->base) {
         return;
+    }
+    if (current != NULL && current->slot.read_depth != 0) {
+        pyrt_report("thread %llu has been left attached in a read-side section by a hook or disposer of thread %llu; it is "
+                    "detached",
+                    (unsigned long long)current->id, (unsigned long long)thread->base.id);
+        current->slot.read_depth = 0;
     }
     if (current != NULL) {
         pyrt_detach(current);
@@ -204,7 +208,6 @@ unlink_thread(pyrt_thread_impl *thread)
     if (thread->next != NULL) {
         thread->next->previous = thread->previous;
     }
-    interp->thread_count--;
     pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
     unclaim(thread);
     if (pyrt_exchange_seq_cst(&thread->base.slot.flags, 0u) & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
@@ -219,6 +222,7 @@ pyrt_thread_end(pyrt_thread_impl *thread)
 {
     pyrt_thread *aside = pyrt_tls()->current;
     if (aside != NULL) {
+        pyrt_thread_impl_of(aside)->kept++;
         pyrt_detach(aside);
     }
     thread->ending = true;
@@ -232,12 +236,14 @@ pyrt_thread_end(pyrt_thread_impl *thread)
             pyrt_thread_attach_again(thread);
         }
     }
+    pyrt_ensure_forget(thread);
     fini_stages(thread, PYRT_STAGES);
     pyrt_slots_free(thread);
     forget_in_os_thread(thread);
     unlink_thread(thread);
     if (aside != NULL) {
         pyrt_attach(aside);
+        pyrt_thread_impl_of(aside)->kept--;
     }
 }
 
@@ -259,7 +265,7 @@ pyrt_thread_may_end(pyrt_thread_impl *thread, const char *function)
         reason = "it is ending already";
     }
     else if (thread->held != 0) {
-        reason = "one of its disposers is running";
+        reason = "one of its disposers is running, or a call further out returns to it";
     }
     if (reason != NULL) {
         pyrt_report("%s: thread %llu '%s' cannot end: %s", function, (unsigned long long)thread->base.id, thread->name, reason);

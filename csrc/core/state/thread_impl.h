@@ -21,7 +21,8 @@ typedef struct pyrt_thread_impl {
     /* The owner's. */
     struct pyrt_thread_impl *next_of_os_thread;
     bool ending;                       /* the end has begun: no new slots, no second end */
-    uint32_t held;                     /* disposers are running on it, so many deep: it cannot end now */
+    uint32_t held;                     /* disposers run on it, so many deep: it cannot end, nor be borrowed from */
+    uint32_t kept;                     /* calls further out return to it, so many: it cannot end */
     int32_t os_tid;
     unsigned char *slots;              /* PYRT_THREAD_SLOT_MAX times PYRT_THREAD_SLOT_SIZE bytes, or NULL */
     uint64_t slots_live;               /* bit set: init has run, exit has not */
@@ -100,11 +101,14 @@ typedef struct pyrt_ensure_frame {
 /* Frees the frames of this OS thread. */
 void pyrt_ensure_drop_all(void);
 
+/* A state is ending: frees the frames that an exit hook or disposer has left behind for it, and reports them. */
+void pyrt_ensure_forget(pyrt_thread_impl *thread);
+
 /* In the child of a fork: frees the frames of a state whose OS thread is not there any more. */
 void pyrt_ensure_lose(pyrt_thread_impl *thread);
 
 /* Pauses (stop_the_world.c). Park at a safepoint if a pause is asked for; count a thread that has just become detached or
- * that is being unlinked, the latter under the interpreter's lock; the world as a newborn finds it, under the lock. */
+ * that is being unlinked, the latter under the interpreter's lock. */
 void pyrt_pause_park(pyrt_thread_impl *thread);
 void pyrt_pause_count_detached(pyrt_thread_impl *thread);
 void pyrt_pause_uncount(pyrt_thread_impl *thread);

@@ -15,7 +15,8 @@ PYRT_BEGIN_DECLS
 
 /* before: let go of the host's locks; what it returns is handed to after. after: take them again. `after` is called
  * detached and with no lock of the library held, because a host that is shutting down may never return from it. One
- * exception: in pyrt_stop_the_world it runs with the world stopped. */
+ * exception: in pyrt_stop_the_world it runs with the world stopped and the caller as it was; if it ends the OS thread the
+ * world is started again. */
 typedef struct pyrt_block_hooks {
     void *(*before)(void);
     void (*after)(void *saved);

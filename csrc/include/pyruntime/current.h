@@ -22,6 +22,7 @@ typedef struct pyrt_tls_block {
     struct pyrt_thread_impl *states;    /* all states bound to this OS thread, newest first */
     struct pyrt_ensure_frame *ensures;  /* what pyrt_thread_release restores, newest first */
     const void *pause;                  /* the interpreter that this OS thread has stopped, or the mark for all, or NULL */
+    uint32_t disposing;                 /* disposers that run on it, one inside of the other */
 } pyrt_tls_block;
 
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, current) == 0, "inline code of embedding extensions reads it there");

@@ -5,7 +5,7 @@
  * Any fork(2) through the C library is safe: handlers of ours hold the library's short locks across it. In the child only
  * the forking thread's states live on. The others are shut down without their exit hooks; what they had retired belongs to
  * the interpreter now, but for the one item that such a thread was disposing of just then. pyrt_fork stops the world first,
- * so that other threads stand at a safepoint and no disposal is cut in two.
+ * so that other threads stand at a safepoint or are detached: a disposal is cut in two only if its disposer is.
  */
 #ifndef PYRUNTIME_FORK_H
 #define PYRUNTIME_FORK_H
@@ -17,7 +17,7 @@ PYRT_BEGIN_DECLS
 
 /* fork(2) with all other threads of the runtime stopped; in the parent they go on. If this OS thread has a world stopped
  * already, it forks inside of that pause, which goes on in both. Answers as fork does: -1 with errno, EDEADLK inside a
- * counted read-side section (reported).
+ * counted read-side section (reported) and while the runtime ends.
  * blocks: yes · allocates: as fork · runs user code: no (but others' fork handlers) · quiescent: always · needs attached:
  * no · async-signal-safe: no */
 pid_t pyrt_fork(void);

@@ -27,8 +27,8 @@ typedef struct pyrt_stop_report {
 
 /* Stops the threads of an interpreter; NULL: of all. The states of the calling OS thread itself stay free to attach.
  * Requests of other threads wait for their turn; pauses of different interpreters may overlap, a global one excludes all.
- * Errors: PYRT_ESTATE for a nested request of this OS thread, inside a counted read-side section (both reported) or
- * without runtime. The timed form gives PYRT_ETIMEDOUT, fills the report with the first thread that is missing, and leaves
+ * Errors: PYRT_ESTATE for a nested request of this OS thread, attached to another interpreter than the one to stop, inside a
+ * counted read-side section (all reported), or without runtime; PYRT_ENOMEM; PYRT_EINVAL for a wrong struct_size. The timed form gives PYRT_ETIMEDOUT, fills the report with the first thread that is missing, and leaves
  * nothing stopped; a negative timeout is none.
  * blocks: yes · allocates: no · runs user code: no · quiescent: always · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_stop_the_world(pyrt_interp *or_null);

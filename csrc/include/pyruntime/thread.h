@@ -96,8 +96,9 @@ pyrt_interp *pyrt_interp_main(void);
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_interp *pyrt_interp_new(const pyrt_interp_config *or_null);
 
-/* Ends an interpreter; what its threads left retired is disposed of. Errors: PYRT_EBUSY while it has thread states or
- * pins, PYRT_EINVAL for NULL and for the main interpreter, which ends with the runtime. On error nothing has changed.
+/* Ends an interpreter; what its threads left retired is disposed of. Errors: PYRT_EBUSY while it has thread states, pins
+ * (a barrier of another thread is one, for the time) or a pause, or if disposal keeps retiring; PYRT_EINVAL for NULL and for
+ * the main interpreter, which ends with the runtime. On error it goes on, and can be ended later.
  * blocks: shortly · allocates: no · runs user code: yes (disposers) · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
 pyrt_status pyrt_interp_delete(pyrt_interp *interp);
@@ -259,8 +260,8 @@ enum { PYRT_THREAD_SLOT_MAX = 64, PYRT_THREAD_SLOT_SIZE = 64 };
 
 /* Reserves PYRT_THREAD_SLOT_SIZE bytes in every thread state, until the runtime ends. `init` (NULL: none) gets the zeroed
  * bytes when a state is made, or at the first look-up in a state that is older than the slot; an error of it refuses the
- * state or the look-up. `exit` (NULL: none) gets them back when the state ends, on its own OS thread, attached, slots of
- * lower `order` first. Answers the number of the slot, or minus a pyrt_status (-PYRT_EOVERFLOW after
+ * state or the look-up. `exit` (NULL: none) gets them back when the state ends, on its own OS thread, attached (but detached
+ * if another slot's `init` has refused the state), slots of lower `order` first. Answers the number of the slot, or minus a pyrt_status (-PYRT_EOVERFLOW after
  * PYRT_THREAD_SLOT_MAX, -PYRT_ESTATE while the runtime is not initialised).
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 int pyrt_thread_slot_new(pyrt_status (*init)(void *), void (*exit)(void *), int order);
