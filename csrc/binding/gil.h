@@ -1,8 +1,7 @@
 /* gil.h -- calls of ours keep the GIL, and let go of it only where the core really sleeps.
  *
- * A call that came in with the GIL stands between pyrt_py_enter and pyrt_py_leave, which note its Python thread state in a
- * word of the OS thread. The block hooks look at that word: what holds no GIL of ours (a C thread, a thread-exit
- * destructor) sleeps as it is. The word is an outer one's again when a nested call leaves, so that calls may nest: a
+ * A call from Python stands between pyrt_py_enter and pyrt_py_leave, which note its Python thread state in a word of the OS
+ * thread, for the block hooks (gil.c). The word is an outer one's again when a nested call leaves, so that calls may nest: a
  * disposer or callback may call us, from another Python thread state too.
  *
  * On free-threaded builds the same hooks detach the Python thread state, so that its pauses need not wait for us.

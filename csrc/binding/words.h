@@ -21,6 +21,7 @@ typedef struct pyrt_py_use {
 
 typedef struct pyrt_py_words {
     PyThreadState *inside;        /* of the innermost call of ours on this OS thread that holds the GIL, or NULL (gil.h) */
+    PyThreadState *inside_before_sleep; /* the same, while the thread sleeps */
     pyrt_py_use *top;             /* the innermost use, or NULL */
     pyrt_py_use *floor;           /* it and those outside of it are put aside while callables run; top: none is open */
     struct pyrt_py_lease *leases; /* newest first; of calls that are under way */

@@ -67,8 +67,8 @@ carve(size_t size)
 {
     size_t align = size < PAGE ? size : PAGE;
     region *r = meta.regions;
-    size_t start = r == NULL ? REGION : (r->used + align - 1) & ~(align - 1);
-    if (start + size > REGION) {
+    size_t start = r == NULL ? 0 : (r->used + align - 1) & ~(align - 1);
+    if (r == NULL || start + size > REGION) {
         r = map(REGION);
         if (r == NULL) {
             return NULL;

@@ -109,6 +109,15 @@ sleep_on_word(void *arg)
     return pyrt_futex_wait(wait->word, wait->seen, wait->deadline);
 }
 
+static bool
+is_stopped_by_caller(pyrt_interp *interp)
+{
+    pyrt_raw_mutex_lock(&interp->lock);
+    bool stopped = interp->stopped && interp->pause->requester == pyrt_tls()->os_id;
+    pyrt_raw_mutex_unlock(&interp->lock);
+    return stopped;
+}
+
 static pyrt_status
 collect_all(pyrt_interp *interp, pyrt_thread_impl *self, int64_t deadline)
 {
@@ -126,7 +135,7 @@ collect_all(pyrt_interp *interp, pyrt_thread_impl *self, int64_t deadline)
         if (collect_round(interp, self, barrier) == 0) {
             return PYRT_OK;
         }
-        if (pyrt_tls()->pause != NULL) {
+        if (is_stopped_by_caller(interp)) {
             /* Who is missing is parked in a disposer, until this OS thread starts the world again. */
             return PYRT_EDEADLK;
         }

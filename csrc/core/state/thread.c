@@ -265,7 +265,10 @@ pyrt_thread_may_end(pyrt_thread_impl *thread, const char *function)
         reason = "it is ending already";
     }
     else if (thread->held != 0) {
-        reason = "one of its disposers is running, or a call further out returns to it";
+        reason = "one of its disposers is running";
+    }
+    else if (thread->kept != 0) {
+        reason = "a call further out returns to it";
     }
     if (reason != NULL) {
         pyrt_report("%s: thread %llu '%s' cannot end: %s", function, (unsigned long long)thread->base.id, thread->name, reason);
