@@ -290,10 +290,16 @@ class Domain(_core.Domain):
         self._set_bound(_count("items", items), _count("nbytes", nbytes))
 
     def _timed_out(self, what: str, timeout: float | None) -> "TimeoutExpired":
-        report = self.stall_report()
-        reason = str(report) if report is not None else "the readers have left meanwhile, call it again"
         from pyruntime.errors import TimeoutExpired
+        from pyruntime.state import threads
 
+        report = self.stall_report()
+        inside = [repr(thread.name) for thread in threads(self.interpreter_id) if thread.state == "attached"]
+        reason = "the readers have left meanwhile, call it again"
+        if report is not None:
+            reason = str(report)
+        elif inside:
+            reason = f"inside of a block are the threads {', '.join(inside)}"
         return TimeoutExpired(f"{what}(timeout={timeout!r}) of {self!r} timed out: {reason}")
 
     def __enter__(self) -> "Self":

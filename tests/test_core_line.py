@@ -63,7 +63,7 @@ def objects(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> list[Pat
     for source in SOURCES:
         target = where / (source.replace("/", "_") + ".o")
         command = [compiler, *LINE, "-c", source, "-o", str(target)]
-        done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG_GUARD)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_GUARD)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
         assert done.stderr == ""
         made.append(target)

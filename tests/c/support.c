@@ -186,6 +186,19 @@ runtime_down(void)
     CHECK_UINT(pyrt_meta_live_bytes(), 0);
 }
 
+int32_t
+state_of(const pyrt_thread *thread)
+{
+    pyrt_thread_info infos[32];
+    size_t count = pyrt_thread_list(thread->interp, infos, 32);
+    for (size_t i = 0; i < count && i < 32; i++) {
+        if (infos[i].id == thread->id) {
+            return infos[i].state;
+        }
+    }
+    return PYRT_STATE_SHUTTING_DOWN;
+}
+
 uint64_t
 stat_of(pyrt_interp *interp, const char *name)
 {

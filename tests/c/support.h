@@ -25,13 +25,13 @@ typedef struct test_case {
 
 void test_register(test_case *test);
 
-#define TEST(name_)                                                                                                   \
-    static void name_(void);                                                                                          \
-    static test_case case_##name_ = {#name_, name_, NULL};                                                            \
-    __attribute__((constructor)) static void register_##name_(void)                                                   \
-    {                                                                                                                 \
-        test_register(&case_##name_);                                                                                 \
-    }                                                                                                                 \
+#define TEST(name_)                                                 \
+    static void name_(void);                                        \
+    static test_case case_##name_ = {#name_, name_, NULL};          \
+    __attribute__((constructor)) static void register_##name_(void) \
+    {                                                               \
+        test_register(&case_##name_);                               \
+    }                                                               \
     static void name_(void)
 
 /* How much longer than usual a stress is to run (--scale, 1 by default), and what it is to break (--break, NULL by
@@ -45,11 +45,11 @@ __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file,
 
 #define FAIL(...) test_fail(__FILE__, __LINE__, __VA_ARGS__)
 
-#define CHECK(condition)                                                                                              \
-    do {                                                                                                              \
-        if (!(condition)) {                                                                                           \
-            FAIL("not true: %s", #condition);                                                                         \
-        }                                                                                                             \
+#define CHECK(condition)                      \
+    do {                                      \
+        if (!(condition)) {                   \
+            FAIL("not true: %s", #condition); \
+        }                                     \
     } while (0)
 
 void check_int(const char *file, int line, const char *text, int64_t found, int64_t wanted);
@@ -74,8 +74,8 @@ size_t reports_pending(void);
  * thread. */
 void expect_report(const char *file, int line, const char *const *parts, size_t count);
 
-#define EXPECT_REPORT(...)                                                                                            \
-    expect_report(__FILE__, __LINE__, (const char *const[]){__VA_ARGS__},                                             \
+#define EXPECT_REPORT(...)                                                \
+    expect_report(__FILE__, __LINE__, (const char *const[]){__VA_ARGS__}, \
                   sizeof((const char *const[]){__VA_ARGS__}) / sizeof(const char *))
 
 /* "thread <id> ", as it stands in reports; the text is valid until the next call on the same OS thread. */
@@ -86,6 +86,9 @@ const char *named(const pyrt_thread *thread);
 /* Init and fini that must succeed. runtime_down also checks that no byte is left. */
 void runtime_up(void);
 void runtime_down(void);
+
+/* The state of a thread as its interpreter lists it; PYRT_STATE_SHUTTING_DOWN if it does not. */
+int32_t state_of(const pyrt_thread *thread);
 
 /* One statistic of an interpreter by its name. */
 uint64_t stat_of(pyrt_interp *interp, const char *name);

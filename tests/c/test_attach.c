@@ -3,57 +3,8 @@
  */
 #include "support.h"
 
+#include "steps.h"
 #include "workers.h"
-
-
-static int32_t
-state_of(pyrt_thread *thread)
-{
-    pyrt_thread_info infos[16];
-    size_t count = pyrt_thread_list(thread->interp, infos, 16);
-    for (size_t i = 0; i < count; i++) {
-        if (infos[i].id == thread->id) {
-            return infos[i].state;
-        }
-    }
-    return PYRT_STATE_SHUTTING_DOWN;
-}
-
-static void
-make_state(void *out)
-{
-    *(pyrt_thread **)out = pyrt_thread_new(pyrt_interp_main());
-}
-
-static void
-attach(void *thread)
-{
-    pyrt_attach(thread);
-}
-
-static void
-detach(void *thread)
-{
-    pyrt_detach(thread);
-}
-
-static void
-delete_state(void *thread)
-{
-    pyrt_thread_delete(thread);
-}
-
-static void
-pass_safepoint(void *thread)
-{
-    pyrt_safepoint(thread);
-}
-
-static void
-pass_quiescent_state(void *thread)
-{
-    pyrt_qsbr_quiescent_state(thread);
-}
 
 /* ---- the words --------------------------------------------------------------------------------------------------- */
 

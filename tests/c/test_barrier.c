@@ -239,6 +239,67 @@ TEST(a_barrier_inside_a_pause_takes_from_all)
     runtime_down();
 }
 
+static int in_disposer;
+
+/* Parks, if a pause is asked for, in the middle of a disposal. */
+static void
+park(void *p)
+{
+    count(p);
+    pyrt_exchange_seq_cst(&in_disposer, 1);
+    WAIT_UNTIL(pyrt_load_seq_cst(&pyrt_thread_current()->slot.flags) & PYRT_FLAG_STOP);
+    pyrt_safepoint(pyrt_thread_current());
+}
+
+static void
+step_dispose_and_park(void *arg)
+{
+    actor *a = arg;
+    CHECK_OK(pyrt_retire(a->thread, NULL, 1, park));
+    CHECK_OK(pyrt_retire(a->thread, NULL, 1, count));
+    CHECK_UINT(pyrt_process_delayed(a->thread), 2);
+    pyrt_detach(a->thread);
+}
+
+/* What a thread is disposing of, while it is parked for the caller's own pause, can be neither had nor waited for. */
+TEST(a_barrier_inside_a_pause_does_not_wait_for_a_disposer_that_is_parked)
+{
+    actor disposing = {0};
+    disposed = in_disposer = 0;
+    runtime_up();
+    begin(&disposing);
+    worker_begin(&disposing.w, step_dispose_and_park, &disposing);
+    WAIT_UNTIL(pyrt_load_seq_cst(&in_disposer));
+    CHECK_OK(pyrt_stop_the_world(NULL));
+    CHECK_STATUS(pyrt_qsbr_barrier(NULL), PYRT_EDEADLK);
+    CHECK_STATUS(pyrt_qsbr_barrier_timed(NULL, 0), PYRT_EDEADLK);
+    CHECK_INT(disposals(), 1);
+    pyrt_start_the_world(NULL);
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    CHECK_INT(disposals(), 2);
+    end(&disposing);
+    runtime_down();
+}
+
+/* A pause of one interpreter keeps nobody in another from being waited for. */
+TEST(a_barrier_of_another_interpreter_inside_a_pause_waits)
+{
+    actor busy = {.items = 50, .bytes = 1};
+    disposed = 0;
+    runtime_up();
+    busy.interp = pyrt_interp_new(NULL);
+    begin(&busy);
+    do_step(&busy, step_retire);
+    CHECK_OK(pyrt_stop_the_world(pyrt_interp_main()));
+    CHECK_STATUS(pyrt_qsbr_barrier_timed(busy.thread, 0), PYRT_ETIMEDOUT);
+    do_step(&busy, step_detach);
+    CHECK_OK(pyrt_qsbr_barrier(busy.thread));
+    CHECK_INT(disposals(), 50);
+    pyrt_start_the_world(pyrt_interp_main());
+    end(&busy);
+    runtime_down();
+}
+
 /* ---- asking -------------------------------------------------------------------------------------------------------- */
 
 static void

@@ -3,6 +3,7 @@
  */
 #include "support.h"
 
+#include "steps.h"
 #include "workers.h"
 
 static struct {
@@ -58,39 +59,6 @@ somebody_sleeps(void)
 }
 
 /* ---- led threads --------------------------------------------------------------------------------------------------- */
-
-static void
-attach_new(void *out)
-{
-    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
-    pyrt_attach(thread);
-    *(pyrt_thread **)out = thread;
-}
-
-static void
-attach(void *thread)
-{
-    pyrt_attach(thread);
-}
-
-static void
-detach(void *thread)
-{
-    pyrt_detach(thread);
-}
-
-static void
-safepoint(void *thread)
-{
-    pyrt_safepoint(thread);
-}
-
-static void
-delete_attached(void *thread)
-{
-    pyrt_detach(thread);
-    pyrt_thread_delete(thread);
-}
 
 static void
 synchronize(void *thread)
@@ -191,7 +159,7 @@ TEST(around_parking_at_a_safepoint)
     hooks_up();
     worker_begin(&requester, stop, NULL);
     WAIT_UNTIL(pyrt_load_seq_cst(&seen.before) == 1);
-    worker_begin(&w, safepoint, thread);
+    worker_begin(&w, pass_safepoint, thread);
     worker_finish(&requester);
     WAIT_UNTIL(pyrt_load_seq_cst(&seen.before) == 2);
     CHECK_INT(pyrt_load_seq_cst(&seen.after), 1);
@@ -342,5 +310,40 @@ TEST(after_may_never_return)
     CHECK_OK(pyrt_retire(NULL, NULL, 1, count));
     CHECK_OK(pyrt_qsbr_barrier(NULL));
     CHECK_INT(disposed, 1);
+    runtime_down();
+}
+
+static void
+stop_for_ever(void *unused)
+{
+    (void)unused;
+    (void)pyrt_stop_the_world(NULL);
+    FAIL("the hook should have ended the OS thread");
+}
+
+TEST(after_may_end_the_os_thread_that_stops_the_world)
+{
+    worker requester;
+    worker w;
+    pyrt_thread *thread;
+    ended_in_hook = 0;
+    runtime_up();
+    worker_start(&requester);
+    worker_start(&w);
+    worker_do(&w, attach_new, &thread);
+    int begun = seen.before;
+    pyrt_set_block_hooks(&(pyrt_block_hooks){before, never_return});
+    worker_begin(&requester, stop_for_ever, NULL);
+    WAIT_UNTIL(pyrt_load_seq_cst(&seen.before) > begun);
+    worker_do(&w, detach, thread);
+    worker_join_exited(&requester);
+    CHECK_INT(ended_in_hook, 1);
+    pyrt_set_block_hooks(NULL);
+    CHECK(!pyrt_world_is_stopped(NULL));
+    worker_do(&w, attach, thread);
+    worker_do(&w, delete_attached, thread);
+    worker_end(&w);
+    CHECK_OK(pyrt_stop_the_world(NULL));
+    pyrt_start_the_world(NULL);
     runtime_down();
 }

@@ -3,6 +3,7 @@
 
 #include "faults.h"
 #include "platform/meta_alloc.h"
+#include "steps.h"
 #include "workers.h"
 
 #include <stdio.h>
@@ -234,6 +235,48 @@ TEST(delete_disposes_of_what_its_threads_left)
     CHECK_OK(pyrt_interp_delete(ending));
     CHECK_INT(disposed, 400);
     worker_end(&reader);
+    runtime_down();
+}
+
+static struct {
+    pyrt_retire_node node;
+    pyrt_status delete_again;
+} last_item;
+
+static void
+look_at_the_ending_one(pyrt_retire_node *node)
+{
+    count(node);
+    CHECK_PTR(pyrt_thread_new(ending), NULL);
+    CHECK_PTR(pyrt_thread_ensure(ending), NULL);
+    CHECK_PTR(pyrt_interp_pin(pyrt_interp_id(ending)), NULL);
+    CHECK_STATUS(pyrt_stop_the_world(ending), PYRT_ESTATE);
+    last_item.delete_again = pyrt_interp_delete(ending);
+}
+
+static void
+make_state_in_ending(void *out)
+{
+    *(pyrt_thread **)out = pyrt_thread_new(ending);
+}
+
+TEST(an_ending_interpreter_takes_no_thread_no_pin_and_no_pause)
+{
+    worker w;
+    pyrt_thread *thread;
+    disposed = 0;
+    runtime_up();
+    ending = pyrt_interp_new(NULL);
+    worker_start(&w);
+    worker_do(&w, make_state_in_ending, &thread);
+    /* With another OS thread's state the node goes to its interpreter, which has nobody who looks at it. */
+    pyrt_retire_node(thread, &last_item.node, 1, look_at_the_ending_one);
+    worker_do(&w, delete_state, thread);
+    CHECK_INT(disposed, 0);
+    CHECK_OK(pyrt_interp_delete(ending));
+    CHECK_INT(disposed, 1);
+    CHECK_STATUS(last_item.delete_again, PYRT_EBUSY);
+    worker_end(&w);
     runtime_down();
 }
 

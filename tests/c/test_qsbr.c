@@ -6,64 +6,26 @@
 #include "support.h"
 
 #include "epoch/qsbr.h"
+#include "steps.h"
 #include "workers.h"
 
 /* ---- from two starts ----------------------------------------------------------------------------------------------- */
 
 static const uint64_t SHORTLY_BEFORE_THE_END = UINT64_MAX - 6;
 
-#define TEST_FROM_BOTH_STARTS(name_)                                                                                  \
-    static void name_##_from_here(void);                                                                              \
-    TEST(name_)                                                                                                       \
-    {                                                                                                                 \
-        pyrt_qsbr_sequence_start(PYRT_QSBR_INITIAL);                                                                  \
-        name_##_from_here();                                                                                          \
-        pyrt_qsbr_sequence_start(SHORTLY_BEFORE_THE_END);                                                             \
-        name_##_from_here();                                                                                          \
-        pyrt_qsbr_sequence_start(PYRT_QSBR_INITIAL);                                                                  \
-    }                                                                                                                 \
+#define TEST_FROM_BOTH_STARTS(name_)                      \
+    static void name_##_from_here(void);                  \
+    TEST(name_)                                           \
+    {                                                     \
+        pyrt_qsbr_sequence_start(PYRT_QSBR_INITIAL);      \
+        name_##_from_here();                              \
+        pyrt_qsbr_sequence_start(SHORTLY_BEFORE_THE_END); \
+        name_##_from_here();                              \
+        pyrt_qsbr_sequence_start(PYRT_QSBR_INITIAL);      \
+    }                                                     \
     static void name_##_from_here(void)
 
 /* ---- what a led thread does ---------------------------------------------------------------------------------------- */
-
-static void
-attach_new(void *out)
-{
-    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
-    pyrt_attach(thread);
-    *(pyrt_thread **)out = thread;
-}
-
-static void
-attach(void *thread)
-{
-    pyrt_attach(thread);
-}
-
-static void
-detach(void *thread)
-{
-    pyrt_detach(thread);
-}
-
-static void
-pass_quiescent_state(void *thread)
-{
-    pyrt_qsbr_quiescent_state(thread);
-}
-
-static void
-pass_safepoint(void *thread)
-{
-    pyrt_safepoint(thread);
-}
-
-static void
-delete_attached(void *thread)
-{
-    pyrt_detach(thread);
-    pyrt_thread_delete(thread);
-}
 
 typedef struct wait_call {
     pyrt_thread *thread;
@@ -439,6 +401,7 @@ read_or_replace(void *unused, int number)
                 CHECK_UINT(pyrt_load_relaxed(&seen->canary), ALIVE);
             }
             pyrt_qsbr_quiescent_state(thread);
+            sched_yield();
         }
         pyrt_thread_release(thread);
         return;

@@ -1,8 +1,7 @@
-/* test_retire.c -- handing memory over: the four forms, their order, their bounds, and who may call them (retire.h). */
+/* test_retire.c -- handing memory over: the four forms, their order, when disposal comes, and who may call them (retire.h). */
 #include "support.h"
 
-#include "faults.h"
-#include "platform/meta_alloc.h"
+#include "steps.h"
 #include "workers.h"
 
 #include <stdlib.h>
@@ -33,53 +32,6 @@ static void
 count_node(pyrt_retire_node *node)
 {
     count(node);
-}
-
-/* ---- led threads --------------------------------------------------------------------------------------------------- */
-
-static void
-attach_new(void *out)
-{
-    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
-    pyrt_attach(thread);
-    *(pyrt_thread **)out = thread;
-}
-
-static void
-pass_quiescent_state(void *thread)
-{
-    pyrt_qsbr_quiescent_state(thread);
-}
-
-static void
-detach(void *thread)
-{
-    pyrt_detach(thread);
-}
-
-static void
-delete_attached(void *thread)
-{
-    pyrt_detach(thread);
-    pyrt_thread_delete(thread);
-}
-
-/* An attached reader on an OS thread of its own, so that nothing is disposed of until it passes. */
-static worker reader_worker;
-static pyrt_thread *reader;
-
-static void
-reader_begin(void)
-{
-    worker_start(&reader_worker);
-    worker_do(&reader_worker, attach_new, &reader);
-}
-
-static void
-reader_end(void)
-{
-    worker_do(&reader_worker, delete_attached, reader);
-    worker_end(&reader_worker);
 }
 
 /* ---- the four forms ------------------------------------------------------------------------------------------------ */
@@ -293,7 +245,7 @@ TEST(nothing_is_disposed_of_while_a_reader_may_look)
         pyrt_safepoint(thread);
     }
     CHECK_INT(disposed, 0);
-    worker_do(&reader_worker, pass_quiescent_state, reader);
+    reader_passes();
     CHECK_UINT(pyrt_process_delayed(thread), 4);
     CHECK_INT(disposed, 4);
     reader_end();
@@ -315,7 +267,8 @@ TEST(safepoints_dispose_of_full_chunks)
         pyrt_safepoint(thread);
     }
     CHECK(disposed > MANY);
-    CHECK_UINT(pyrt_process_delayed(thread), 2 * MANY - disposed);
+    int left = 2 * MANY - disposed;
+    CHECK_UINT(pyrt_process_delayed(thread), left);
     CHECK_INT(disposed, 2 * MANY);
     pyrt_thread_release(thread);
     runtime_down();
@@ -502,6 +455,9 @@ TEST(without_a_function_nothing_is_taken)
     CHECK_STATUS(pyrt_retire(NULL, &thing, 1, NULL), PYRT_EINVAL);
     CHECK_STATUS(pyrt_retire_call(thread, NULL, &thing, NULL, 1), PYRT_EINVAL);
     CHECK_STATUS(pyrt_retire_global(&thing, 1, NULL), PYRT_EINVAL);
+    counted_node node;
+    pyrt_retire_node(thread, &node.node, 1, NULL);
+    EXPECT_REPORT("pyrt_retire_node");
     CHECK_UINT(stat_of(thread->interp, "retired"), 0);
     pyrt_thread_release(thread);
     runtime_down();
@@ -521,6 +477,32 @@ TEST(without_runtime_nothing_is_taken)
     CHECK_OK(pyrt_qsbr_barrier(NULL));
     runtime_down();
     CHECK_INT(disposed, 0);
+}
+
+static void
+retire_node_with(void *thread)
+{
+    static counted_node node;
+    pyrt_retire_node(thread, &node.node, 1, count_node);
+}
+
+/* What cannot fail takes another OS thread's state as well: as its interpreter. */
+TEST(a_node_may_be_retired_with_another_os_threads_state)
+{
+    worker w;
+    disposed = 0;
+    runtime_up();
+    pyrt_interp *other = pyrt_interp_new(NULL);
+    pyrt_thread *thread = pyrt_thread_ensure(other);
+    worker_start(&w);
+    worker_do(&w, retire_node_with, thread);
+    worker_end(&w);
+    CHECK_UINT(stat_of(other, "retired"), 1);
+    CHECK_UINT(stat_of(pyrt_interp_main(), "retired"), 0);
+    CHECK_UINT(pyrt_process_delayed(thread), 1);
+    CHECK_INT(disposed, 1);
+    pyrt_thread_release(thread);
+    runtime_down();
 }
 
 /* ---- interpreters -------------------------------------------------------------------------------------------------- */
@@ -549,226 +531,10 @@ TEST(what_is_retired_globally_waits_for_the_readers_of_all)
     CHECK_UINT(pyrt_process_delayed(thread), 0);
     CHECK_STATUS(pyrt_qsbr_barrier_timed(thread, 0), PYRT_ETIMEDOUT);
     CHECK_INT(disposed, 0);
-    worker_do(&reader_worker, pass_quiescent_state, reader);
+    reader_passes();
     CHECK_UINT(pyrt_process_delayed(thread), 1);
     CHECK_INT(disposed, 1);
     pyrt_thread_release(thread);
     reader_end();
-    runtime_down();
-}
-
-/* ---- bounds -------------------------------------------------------------------------------------------------------- */
-
-/* Retires until the answer is EBUSY, which it must be from there on, and says how many items that took. All are taken. */
-static int
-retire_until_busy(pyrt_thread *thread, size_t bytes, int at_most)
-{
-    int taken = 0;
-    pyrt_status status;
-    do {
-        status = pyrt_retire(thread, NULL, bytes, count);
-        CHECK(status == PYRT_OK || status == PYRT_EBUSY);
-        CHECK(++taken <= at_most);
-    } while (status == PYRT_OK);
-    CHECK_STATUS(pyrt_retire(thread, NULL, bytes, count), PYRT_EBUSY);
-    CHECK_STATUS(pyrt_retire_call(thread, count_call, NULL, NULL, bytes), PYRT_EBUSY);
-    CHECK_UINT(stat_of(thread->interp, "busy"), 3);
-    return taken + 2;
-}
-
-static void
-check_bound(size_t item_bytes, size_t bound_items, size_t bound_bytes, int at_least, int at_most)
-{
-    disposed = 0;
-    runtime_up();
-    if (bound_items != 0) {
-        CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), bound_items, bound_bytes));
-    }
-    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
-    reader_begin();
-    int taken = retire_until_busy(thread, item_bytes, at_most);
-    CHECK(taken > at_least);
-    CHECK_UINT(stat_of(thread->interp, "pending_items"), taken);
-    /* The stall report is told at a safepoint once, and names the one who holds it up. */
-    pyrt_safepoint(thread);
-    pyrt_safepoint(thread);
-    EXPECT_REPORT(named(reader), "holds up");
-    CHECK_INT(disposed, 0);
-    reader_end();
-    CHECK_UINT(pyrt_process_delayed(thread), taken);
-    CHECK_INT(disposed, taken);
-    /* There is room again. */
-    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
-    pyrt_thread_release(thread);
-    runtime_down();
-}
-
-/* A bound is looked at when a chunk is sealed, so it is kept to within one chunk. */
-enum { CHUNK_ITEMS = 256, CHUNK_BYTES = 64 * 1024 };
-
-TEST(the_usual_bound_in_bytes_is_one_mebibyte)
-{
-    const int bound = 1024 * 1024 / 1000;
-    check_bound(1000, 0, 0, bound, bound + CHUNK_ITEMS);
-}
-
-TEST(the_usual_bound_in_items_is_64_ki)
-{
-    check_bound(1, 0, 0, 64 * 1024, 64 * 1024 + CHUNK_ITEMS);
-}
-
-TEST(a_bound_in_bytes_can_be_set)
-{
-    check_bound(1000, 1000000, 200000, 200, 200 + 2 * CHUNK_BYTES / 1000);
-}
-
-TEST(a_bound_in_items_can_be_set)
-{
-    check_bound(1, 2000, 1000000000, 2000, 2000 + CHUNK_ITEMS);
-}
-
-TEST(a_bound_of_zero_is_refused)
-{
-    CHECK_STATUS(pyrt_retire_set_bound(NULL, 1, 1), PYRT_EINVAL);
-    runtime_up();
-    CHECK_STATUS(pyrt_retire_set_bound(pyrt_interp_main(), 0, 1), PYRT_EINVAL);
-    CHECK_STATUS(pyrt_retire_set_bound(pyrt_interp_main(), 1, 0), PYRT_EINVAL);
-    CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), 1, 1));
-    runtime_down();
-}
-
-TEST(nodes_are_taken_beyond_every_bound)
-{
-    enum { MANY = 3000 };
-    counted_node *nodes = calloc(MANY, sizeof(counted_node));
-    disposed = 0;
-    runtime_up();
-    CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), 100, 1000));
-    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
-    reader_begin();
-    for (int i = 0; i < MANY; i++) {
-        pyrt_retire_node(thread, &nodes[i].node, 100, count_node);
-    }
-    /* They count for the bound of the forms that can say so. */
-    CHECK_STATUS(pyrt_retire(thread, NULL, 1, count), PYRT_EBUSY);
-    reader_end();
-    CHECK_UINT(pyrt_process_delayed(thread), MANY + 1);
-    pyrt_thread_release(thread);
-    runtime_down();
-    free(nodes);
-}
-
-/* ---- short of memory ----------------------------------------------------------------------------------------------- */
-
-/* A queue that everybody shares: the orphans through `thread` NULL, or the global one. */
-static void
-run_out_in_a_shared_queue(bool global, int prelude, int busy_before_failing)
-{
-    int taken = 0;
-    int busy = 0;
-    pyrt_status status;
-    disposed = 0;
-    runtime_up();
-    for (; taken < prelude; taken++) {
-        CHECK_OK(global ? pyrt_retire_global(NULL, 1, count) : pyrt_retire(NULL, NULL, 1, count));
-    }
-    fault_arm(1, INT32_MAX);
-    do {
-        status = global ? pyrt_retire_global(NULL, 1, count) : pyrt_retire(NULL, NULL, 1, count);
-        busy += status == PYRT_EBUSY;
-        taken += status != PYRT_ENOMEM;
-        CHECK(taken < 100000);
-    } while (status != PYRT_ENOMEM);
-    CHECK(faults_hit() > 0);
-    CHECK(busy >= busy_before_failing);
-    fault_disarm();
-    CHECK_UINT(stat_of(pyrt_interp_main(), "retired"), taken);
-    CHECK_UINT(stat_of(pyrt_interp_main(), "busy"), busy);
-    CHECK_OK(pyrt_qsbr_barrier(NULL));
-    CHECK_INT(disposed, taken);
-    CHECK_UINT(stat_of(pyrt_interp_main(), "pending_items"), 0);
-    CHECK_UINT(stat_of(pyrt_interp_main(), "pending_bytes"), 0);
-    runtime_down();
-}
-
-TEST(shared_queues_are_busy_well_before_out_of_memory)
-{
-    for (int global = 0; global < 2; global++) {
-        run_out_in_a_shared_queue(global, 1, 40);
-        run_out_in_a_shared_queue(global, 100, 40);
-    }
-}
-
-/* The first `prelude` items find memory, then there is no more. */
-static void
-run_out_later(int prelude, size_t bytes, int busy_before_failing)
-{
-    int taken = 0;
-    int busy = 0;
-    pyrt_status status;
-    disposed = 0;
-    runtime_up();
-    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
-    reader_begin();
-    for (; taken < prelude; taken++) {
-        CHECK_OK(pyrt_retire(thread, NULL, bytes, count));
-    }
-    fault_arm(1, INT32_MAX);
-    while ((status = pyrt_retire(thread, NULL, bytes, count)) != PYRT_ENOMEM) {
-        CHECK(status == PYRT_OK || status == PYRT_EBUSY);
-        busy += status == PYRT_EBUSY;
-        CHECK(++taken < 100000);
-    }
-    CHECK(faults_hit() > 0);
-    CHECK(busy >= busy_before_failing);
-    /* Once more: it stays so, and nodes still go. */
-    counted_node node;
-    CHECK_STATUS(pyrt_retire_call(thread, count_call, NULL, NULL, bytes), PYRT_ENOMEM);
-    pyrt_retire_node(thread, &node.node, bytes, count_node);
-    /* Disposing needs no memory and gives some back. */
-    reader_end();
-    CHECK_UINT(pyrt_process_delayed(thread), taken + 1);
-    CHECK_INT(disposed, taken + 1);
-    pyrt_status after = pyrt_retire(thread, NULL, 1, count);
-    CHECK(after == PYRT_OK || after == PYRT_EBUSY);
-    fault_disarm();
-    pyrt_thread_release(thread);
-    runtime_down();
-    CHECK_INT(disposed, taken + 2);
-}
-
-TEST(busy_comes_well_before_out_of_memory)
-{
-    const int preludes[] = {1, 50, 100, 169, 170, 500};
-    for (size_t i = 0; i < sizeof(preludes) / sizeof(preludes[0]); i++) {
-        run_out_later(preludes[i], 1, 40);
-    }
-}
-
-/* Items of which each fills a chunk: the warning is one item, but it comes. */
-TEST(busy_comes_before_out_of_memory_for_large_items_too)
-{
-    run_out_later(1, 64 * 1024, 1);
-    run_out_later(2, 64 * 1024, 1);
-    run_out_later(3, 40 * 1024, 1);
-}
-
-TEST(an_item_that_is_not_taken_is_not_disposed_of)
-{
-    disposed = 0;
-    runtime_up();
-    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
-    size_t live = pyrt_meta_live_bytes();
-    fault_arm(1, INT32_MAX);
-    CHECK_STATUS(pyrt_retire(thread, NULL, 1, count), PYRT_ENOMEM);
-    CHECK_STATUS(pyrt_retire_call(thread, count_call, NULL, NULL, 1), PYRT_ENOMEM);
-    CHECK_STATUS(pyrt_retire_global(NULL, 1, count), PYRT_ENOMEM);
-    fault_disarm();
-    CHECK_UINT(pyrt_meta_live_bytes(), live);
-    CHECK_UINT(stat_of(thread->interp, "retired"), 0);
-    CHECK_UINT(pyrt_process_delayed(thread), 0);
-    CHECK_OK(pyrt_qsbr_barrier(thread));
-    CHECK_INT(disposed, 0);
-    pyrt_thread_release(thread);
     runtime_down();
 }

@@ -2,6 +2,7 @@
 #include "support.h"
 
 #include "state/thread_impl.h"
+#include "steps.h"
 #include "workers.h"
 
 #include <string.h>
@@ -15,27 +16,6 @@ count(void *p)
 {
     (void)p;
     pyrt_fetch_add_seq_cst(&disposed, 1);
-}
-
-static void
-attach_new(void *out)
-{
-    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
-    pyrt_attach(thread);
-    *(pyrt_thread **)out = thread;
-}
-
-static void
-pass_quiescent_state(void *thread)
-{
-    pyrt_qsbr_quiescent_state(thread);
-}
-
-static void
-delete_attached(void *thread)
-{
-    pyrt_detach(thread);
-    pyrt_thread_delete(thread);
 }
 
 /* ---- names and numbers --------------------------------------------------------------------------------------------- */

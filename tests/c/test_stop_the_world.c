@@ -1,83 +1,10 @@
-/* test_stop_the_world.c -- pauses: who is stopped, who is not, whose turn it is, and what a pause that fails leaves
- * (stop_the_world.h).
- */
+/* test_stop_the_world.c -- pauses: who is stopped, who is not, and that nothing moves meanwhile (stop_the_world.h). */
 #include "support.h"
 
-#include "state/thread_impl.h"
+#include "steps.h"
 #include "workers.h"
 
-#include <string.h>
-
-/* ---- what a led thread does -------------------------------------------------------------------------------------- */
-
-static void
-make_state(void *out)
-{
-    *(pyrt_thread **)out = pyrt_thread_new(pyrt_interp_main());
-}
-
-static void
-attach(void *thread)
-{
-    pyrt_attach(thread);
-}
-
-static void
-detach(void *thread)
-{
-    pyrt_detach(thread);
-}
-
-static void
-pass_safepoint(void *thread)
-{
-    pyrt_safepoint(thread);
-}
-
-static void
-delete_state(void *thread)
-{
-    pyrt_thread_delete(thread);
-}
-
-/* A pause that a led thread asks for. */
-typedef struct pause_call {
-    pyrt_interp *interp;
-    int64_t timeout_ns;
-    pyrt_status status;
-    pyrt_stop_report report;
-} pause_call;
-
-static void
-stop(void *arg)
-{
-    pause_call *call = arg;
-    call->report.struct_size = sizeof(call->report);
-    call->status = pyrt_stop_the_world_timed(call->interp, call->timeout_ns, &call->report);
-}
-
-static void
-start(void *arg)
-{
-    pyrt_start_the_world(((pause_call *)arg)->interp);
-}
-
-/* Long enough that only a hang would use it up, and then the guard of the test is reached first. */
 static const int64_t FOR_EVER = -1;
-static const int64_t A_WHILE = 50 * 1000 * 1000;
-
-static int32_t
-state_of(pyrt_thread *thread)
-{
-    pyrt_thread_info infos[32];
-    size_t count = pyrt_thread_list(thread->interp, infos, 32);
-    for (size_t i = 0; i < count; i++) {
-        if (infos[i].id == thread->id) {
-            return infos[i].state;
-        }
-    }
-    return PYRT_STATE_SHUTTING_DOWN;
-}
 
 /* ---- who is stopped ---------------------------------------------------------------------------------------------- */
 
@@ -137,7 +64,7 @@ TEST(an_attached_thread_parks_at_its_safepoint)
     worker_do(&w, make_state, &thread);
     worker_do(&w, attach, thread);
     watch_sleepers();
-    worker_begin(&requester, stop, &call);
+    worker_begin(&requester, stop_as_called, &call);
     /* The requester sleeps in the kernel: a thread is missing. */
     WAIT_UNTIL(sleepers() == 1);
     CHECK(worker_is_busy(&requester));
@@ -149,7 +76,7 @@ TEST(an_attached_thread_parks_at_its_safepoint)
     CHECK(pyrt_world_is_stopped(NULL));
     CHECK_INT(state_of(thread), PYRT_STATE_SUSPENDED);
     CHECK(worker_is_busy(&w));
-    worker_do(&requester, start, &call);
+    worker_do(&requester, start_as_called, &call);
     worker_finish(&w);
     CHECK_INT(state_of(thread), PYRT_STATE_ATTACHED);
     CHECK_UINT(thread->slot.flags, 0);
@@ -173,14 +100,14 @@ TEST(an_attached_thread_that_detaches_is_stopped_as_well)
     worker_do(&w, make_state, &thread);
     worker_do(&w, attach, thread);
     watch_sleepers();
-    worker_begin(&requester, stop, &call);
+    worker_begin(&requester, stop_as_called, &call);
     WAIT_UNTIL(sleepers() == 1);
     /* Detaching does not sleep, also now. */
     worker_do(&w, detach, thread);
     worker_finish(&requester);
     CHECK_OK(call.status);
     CHECK_INT(state_of(thread), PYRT_STATE_SUSPENDED);
-    worker_do(&requester, start, &call);
+    worker_do(&requester, start_as_called, &call);
     CHECK_INT(state_of(thread), PYRT_STATE_DETACHED);
     stop_watching_sleepers();
     worker_do(&w, delete_state, thread);
@@ -282,14 +209,14 @@ TEST(a_pause_waits_for_a_dying_thread)
     worker_begin(&w, delete_state, thread);
     WAIT_UNTIL(pyrt_load_seq_cst(&hook_entered));
     watch_sleepers();
-    worker_begin(&requester, stop, &call);
+    worker_begin(&requester, stop_as_called, &call);
     WAIT_UNTIL(sleepers() == 1);
     pyrt_exchange_seq_cst(&hook_may_leave, 1);
     worker_finish(&requester);
     CHECK_OK(call.status);
     worker_finish(&w);
     CHECK_UINT(pyrt_thread_list(pyrt_interp_main(), NULL, 0), 0);
-    worker_do(&requester, start, &call);
+    worker_do(&requester, start_as_called, &call);
     stop_watching_sleepers();
     worker_end(&w);
     worker_end(&requester);
@@ -359,7 +286,7 @@ TEST(pauses_of_two_interpreters_overlap)
     pause_call call = {.interp = other, .timeout_ns = FOR_EVER};
     worker_start(&w);
     CHECK_OK(pyrt_stop_the_world(pyrt_interp_main()));
-    worker_do(&w, stop, &call);
+    worker_do(&w, stop_as_called, &call);
     CHECK_OK(call.status);
     CHECK(pyrt_world_is_stopped(pyrt_interp_main()));
     CHECK(pyrt_world_is_stopped(other));
@@ -367,7 +294,7 @@ TEST(pauses_of_two_interpreters_overlap)
     pyrt_start_the_world(pyrt_interp_main());
     CHECK(!pyrt_world_is_stopped(pyrt_interp_main()));
     CHECK(pyrt_world_is_stopped(other));
-    worker_do(&w, start, &call);
+    worker_do(&w, start_as_called, &call);
     CHECK(!pyrt_world_is_stopped(other));
     worker_end(&w);
     runtime_down();
@@ -382,285 +309,6 @@ TEST(an_interpreter_that_is_stopped_is_not_deleted)
     CHECK(pyrt_world_is_stopped(other));
     pyrt_start_the_world(other);
     CHECK_OK(pyrt_interp_delete(other));
-    runtime_down();
-}
-
-/* ---- whose turn it is ---------------------------------------------------------------------------------------------- */
-
-static void
-second_request_waits_for_the_first(pyrt_interp *first, pyrt_interp *second)
-{
-    worker w;
-    pause_call call = {.interp = second, .timeout_ns = FOR_EVER};
-    worker_start(&w);
-    CHECK_OK(pyrt_stop_the_world(first));
-    watch_sleepers();
-    worker_begin(&w, stop, &call);
-    WAIT_UNTIL(sleepers() == 1);
-    CHECK(worker_is_busy(&w));
-    pyrt_start_the_world(first);
-    worker_finish(&w);
-    CHECK_OK(call.status);
-    CHECK(pyrt_world_is_stopped(second));
-    worker_do(&w, start, &call);
-    CHECK(!pyrt_world_is_stopped(second));
-    stop_watching_sleepers();
-    worker_end(&w);
-}
-
-TEST(requests_wait_for_their_turn)
-{
-    runtime_up();
-    pyrt_interp *main = pyrt_interp_main();
-    pyrt_interp *other = pyrt_interp_new(NULL);
-    second_request_waits_for_the_first(NULL, NULL);
-    second_request_waits_for_the_first(main, main);
-    second_request_waits_for_the_first(other, other);
-    second_request_waits_for_the_first(NULL, main);
-    second_request_waits_for_the_first(NULL, other);
-    second_request_waits_for_the_first(main, NULL);
-    second_request_waits_for_the_first(other, NULL);
-    runtime_down();
-}
-
-TEST(a_timed_request_gives_up_its_turn)
-{
-    worker w;
-    runtime_up();
-    pyrt_interp *main = pyrt_interp_main();
-    pyrt_interp *const firsts[] = {NULL, main, main, NULL};
-    pyrt_interp *const seconds[] = {NULL, main, NULL, main};
-    worker_start(&w);
-    for (int i = 0; i < 4; i++) {
-        CHECK_OK(pyrt_stop_the_world(firsts[i]));
-        for (int64_t timeout = 0; timeout < 2; timeout++) {
-            pause_call call = {.interp = seconds[i], .timeout_ns = timeout};
-            worker_do(&w, stop, &call);
-            CHECK_STATUS(call.status, PYRT_ETIMEDOUT);
-            CHECK_UINT(call.report.missing, 0);
-        }
-        pyrt_start_the_world(firsts[i]);
-        /* Nothing of the request is left. */
-        pause_call call = {.interp = seconds[i], .timeout_ns = FOR_EVER};
-        worker_do(&w, stop, &call);
-        CHECK_OK(call.status);
-        worker_do(&w, start, &call);
-    }
-    worker_end(&w);
-    runtime_down();
-}
-
-/* While a global request waits, single ones are held back so that it gets its turn; when it gives up, they go on at once,
- * though the pause that was in its way is still on. */
-TEST(a_global_request_that_gives_up_lets_the_single_ones_go_on)
-{
-    worker wants_all;
-    worker wants_one;
-    runtime_up();
-    pause_call all = {.interp = NULL, .timeout_ns = A_WHILE};
-    pause_call one = {.interp = pyrt_interp_new(NULL), .timeout_ns = FOR_EVER};
-    worker_start(&wants_all);
-    worker_start(&wants_one);
-    CHECK_OK(pyrt_stop_the_world(pyrt_interp_main()));
-    watch_sleepers();
-    worker_begin(&wants_all, stop, &all);
-    WAIT_UNTIL(sleepers() == 1 || !worker_is_busy(&wants_all));
-    worker_begin(&wants_one, stop, &one);
-    worker_finish(&wants_all);
-    CHECK_STATUS(all.status, PYRT_ETIMEDOUT);
-    worker_finish(&wants_one);
-    CHECK_OK(one.status);
-    worker_do(&wants_one, start, &one);
-    pyrt_start_the_world(pyrt_interp_main());
-    stop_watching_sleepers();
-    worker_end(&wants_all);
-    worker_end(&wants_one);
-    runtime_down();
-}
-
-/* A requester that waits for its turn is detached meanwhile, or the pause before it would wait for it. */
-TEST(two_attached_threads_ask_at_once)
-{
-    worker w[2];
-    pyrt_thread *threads[2];
-    pause_call calls[2];
-    runtime_up();
-    pyrt_interp *const whats[] = {NULL, pyrt_interp_main()};
-    for (int i = 0; i < 2; i++) {
-        worker_start(&w[i]);
-        worker_do(&w[i], make_state, &threads[i]);
-        worker_do(&w[i], attach, threads[i]);
-    }
-    for (int round = 0; round < 50; round++) {
-        for (int i = 0; i < 2; i++) {
-            calls[i] = (pause_call){.interp = whats[(round >> i) % 2], .timeout_ns = FOR_EVER};
-            worker_begin(&w[i], stop, &calls[i]);
-        }
-        /* One gets it first; the other one's turn comes when that one starts the world again. */
-        int first = -1;
-        WAIT_UNTIL((first = !worker_is_busy(&w[0]) ? 0 : !worker_is_busy(&w[1]) ? 1 : -1) >= 0);
-        worker_do(&w[first], start, &calls[first]);
-        /* Attached again it must pass a safepoint, or detach, for the other. */
-        worker_do(&w[first], detach, threads[first]);
-        worker_do(&w[1 - first], start, &calls[1 - first]);
-        worker_do(&w[first], attach, threads[first]);
-        CHECK_OK(calls[0].status);
-        CHECK_OK(calls[1].status);
-    }
-    for (int i = 0; i < 2; i++) {
-        worker_do(&w[i], detach, threads[i]);
-        worker_do(&w[i], delete_state, threads[i]);
-        worker_end(&w[i]);
-    }
-    CHECK(!pyrt_world_is_stopped(NULL));
-    runtime_down();
-}
-
-/* ---- the timed form ------------------------------------------------------------------------------------------------ */
-
-TEST(a_timed_request_names_who_is_missing_and_leaves_nothing_stopped)
-{
-    worker stays_attached;
-    worker is_detached;
-    pyrt_thread *attached;
-    pyrt_thread *detached;
-    runtime_up();
-    worker_start(&stays_attached);
-    worker_start(&is_detached);
-    worker_do(&stays_attached, make_state, &attached);
-    worker_do(&is_detached, make_state, &detached);
-    pyrt_thread_set_name(attached, "the slow one");
-    worker_do(&stays_attached, attach, attached);
-    const int64_t timeouts[] = {0, 1, A_WHILE};
-    for (int i = 0; i < 3; i++) {
-        pyrt_stop_report report = {.struct_size = sizeof(report)};
-        CHECK_STATUS(pyrt_stop_the_world_timed(i % 2 == 0 ? NULL : pyrt_interp_main(), timeouts[i], &report),
-                     PYRT_ETIMEDOUT);
-        CHECK_UINT(report.struct_size, sizeof(report));
-        CHECK_UINT(report.missing, 1);
-        CHECK_UINT(report.stopped, 1);
-        CHECK_UINT(report.thread_id, attached->id);
-        CHECK_INT(report.interp_id, 0);
-        CHECK_INT(report.os_tid, pyrt_thread_impl_of(attached)->os_tid);
-        CHECK_STR(report.thread_name, "the slow one");
-        CHECK(report.time_to_stop_ns >= timeouts[i]);
-        CHECK(!pyrt_world_is_stopped(NULL));
-        CHECK(!pyrt_world_is_stopped(pyrt_interp_main()));
-        CHECK_INT(state_of(detached), PYRT_STATE_DETACHED);
-        CHECK_INT(state_of(attached), PYRT_STATE_ATTACHED);
-        CHECK_UINT(attached->slot.flags, 0);
-        /* Safepoints do not park, the detached one attaches. */
-        worker_do(&stays_attached, pass_safepoint, attached);
-        worker_do(&is_detached, attach, detached);
-        worker_do(&is_detached, detach, detached);
-    }
-    CHECK_STATUS(pyrt_stop_the_world_timed(NULL, 0, NULL), PYRT_ETIMEDOUT);
-    worker_do(&stays_attached, detach, attached);
-    CHECK_OK(pyrt_stop_the_world_timed(NULL, 0, NULL));
-    pyrt_start_the_world(NULL);
-    worker_do(&stays_attached, delete_state, attached);
-    worker_do(&is_detached, delete_state, detached);
-    worker_end(&stays_attached);
-    worker_end(&is_detached);
-    runtime_down();
-}
-
-TEST(a_report_of_another_size_is_refused)
-{
-    runtime_up();
-    pyrt_stop_report report = {.struct_size = sizeof(report) - 4};
-    CHECK_STATUS(pyrt_stop_the_world_timed(NULL, FOR_EVER, &report), PYRT_EINVAL);
-    CHECK(!pyrt_world_is_stopped(NULL));
-    runtime_down();
-}
-
-/* ---- wrong use ----------------------------------------------------------------------------------------------------- */
-
-TEST(a_nested_request_is_refused)
-{
-    runtime_up();
-    pyrt_interp *main = pyrt_interp_main();
-    pyrt_interp *other = pyrt_interp_new(NULL);
-    pyrt_interp *const firsts[] = {NULL, main};
-    pyrt_interp *const seconds[] = {NULL, main, other};
-    for (int i = 0; i < 2; i++) {
-        CHECK_OK(pyrt_stop_the_world(firsts[i]));
-        for (int k = 0; k < 3; k++) {
-            CHECK_STATUS(pyrt_stop_the_world(seconds[k]), PYRT_ESTATE);
-            EXPECT_REPORT("pyrt_stop_the_world");
-        }
-        CHECK(pyrt_world_is_stopped(firsts[i]));
-        pyrt_start_the_world(firsts[i]);
-    }
-    runtime_down();
-}
-
-TEST(start_wants_the_argument_of_the_stop)
-{
-    runtime_up();
-    pyrt_interp *main = pyrt_interp_main();
-    pyrt_interp *other = pyrt_interp_new(NULL);
-    pyrt_start_the_world(NULL);
-    EXPECT_REPORT("pyrt_start_the_world");
-    pyrt_start_the_world(main);
-    EXPECT_REPORT("pyrt_start_the_world", "main");
-    CHECK_OK(pyrt_stop_the_world(main));
-    pyrt_start_the_world(NULL);
-    EXPECT_REPORT("pyrt_start_the_world");
-    pyrt_start_the_world(other);
-    EXPECT_REPORT("pyrt_start_the_world", "interpreter 1");
-    CHECK(pyrt_world_is_stopped(main));
-    pyrt_start_the_world(main);
-    CHECK_OK(pyrt_stop_the_world(NULL));
-    pyrt_start_the_world(main);
-    EXPECT_REPORT("pyrt_start_the_world", "main");
-    CHECK(pyrt_world_is_stopped(NULL));
-    pyrt_start_the_world(NULL);
-    runtime_down();
-}
-
-TEST(start_on_another_os_thread_is_refused)
-{
-    worker w;
-    pause_call call = {.interp = NULL};
-    runtime_up();
-    worker_start(&w);
-    CHECK_OK(pyrt_stop_the_world(NULL));
-    worker_do(&w, start, &call);
-    EXPECT_REPORT("pyrt_start_the_world");
-    CHECK(pyrt_world_is_stopped(NULL));
-    pyrt_start_the_world(NULL);
-    worker_end(&w);
-    runtime_down();
-}
-
-/* Two that are attached here and stop there, and the other way round, would wait for each other. */
-TEST(stopping_another_interpreter_than_the_attached_one_is_refused)
-{
-    runtime_up();
-    pyrt_interp *other = pyrt_interp_new(NULL);
-    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
-    CHECK_STATUS(pyrt_stop_the_world(other), PYRT_ESTATE);
-    EXPECT_REPORT("pyrt_stop_the_world", named(thread), "detach it first");
-    CHECK(!pyrt_world_is_stopped(other));
-    CHECK_PTR(pyrt_thread_current(), thread);
-    pyrt_detach(thread);
-    CHECK_OK(pyrt_stop_the_world(other));
-    pyrt_start_the_world(other);
-    pyrt_thread_release(thread);
-    runtime_down();
-}
-
-TEST(stop_is_refused_inside_a_read_side_section)
-{
-    runtime_up();
-    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
-    pyrt_read_begin_counted(thread);
-    CHECK_STATUS(pyrt_stop_the_world(NULL), PYRT_ESTATE);
-    EXPECT_REPORT("pyrt_stop_the_world", named(thread), "read-side section");
-    CHECK(!pyrt_world_is_stopped(NULL));
-    pyrt_read_end_counted(thread);
-    pyrt_thread_release(thread);
     runtime_down();
 }
 

@@ -4,6 +4,7 @@
 #include "faults.h"
 #include "platform/meta_alloc.h"
 #include "state/index_pool.h"
+#include "steps.h"
 #include "workers.h"
 
 #include <string.h>
@@ -111,18 +112,6 @@ TEST(ids_are_never_reused)
         }
         runtime_down();
     }
-}
-
-static void
-make_state(void *out)
-{
-    *(pyrt_thread **)out = pyrt_thread_new(pyrt_interp_main());
-}
-
-static void
-delete_state(void *thread)
-{
-    pyrt_thread_delete(thread);
 }
 
 TEST(the_index_is_the_smallest_free_one)
@@ -359,6 +348,38 @@ TEST(a_state_is_not_deleted_inside_its_disposer)
     check_alive(in_disposal);
     pyrt_detach(in_disposal);
     pyrt_thread_delete(in_disposal);
+    runtime_down();
+}
+
+static pyrt_thread *put_aside;
+
+static void
+delete_what_was_put_aside(void *bytes)
+{
+    (void)bytes;
+    pyrt_thread *aside = put_aside;
+    put_aside = NULL;
+    if (aside != NULL) {
+        pyrt_thread_delete(aside);
+        EXPECT_REPORT("pyrt_thread_delete", named(aside), "a call further out returns to it");
+        check_alive(aside);
+    }
+}
+
+/* The delete of the one attaches the other again when it is done. */
+TEST(a_state_that_was_put_aside_for_an_end_is_not_deleted)
+{
+    runtime_up();
+    CHECK(pyrt_thread_slot_new(NULL, delete_what_was_put_aside, 0) >= 0);
+    pyrt_thread *ending = pyrt_thread_new(pyrt_interp_new(NULL));
+    pyrt_thread *other = pyrt_thread_new(pyrt_interp_main());
+    pyrt_attach(other);
+    put_aside = other;
+    pyrt_thread_delete(ending);
+    CHECK_PTR(put_aside, NULL);
+    CHECK_PTR(pyrt_thread_current(), other);
+    pyrt_detach(other);
+    pyrt_thread_delete(other);
     runtime_down();
 }
 

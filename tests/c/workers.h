@@ -49,12 +49,12 @@ void run_crowd(int count, void (*fn)(void *arg, int number), void *arg);
 /* Yields, and fails the test when a generous time has passed since `begun`, which starts as 0. */
 void wait_a_moment(int64_t *begun, const char *file, int line, const char *text);
 
-#define WAIT_UNTIL(condition)                                                                                         \
-    do {                                                                                                              \
-        int64_t begun_ = 0;                                                                                           \
-        while (!(condition)) {                                                                                        \
-            wait_a_moment(&begun_, __FILE__, __LINE__, #condition);                                                   \
-        }                                                                                                             \
+#define WAIT_UNTIL(condition)                                       \
+    do {                                                            \
+        int64_t begun_ = 0;                                         \
+        while (!(condition)) {                                      \
+            wait_a_moment(&begun_, __FILE__, __LINE__, #condition); \
+        }                                                           \
     } while (0)
 
 /* ---- who sleeps -------------------------------------------------------------------------------------------------- */

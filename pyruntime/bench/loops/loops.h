@@ -25,9 +25,15 @@ extern const pyrt_bench_group pyrt_bench_control_group;
 extern const pyrt_bench_group pyrt_bench_qsbr_group;
 extern const pyrt_bench_group pyrt_bench_retire_group;
 
-#define PYRT_BENCH_GROUP(array)                 \
-    {                                           \
-        array, sizeof(array) / sizeof(array[0]) \
-    }
+/* The table entry of a loop that needs the runtime. */
+#define PYRT_BENCH_OURS(name, its_body)   \
+    {.bench = name,                       \
+     .impl = "pyruntime",                 \
+     .setup = pyrt_bench_runtime_up,      \
+     .run = bench_run,                    \
+     .teardown = pyrt_bench_runtime_down, \
+     .body = its_body}
+
+#define PYRT_BENCH_GROUP(array) {array, sizeof(array) / sizeof(array[0])}
 
 #endif

@@ -135,22 +135,16 @@ static const bench_body synchronize_body = {ATTACHED, .loop = synchronize_loop};
 static const bench_body synchronize_reader_body = {ATTACHED, .loop = synchronize_loop, .companion = busy_reader,
                                                    .companions = 1};
 
-#define OURS(name, its_body)                                                                  \
-    {                                                                                         \
-        .bench = name, .impl = "pyruntime", .setup = pyrt_bench_runtime_up, .run = bench_run, \
-        .teardown = pyrt_bench_runtime_down, .body = its_body                                 \
-    }
-
 static const pyrt_bench_loop loops[] = {
-    OURS("qsbr.quiescent", &quiescent_body),
-    OURS("qsbr.safepoint", &safepoint_body),
-    OURS("qsbr.attach_detach", &attach_detach_body),
-    OURS("qsbr.advance", &advance_body),
+    PYRT_BENCH_OURS("qsbr.quiescent", &quiescent_body),
+    PYRT_BENCH_OURS("qsbr.safepoint", &safepoint_body),
+    PYRT_BENCH_OURS("qsbr.attach_detach", &attach_detach_body),
+    PYRT_BENCH_OURS("qsbr.advance", &advance_body),
     {.bench = "qsbr.advance", .impl = "atomic-add", .run = bench_run, .body = &atomic_add_body},
-    OURS("qsbr.poll", &poll_body),
-    OURS("qsbr.grace", &grace_body),
-    OURS("qsbr.synchronize", &synchronize_body),
-    OURS("qsbr.synchronize_reader", &synchronize_reader_body),
+    PYRT_BENCH_OURS("qsbr.poll", &poll_body),
+    PYRT_BENCH_OURS("qsbr.grace", &grace_body),
+    PYRT_BENCH_OURS("qsbr.synchronize", &synchronize_body),
+    PYRT_BENCH_OURS("qsbr.synchronize_reader", &synchronize_reader_body),
 };
 
 const pyrt_bench_group pyrt_bench_qsbr_group = PYRT_BENCH_GROUP(loops);

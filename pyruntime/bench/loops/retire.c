@@ -249,27 +249,21 @@ static const bench_body pending_body = {.enter = pyrt_bench_enter_attached,
                                         .companions = BENCH_ON_OTHER_CORES,
                                         .counts_bytes = true};
 
-#define OURS(name, its_body)                                                                  \
-    {                                                                                         \
-        .bench = name, .impl = "pyruntime", .setup = pyrt_bench_runtime_up, .run = bench_run, \
-        .teardown = pyrt_bench_runtime_down, .body = its_body                                 \
-    }
-
 static const pyrt_bench_loop loops[] = {
-    OURS("retire.dispatch", &dispatch_body),
+    PYRT_BENCH_OURS("retire.dispatch", &dispatch_body),
     {.bench = "retire.dispatch",
      .impl = "batched-call",
      .setup = measure_batch,
      .run = bench_run,
      .body = &batched_call_body},
-    OURS("retire.malloc_free", &malloc_free_body),
+    PYRT_BENCH_OURS("retire.malloc_free", &malloc_free_body),
     {.bench = "retire.malloc_free",
      .impl = "batched-free",
      .setup = measure_batch,
      .run = bench_run,
      .body = &batched_free_body},
     {.bench = "retire.malloc_free", .impl = "immediate-free", .run = bench_run, .body = &immediate_free_body},
-    OURS("retire.pending_peak", &pending_body),
+    PYRT_BENCH_OURS("retire.pending_peak", &pending_body),
 };
 
 const pyrt_bench_group pyrt_bench_retire_group = PYRT_BENCH_GROUP(loops);

@@ -219,10 +219,7 @@ static const bench_body malloc_free_body = {REGISTERED, .loop = malloc_free_loop
 static const bench_body pending_body = {REGISTERED, .loop = pending_loop, .companion = reader_of_10_us,
                                         .companions = BENCH_ON_OTHER_CORES, .counts_bytes = true};
 
-#define ENTRY(name, its_body)                                                           \
-    {                                                                                   \
-        .bench = name, .impl = IMPL, .setup = setup, .run = bench_run, .body = its_body \
-    }
+#define ENTRY(name, its_body) {.bench = name, .impl = IMPL, .setup = setup, .run = bench_run, .body = its_body}
 
 static const pyrt_bench_loop loops[] = {
     ENTRY("qsbr.attach_detach", &section_body),

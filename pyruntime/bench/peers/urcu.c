@@ -256,10 +256,7 @@ static const bench_body deferred_malloc_free_body = {
     .enter = enter_deferring, .leave = leave_deferring, .loop = deferred_malloc_free_loop};
 #endif
 
-#define ENTRY(name, its_impl, its_body)                                     \
-    {                                                                       \
-        .bench = name, .impl = its_impl, .run = bench_run, .body = its_body \
-    }
+#define ENTRY(name, its_impl, its_body) {.bench = name, .impl = its_impl, .run = bench_run, .body = its_body}
 
 static const pyrt_bench_loop loops[] = {
 #if PEER_URCU == QSBR

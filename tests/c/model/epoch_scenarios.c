@@ -50,27 +50,32 @@ read_and_pass(int thread)
 
 /* ---- polling ----------------------------------------------------------------------------------------------------- */
 
-/* Asks twice while the others run, and once more when they are gone. */
+/* Attached, because then nothing that it does for the statistics is a locked instruction: the advance is the one barrier
+ * between unlinking and looking at the readers. Asks twice while the others run, and once more when they are gone. */
 static void
-write_and_poll(void)
+write_and_poll(int thread)
 {
     enum { POLLS = 2 };
-    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_thread *self = item_thread(thread);
     bool reached = false;
+    pyrt_attach(self);
     model_begin();
     item *old = item_unlink(1);
-    uint64_t goal = pyrt_qsbr_advance(interp);
+    uint64_t goal = pyrt_qsbr_advance(self->interp);
+    pyrt_qsbr_quiescent_state(self);
     for (int n = 0; n < POLLS && !reached; n++) {
-        reached = pyrt_qsbr_poll(NULL, goal);
+        reached = pyrt_qsbr_poll(self, goal);
     }
     if (reached) {
         item_dispose(old);
     }
     model_end();
     if (!reached) {
-        MODEL_CHECK(pyrt_qsbr_poll(NULL, goal), "the readers are gone, and the goal is not reached");
+        MODEL_CHECK(pyrt_qsbr_poll(self, goal), "the readers are gone, and the goal is not reached");
         item_dispose(old);
     }
+    pyrt_detach(self);
+    pyrt_thread_delete(self);
 }
 
 static void
@@ -83,7 +88,7 @@ poll_body(int thread)
         read_and_pass(thread);
     }
     else {
-        write_and_poll();
+        write_and_poll(thread);
     }
 }
 

@@ -278,23 +278,22 @@ machine_drains(model_kind kind)
 }
 
 bool
+machine_could(int actor)
+{
+    model_op next = machine_next(actor);
+    if (next.kind == MODEL_LOCK) {
+        return read_word(next.address, sizeof(uint32_t)) == 0;
+    }
+    return next.kind != MODEL_NOTHING && !(next.kind == MODEL_RESUME && threads[next.thread].asleep);
+}
+
+bool
 machine_can(int actor)
 {
     model_op next = machine_next(actor);
-    const model_thread *thread = &threads[next.thread];
-    if (next.kind == MODEL_NOTHING || (machine_drains(next.kind) && thread->buffered != 0)) {
-        return false;
-    }
-    switch (next.kind) {
-    case MODEL_LOCK:
-        return read_word(next.address, sizeof(uint32_t)) == 0;
-    case MODEL_RESUME:
-        return !thread->asleep;
-    case MODEL_BARRIER:
-        return threads[next.other].buffered == 0;
-    default:
-        return true;
-    }
+    bool empty = !machine_drains(next.kind) || threads[next.thread].buffered == 0;
+    bool other_empty = next.kind != MODEL_BARRIER || threads[next.other].buffered == 0;
+    return machine_could(actor) && empty && other_empty;
 }
 
 void

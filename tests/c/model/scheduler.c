@@ -36,6 +36,7 @@ typedef struct node {
     clock clock;
     model_op next[MODEL_ACTORS]; /* before the step */
     actor_set can;
+    actor_set could;             /* also those that only wait for a buffer */
     actor_set wanted;            /* to be tried here */
     actor_set tried;
     actor_set sleeping;          /* need not be tried here */
@@ -267,7 +268,7 @@ is_bounded(void)
 static int
 cost_of(const node *here, int actor)
 {
-    return actor < MODEL_THREADS && here->running >= 0 && actor != here->running && (here->can & only(here->running)) != 0;
+    return actor < MODEL_THREADS && here->running >= 0 && actor != here->running && (here->could & only(here->running)) != 0;
 }
 
 /* Of the steps between step n and the one at `depth`, those that do not come after n, and that one: the actors whose step
@@ -358,6 +359,7 @@ open_node(int depth)
     *here = (node){.running = -1};
     for (int actor = 0; actor < MODEL_ACTORS; actor++) {
         here->next[actor] = machine_next(actor);
+        here->could |= machine_could(actor) ? only(actor) : 0;
         here->can |= machine_can(actor) ? only(actor) : 0;
     }
     if (depth == 0) {

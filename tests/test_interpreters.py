@@ -1,0 +1,214 @@
+"""Several Python interpreters in one process: each has a default domain, retired callables and an end of its own."""
+
+from __future__ import annotations
+
+import textwrap
+
+import pytest
+from conftest import Python
+
+PRELUDE = """
+import sys, threading
+try:
+    import _interpreters as interpreters  # 3.13
+except ImportError:
+    import _xxsubinterpreters as interpreters
+
+def create(kind):
+    if sys.version_info >= (3, 13):
+        return interpreters.create(kind)
+    if kind == "legacy":
+        return interpreters.create(isolated=False)
+    return interpreters.create()
+
+def run(interpreter, program):
+    error = interpreters.run_string(interpreter, program)
+    if error is not None:
+        raise RuntimeError(error.formatted)
+"""
+
+
+def program(body: str) -> str:
+    return PRELUDE + textwrap.dedent(body)
+
+
+def test_each_interpreter_has_a_domain_of_its_own(python: Python) -> None:
+    result = python.run(
+        program('''
+        import pyruntime
+        inside = """if True:
+            import pyruntime
+            from pyruntime import qsbr
+            with pyruntime.reading():
+                me = pyruntime.current()
+                assert me.interpreter_id == qsbr.default_domain.interpreter_id != 0
+            ran = []
+            pyruntime.retire(lambda: ran.append(1))
+            pyruntime.barrier()
+            assert ran == [1]
+            pyruntime.quiescent()
+            pyruntime.synchronize(timeout=10)
+            assert pyruntime.poll(pyruntime.advance())
+            with pyruntime.Domain("of mine") as domain, domain.reading():
+                pass
+            try:
+                pyruntime.retire(None)
+            except pyruntime.ArgumentTypeError:
+                pass
+            print(qsbr.default_domain.name, [one.name for one in pyruntime.interpreters()])
+        """
+        for i in range(3):
+            interpreter = create("legacy")
+            run(interpreter, inside)
+            interpreters.destroy(interpreter)
+        print([one.name for one in pyruntime.interpreters()])
+        ''')
+    )
+    lines = result.out.splitlines()
+    assert lines == [f"python {i} ['main', 'python {i}']" for i in (1, 2, 3)] + ["['main']"]
+    assert result.err == ""
+
+
+def test_the_main_interpreter_need_not_come_first(python: Python) -> None:
+    result = python.run(
+        program('''
+        interpreter = create("legacy")
+        run(interpreter, "import pyruntime; print(pyruntime.qsbr.default_domain.interpreter_id != 0)")
+        import pyruntime
+        print(pyruntime.qsbr.default_domain.interpreter_id)
+        with pyruntime.reading():
+            run(interpreter, """if True:
+                pyruntime.quiescent()
+                try:
+                    pyruntime.reading().__enter__()
+                except pyruntime.StateError as error:
+                    print(error)
+            """)
+        ''').replace("pyruntime.quiescent()", "pyruntime.stats()")
+    )
+    first, second, third = result.out.splitlines()
+    assert (first, second) == ("True", "0")
+    assert "inside a reading() block of domain 'main' would end that block" in third
+
+
+def test_what_is_retired_runs_in_its_own_interpreter(python: Python) -> None:
+    """Even if another interpreter's barrier disposes of it, and at the latest when its own ends."""
+    result = python.run(
+        program('''
+        import pyruntime
+        interpreter = create("legacy")
+        run(interpreter, """if True:
+            import pyruntime
+            where = "sub"
+            for i in range(400):
+                pyruntime.retire(lambda: print(where))
+        """)
+        where = "main"
+        pyruntime.retire(lambda: print(where))
+        pyruntime.barrier()
+        print("--")
+        interpreters.destroy(interpreter)
+        print([one.name for one in pyruntime.interpreters()])
+        ''')
+    )
+    lines = result.out.splitlines()
+    assert lines[0] == "main"
+    assert lines[1] == "--"
+    assert lines[2:-1] == ["sub"] * 400
+    assert lines[-1] == "['main']"
+
+
+def test_interpreters_come_and_go_without_a_trace(python: Python) -> None:
+    python.run(
+        program('''
+        import pyruntime
+        for turn in range(30):
+            interpreter = create("legacy")
+            run(interpreter, """if True:
+                import pyruntime
+                pyruntime.retire(int)
+                with pyruntime.attached():
+                    pass
+                domain = pyruntime.Domain()
+            """)
+            interpreters.destroy(interpreter)
+            assert [one.name for one in pyruntime.interpreters()] == ["main"], turn
+            assert len(pyruntime.threads()) <= 1
+        ''')
+    )
+
+
+def test_two_interpreters_in_two_threads(python: Python) -> None:
+    result = python.run(
+        program('''
+        import pyruntime
+        inside = """if True:
+            import pyruntime
+            ran = []
+            for i in range(200):
+                with pyruntime.attached():
+                    pyruntime.retire(lambda: ran.append(1))
+                    pyruntime.quiescent()
+                pyruntime.synchronize()
+            pyruntime.barrier()
+            assert len(ran) == 200, len(ran)
+        """
+        made = [create("legacy") for _ in range(2)]
+        threads = [threading.Thread(target=run, args=(one, inside)) for one in made]
+        errors = []
+        threading.excepthook = lambda args: errors.append(args.exc_value)
+        for thread in threads: thread.start()
+        for _ in range(200):
+            pyruntime.retire(int)
+            pyruntime.barrier()
+        for thread in threads: thread.join()
+        for one in made: interpreters.destroy(one)
+        print(errors)
+        ''')
+    )
+    assert result.out == "[]\n"
+
+
+def test_a_daemon_thread_of_an_interpreter_that_ends(python: Python) -> None:
+    """The main thread ends the process while an interpreter of its own still has open blocks on other threads."""
+    python.run(
+        program('''
+        import pyruntime
+        interpreter = create("legacy")
+        is_in = threading.Event()
+        def body():
+            run(interpreter, """if True:
+                import pyruntime, time
+                with pyruntime.reading():
+                    print("in", flush=True)
+                    time.sleep(10**6)
+            """)
+        threading.Thread(target=body, daemon=True).start()
+        while not any(one.state == "attached" for one in pyruntime.threads()):
+            pass
+        import os
+        os._exit(0)
+        ''')
+    )
+
+
+def test_an_interpreter_with_a_gil_of_its_own_is_told_so(python: Python) -> None:
+    if python.version in ("3.10", "3.11"):
+        pytest.skip("no such interpreters before 3.12")
+    result = python.run(
+        program('''
+        interpreter = create("isolated")
+        run(interpreter, """if True:
+            try:
+                import pyruntime
+            except ImportError as error:
+                print(error)
+            else:
+                print("imported")
+        """)
+        interpreters.destroy(interpreter)
+        import pyruntime
+        pyruntime.barrier()
+        ''')
+    )
+    assert "with a GIL of its own, because cffi cannot" in result.out
