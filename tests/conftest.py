@@ -24,7 +24,7 @@ from pyruntime import _core
 VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 NEWER = ["3.14", "3.15", "3.16"]
 THIS_VERSION = "{}.{}".format(*sys.version_info)
-HANG_GUARD = 120.0
+HANG_GUARD = 60.0
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,15 @@ class Python:
         """Runs a program. `status`: what it must exit with; None: anything."""
         environment = {**os.environ, "PYTHONPATH": self.path, "PYTHONDONTWRITEBYTECODE": "1"}
         command = [self.executable, "-X", "faulthandler", "-c", textwrap.dedent(program), *arguments]
+        # Not where we are: that may be a source tree, which Python would take for the package.
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True
+            command,
+            env=environment,
+            cwd=self.path.split(os.pathsep)[0],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             out, err = process.communicate(timeout=guard)

@@ -188,7 +188,7 @@ pyrt_reclaim_hand_over(pyrt_thread_impl *thread)
     pyrt_queue_move(&theirs->queue, &orphans->queue);
     pyrt_store_relaxed(&orphans->filled, 1u);
     pyrt_raw_mutex_unlock(&orphans->lock);
-    pyrt_queue_set_over_bound(&theirs->queue, false);
+    pyrt_reclaim_check_bound(thread);
     return true;
 }
 

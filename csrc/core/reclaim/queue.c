@@ -50,13 +50,30 @@ open_chunk(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
 {
     pyrt_store_release(&queue->open, chunk);
     pyrt_store_release(&queue->window->cursor, chunk == NULL ? NULL : chunk->items);
+    pyrt_store_relaxed(&queue->capacity, (size_t)PYRT_SEAL_BYTES);
     pyrt_store_relaxed(&queue->window->bytes_left, (size_t)PYRT_SEAL_BYTES);
     set_slow_at(queue);
 }
 
-void
-pyrt_queue_set_over_bound(pyrt_retire_queue *queue, bool over)
+size_t
+pyrt_queue_open_bytes(const pyrt_retire_queue *queue)
 {
+    /* relaxed: who adds up statistics may see the two in between; nothing is made of a difference that cannot be. */
+    size_t capacity = pyrt_load_relaxed(&queue->capacity);
+    size_t bytes_left = pyrt_load_relaxed(&queue->window->bytes_left);
+    return capacity > bytes_left ? capacity - bytes_left : 0;
+}
+
+void
+pyrt_queue_set_bound(pyrt_retire_queue *queue, bool over, size_t room)
+{
+    size_t used = pyrt_queue_open_bytes(queue);
+    /* Beyond the bound chunks are of the usual size again: sealing each item would cost a page for each. */
+    size_t capacity = !over && room < PYRT_SEAL_BYTES ? room : PYRT_SEAL_BYTES;
+    if (queue->open != NULL) {
+        pyrt_store_relaxed(&queue->capacity, capacity > used ? capacity : used);
+        pyrt_store_relaxed(&queue->window->bytes_left, queue->capacity - used);
+    }
     queue->over_bound = over;
     set_slow_at(queue);
 }
@@ -85,7 +102,7 @@ seal_chunk(pyrt_retire_queue *queue, uint64_t goal)
     chunk->goal = goal;
     chunk->waiting_since = 0;
     /* Until here it had only what went beyond the bytes of a full one. */
-    chunk->bytes += PYRT_SEAL_BYTES - queue->window->bytes_left;
+    chunk->bytes += pyrt_queue_open_bytes(queue);
     pyrt_store_release(&chunk->written, items_in_open(queue));
     append_sealed(queue, chunk);
     open_chunk(queue, queue->spare);
@@ -104,10 +121,9 @@ pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *byte
     *bytes += pyrt_load_acquire(&queue->ever_bytes);
     *items += pyrt_load_acquire(&queue->ever_items);
     uintptr_t cursor = (uintptr_t)pyrt_load_acquire(&queue->window->cursor);
-    size_t bytes_left = pyrt_load_relaxed(&queue->window->bytes_left);
     if (cursor % PYRT_CHUNK_SIZE != 0) {
         *items += (cursor % PYRT_CHUNK_SIZE - offsetof(pyrt_retired_chunk, items)) / sizeof(pyrt_retired);
-        *bytes += PYRT_SEAL_BYTES - bytes_left;
+        *bytes += pyrt_queue_open_bytes(queue);
     }
 }
 

@@ -48,6 +48,7 @@ typedef struct pyrt_retire_queue {
     pyrt_retire_window *window; /* into the open chunk: the thread's own, or the shared queue's */
     pyrt_retired_chunk *open;  /* NULL until the first item, and when memory is short */
     pyrt_retired_chunk *spare; /* reserved when the open one is half full */
+    size_t capacity;           /* bytes at which the open one is sealed: less than usual close to the bound */
     bool over_bound;           /* every push takes the long way and is answered with PYRT_EBUSY */
 
     pyrt_retired_chunk *sealed;
@@ -84,8 +85,11 @@ bool pyrt_queue_seal(pyrt_retire_queue *queue);
  * moment may be left out. */
 void pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes);
 
-/* Sets `over_bound`. */
-void pyrt_queue_set_over_bound(pyrt_retire_queue *queue, bool over);
+/* Sets `over_bound`, and how many bytes more may be pushed before it has to be thought over again. */
+void pyrt_queue_set_bound(pyrt_retire_queue *queue, bool over, size_t room);
+
+/* The bytes of the items in the open chunk. */
+size_t pyrt_queue_open_bytes(const pyrt_retire_queue *queue);
 
 /* The oldest sealed batch, or NULL. */
 pyrt_retired_batch *pyrt_queue_first_batch(pyrt_retire_queue *queue);

@@ -6,19 +6,22 @@
 #include "platform/report.h"
 #include "reclaim/reclaim.h"
 
-static bool
-is_over_bound(const pyrt_retire_queue *queue, const pyrt_interp *interp)
+/* How many bytes more the bound allows; 0 if it is reached, in bytes or items. */
+static size_t
+room_in(const pyrt_retire_queue *queue, const pyrt_interp *interp)
 {
     pyrt_reclaim_interp *reclaim = pyrt_reclaim_of_interp(interp);
-    return queue->sealed_bytes > pyrt_load_relaxed(&reclaim->bound_bytes) ||
-           queue->sealed_items > pyrt_load_relaxed(&reclaim->bound_items);
+    size_t bytes = pyrt_load_relaxed(&reclaim->bound_bytes);
+    bool full = queue->sealed_bytes >= bytes || queue->sealed_items >= pyrt_load_relaxed(&reclaim->bound_items);
+    return full ? 0 : bytes - queue->sealed_bytes;
 }
 
 void
 pyrt_reclaim_check_bound(pyrt_thread_impl *thread)
 {
     pyrt_retire_queue *queue = &pyrt_reclaim_of(thread)->queue;
-    pyrt_queue_set_over_bound(queue, is_over_bound(queue, thread->base.interp));
+    size_t room = room_in(queue, thread->base.interp);
+    pyrt_queue_set_bound(queue, room == 0, room);
 }
 
 /* Whether the next pushes may find no memory: a chunk could not be reserved when this one got half full, or full at once. */
@@ -34,7 +37,7 @@ shared_push(pyrt_shared_queue *shared, pyrt_interp *interp, void *p, void *arg, 
 {
     pyrt_raw_mutex_lock(&shared->lock);
     pyrt_push_result result = pyrt_queue_push(&shared->queue, p, arg, fn, bytes);
-    bool busy = is_short(&shared->queue, result) || is_over_bound(&shared->queue, interp);
+    bool busy = is_short(&shared->queue, result) || room_in(&shared->queue, interp) <= pyrt_queue_open_bytes(&shared->queue);
     pyrt_store_relaxed(&shared->filled, 1u);
     pyrt_raw_mutex_unlock(&shared->lock);
     if (result == PYRT_PUSH_FAILED) {
