@@ -71,7 +71,7 @@ class Python:
 
 
 def _version_of(executable: str) -> str | None:
-    """"3.12", or None if it is none of the Pythons that can load the compiled part."""
+    """ "3.12", or None if it is none of the Pythons that can load the compiled part."""
     program = (
         "import sys, sysconfig\n"
         "assert sys.implementation.name == 'cpython' and not sysconfig.get_config_var('Py_GIL_DISABLED')\n"

@@ -200,9 +200,9 @@ def test_a_fork_while_another_thread_runs_callables(python: Python) -> None:
     assert result.out == "10\n10\n"
 
 
-def test_pyrt_fork_stops_the_world_first(this_python: Python) -> None:
+def test_pyrt_fork_stops_the_world_first(python: Python) -> None:
     """The C function, through the table that the capsule holds."""
-    this_python.run(
+    python.run(
         program("""
         import ctypes
         from pyruntime._core import ffi, lib

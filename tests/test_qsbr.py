@@ -143,7 +143,9 @@ def test_goals_of_two_domains_do_not_compare() -> None:
 def test_poll_refuses_goals_of_other_domains_by_name() -> None:
     with Domain(name="theirs") as other:
         goal = other.advance()
-        with pytest.raises(pyruntime.ArgumentError, match=r"another domain than <domain 'main'>.*ask the domain that made it"):
+        with pytest.raises(
+            pyruntime.ArgumentError, match=r"another domain than <domain 'main'>.*ask the domain that made it"
+        ):
             qsbr.poll(goal)
 
 

@@ -159,6 +159,8 @@ pyrt_reclaim_own(pyrt_thread_impl *thread)
         more = false;
         if (pyrt_queue_chunk_goal(&mine->queue, &goal) && pyrt_qsbr_poll_interp(runner.interp, goal)) {
             pyrt_queue_take_chunk(&mine->queue, &mine->running);
+            /* What is taken does not wait any more: disposers may retire in its place. */
+            pyrt_reclaim_check_bound(thread);
             count += run_chunk(&mine->running, &runner);
             pyrt_queue_recycle(&mine->queue, take_empty(&mine->running));
             more = true;

@@ -1,0 +1,106 @@
+"""The words: every public name has them, says what it raises and where the idea comes from, and its examples run."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from pyruntime import errors, qsbr, state
+
+import pyruntime
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def _documented() -> dict[str, object]:
+    """Everything that has words of its own."""
+    found: dict[str, object] = {"pyruntime": pyruntime, "pyruntime.get_include": pyruntime.get_include}
+    for module in (qsbr, state, errors):
+        found[module.__name__] = module
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isclass(value) or inspect.isroutine(value):
+                found[f"{module.__name__}.{name}"] = value
+    for kind in (qsbr.Domain, qsbr.Goal):
+        for name, value in inspect.getmembers(kind):
+            if not name.startswith("_"):
+                found[f"{kind.__module__}.{kind.__name__}.{name}"] = value
+    return found
+
+
+DOCUMENTED = _documented()
+
+# What does something, and is no plain value or exception.
+FUNCTIONS = {
+    name: value for name, value in DOCUMENTED.items() if inspect.isroutine(value) and name.startswith(("pyruntime.qsbr",
+    "pyruntime.state"))
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_every_public_name_has_words(name: str) -> None:
+    words = inspect.getdoc(DOCUMENTED[name])
+    assert words is not None
+    assert words.split("\n")[0].rstrip().endswith((".", "``.", ":"))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_has_an_example(name: str) -> None:
+    words = inspect.getdoc(FUNCTIONS[name])
+    assert words is not None
+    assert ">>>" in words or name.endswith(".close")
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_examples_run(name: str) -> None:
+    words = inspect.getdoc(DOCUMENTED[name])
+    assert words is not None
+    example = doctest.DocTestParser().get_doctest(words, {}, name, None, None)
+    runner = doctest.DocTestRunner()
+    runner.run(example)
+    assert runner.failures == 0
+
+
+def test_every_argument_and_result_has_a_type() -> None:
+    for name, value in FUNCTIONS.items():
+        if inspect.isfunction(inspect.unwrap(value)):
+            signature = inspect.signature(value)
+            missing = [one.name for one in signature.parameters.values() if one.annotation is one.empty and one.name !=
+            "self"] assert missing == [], name
+            assert signature.return_annotation is not inspect.Signature.empty, name
+
+
+def test_compiled_functions_have_signatures() -> None:
+    assert str(inspect.signature(qsbr.retire)) == "(callable, /, nbytes=0)"
+    assert str(inspect.signature(qsbr.reading)) == "()"
+
+
+def test_each_statistic_has_words_and_they_are_those_of_the_core() -> None:
+    fields = list(inspect.get_annotations(qsbr.Stats))
+    assert fields == list(qsbr.default_domain._stats())
+    source = inspect.getsource(qsbr.Stats)
+    for field in fields:
+        assert re.search(rf'    {field}: int\n    """.+"""\n', source), field
+
+
+def test_the_examples_of_the_readme_run() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    runner = doctest.DocTestRunner()
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        runner.run(doctest.DocTestParser().get_doctest(block, names, f"README {number}", None, None), clear_globs=False)
+    assert runner.tries > 0
+    assert runner.failures == 0
+
+
+def test_the_readme_starts_with_two_commands() -> None:
+    blocks = re.findall(r"^```sh\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    first, second = blocks[:2]
+    for block in (first, second):
+        assert block.count("\n") == 1
+    assert "bench --quick" in first
+    assert "pytest" in second

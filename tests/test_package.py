@@ -1,0 +1,312 @@
+"""The package as it is installed: its names, its compiled part, its stub, its command, and what it says when a part is
+missing."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import stub_of_lib
+from conftest import Python
+from pyruntime import __main__ as command
+from pyruntime import _core, errors, qsbr, state
+
+import pyruntime
+
+PACKAGE = Path(str(pyruntime.__file__)).parent
+
+
+# ---- names
+-----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", [pyruntime, qsbr, state, errors], ids=lambda module: module.__name__)
+def test_every_public_name_is_there(module: ModuleType) -> None:
+    names = module.__all__
+    assert sorted(set(names)) == sorted(names)
+    for name in names:
+        assert getattr(module, name) is not None
+    if module is not pyruntime:
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            _ = module.nothing
+    assert set(names) <= set(dir(pyruntime)) or module is not pyruntime
+
+
+def test_the_names_of_the_package_are_those_of_its_modules() -> None:
+    for name in pyruntime.__all__:
+        value = getattr(pyruntime, name)
+        homes = [module for module in (qsbr, state, errors) if name in module.__all__]
+        for module in homes:
+            assert getattr(module, name) == value
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = pyruntime.nothing  # type: ignore[attr-defined]
+
+
+def test_the_import_loads_no_more_than_it_needs(this_python: Python) -> None:
+    """What takes long is loaded when it is first asked for."""
+    result = this_python.run("""
+        import sys
+        before = set(sys.modules)
+        import pyruntime
+        print(*sorted(set(sys.modules) - before - {"atexit"}))
+        pyruntime.state.threads, pyruntime.errors.Error, pyruntime.TimeoutExpired, pyruntime.threads
+    """)
+    assert result.out.split() == [
+        "_cffi_backend",
+        "pyruntime",
+        "pyruntime._core",
+        "pyruntime._core.lib",
+        "pyruntime.qsbr",
+    ]
+
+
+def test_the_version_is_that_of_the_headers() -> None:
+    config = Path(pyruntime.get_include(), "pyruntime", "config.h").read_text()
+    assert f'#define PYRT_VERSION "{pyruntime.__version__}"' in config
+    major, minor = _core.abi_version
+    assert f"#define PYRT_ABI_MAJOR {major}\n#define PYRT_ABI_MINOR {minor}\n" in config
+
+
+def test_the_public_headers_are_there() -> None:
+    found = {path.name for path in Path(pyruntime.get_include(), "pyruntime").glob("*.h")}
+    assert {"pyruntime.h", "capi.h", "thread.h", "qsbr.h", "retire.h", "stop_the_world.h"} <= found
+
+
+# ---- the compiled part
+-----------------------------------------------------------------------------------------------------
+
+
+def test_the_compiled_part_exports_its_init_function_only() -> None:
+    if shutil.which("nm") is None:
+        pytest.skip("no nm")
+    done = subprocess.run(["nm", "-D", "--defined-only", str(_core.__file__)], capture_output=True, text=True, check=True)
+    assert [line.split()[-1] for line in done.stdout.splitlines()] == ["PyInit__core"]
+
+
+def test_the_compiled_part_is_never_unloaded() -> None:
+    if shutil.which("readelf") is None:
+        pytest.skip("no readelf")
+    done = subprocess.run(["readelf", "-d", str(_core.__file__)], capture_output=True, text=True, check=True)
+    assert "NODELETE" in done.stdout
+
+
+def test_one_file_for_all_versions_with_a_gil() -> None:
+    assert str(_core.__file__).endswith(".abi3.so") is _core.uses_limited_api
+
+
+def test_the_stub_of_lib_is_what_is_there() -> None:
+    stub = (PACKAGE / "_core.pyi").read_text()
+    body = stub[stub.index("class _Lib:\n") + len("class _Lib:\n") : stub.index("\nlib: _Lib")]
+    lines = re.sub(r"\(\n\s+(.*)\n    \)", r"(\1)", body).replace(", /\n", ", /").splitlines()
+    assert [line for line in lines if line] == stub_of_lib.lines(), "python tests/stub_of_lib.py prints what it should be"
+
+
+def _stub_classes() -> dict[str, set[str]]:
+    tree = ast.parse((PACKAGE / "_core.pyi").read_text())
+    return {
+        node.name: {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def test_the_stub_has_all_names_of_the_module() -> None:
+    tree = ast.parse((PACKAGE / "_core.pyi").read_text())
+    names = {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    names |= {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    there = {name for name in dir(_core) if not name.startswith("__")}
+    assert {name for name in names if name not in ("_Pointer", "_Ffi", "_Lib")} == there
+
+
+@pytest.mark.parametrize("kind", [_core.Domain, _core.Section])
+def test_the_stub_has_all_methods_of_the_types(kind: type) -> None:
+    inherited = {"__repr__", "__doc__", "__module__"}
+    there = {name for name in vars(kind) if name not in inherited}
+    assert _stub_classes()[kind.__name__] == there
+
+
+def test_ffi_has_what_the_stub_says() -> None:
+    for name in _stub_classes()["_Ffi"]:
+        assert callable(getattr(_core.ffi, name))
+
+
+def test_a_second_attach_changes_nothing() -> None:
+    domain_type, capsule = _core.Domain, _core._C_API
+    assert _core.lib.pyrt_py_attach() == 0
+    assert _core.Domain is domain_type
+    assert repr(_core._C_API).split(" at ")[0] == repr(capsule).split(" at ")[0] == '<capsule object "pyruntime._C_API"'
+
+
+def test_importing_again_and_again_leaks_nothing(python: Python) -> None:
+    result = python.run("""
+        import gc, sys
+        def cycle():
+            for name in [name for name in sys.modules if name.split(".")[0] == "pyruntime"]:
+                del sys.modules[name]
+            import pyruntime
+            ran = []
+            with pyruntime.Domain() as domain, domain.reading(), domain.attached():
+                domain.retire(lambda: ran.append(1))
+            with pyruntime.reading():
+                pass
+            pyruntime.retire(lambda: ran.append(1))
+            pyruntime.barrier()
+            assert ran == [1, 1]
+            try:
+                pyruntime.retire(None)
+            except pyruntime.ArgumentTypeError:
+                pass
+            return len(pyruntime.interpreters()), len(pyruntime.threads())
+        def blocks(cycles):
+            for _ in range(cycles):
+                counts = cycle()
+            gc.collect()
+            return sys.getallocatedblocks(), counts
+        blocks(20)
+        before, counts = blocks(20)
+        after, counts = blocks(200)
+        print((after - before) // 200, counts)
+    """)
+    grown, counts = result.out.split(" ", 1)
+    assert counts == "(1, 1)\n"
+    assert int(grown) == 0
+
+
+# ---- a part is missing
+-----------------------------------------------------------------------------------------------------
+
+
+def test_without_the_compiled_part_the_mend_is_named(this_python: Python, tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "pyruntime", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    bare = Python(this_python.version, this_python.executable, str(tmp_path))
+    result = bare.run("import pyruntime", status=1)
+    assert "ImportError: pyruntime._core, the compiled part of pyruntime, is missing" in result.err
+    assert "python -m pip install -e ." in result.err
+
+
+def test_without_cffi_the_mend_is_named(this_python: Python) -> None:
+    result = this_python.run("import sys; sys.modules['_cffi_backend'] = None; import pyruntime", status=1)
+    assert "ImportError: pyruntime needs cffi 2.1.1 or newer" in result.err
+    assert "pip install 'cffi>=2.1.1'" in result.err
+
+
+def test_a_compiled_part_that_does_not_load_is_shown(this_python: Python, tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "pyruntime", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    (tmp_path / "pyruntime" / Path(str(_core.__file__)).name).write_bytes(b"no shared object")
+    broken = Python(this_python.version, this_python.executable, str(tmp_path))
+    result = broken.run("import pyruntime", status=1)
+    assert "ImportError: the compiled part of pyruntime does not load" in result.err
+
+
+# ---- the command
+-----------------------------------------------------------------------------------------------------------
+
+
+def run_command(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert command.main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    with qsbr.Domain(name="mine") as mine, mine.attached():
+        out = run_command(capsys, "info")
+    for word in (pyruntime.__version__, "CPython", "main, made by the runtime", "mine, made by Python code", "attached",
+    "retired"):
+        assert word in out
+
+
+def test_info_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pyruntime.attached():
+        document = json.loads(run_command(capsys, "info", "--json"))
+    assert document["runtime"]["version"] == pyruntime.__version__
+    assert document["interpreters"][0] == {"id": 0, "name": "main", "whence": "the runtime"}
+    assert "attached" in {thread["state"] for thread in document["threads"]}
+    assert document["stats"].keys() == _core.Domain._default()._stats().keys()
+
+
+def test_compiler_options(capsys: pytest.CaptureFixture[str]) -> None:
+    includes = run_command(capsys, "--includes").strip()
+    assert includes == f"-I{pyruntime.get_include()}"
+    assert run_command(capsys, "--cflags").startswith(includes)
+
+
+def test_bench_is_handed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "qsbr.quiescent" in run_command(capsys, "bench", "--list")
+
+
+def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 2
+    assert "usage: pyruntime" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        command.main(["nothing"])
+    assert caught.value.code == 2
+    assert "invalid choice: 'nothing'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"pyruntime {pyruntime.__version__}\n"
+
+
+def test_the_module_runs(this_python: Python) -> None:
+    environment = {**os.environ, "PYTHONPATH": this_python.path}
+    line = [sys.executable, "-m", "pyruntime", "--includes"]
+    done = subprocess.run(line, env=environment, cwd=this_python.path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("-I")
+
+
+# ---- the builder
+-----------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def build_ffi(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("cffi", reason="only the builder needs it whole")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "csrc"))
+    return importlib.import_module("build_ffi")
+
+
+def test_everything_that_is_marked_is_declared(build_ffi: ModuleType) -> None:
+    declared, _ = build_ffi.declared()
+    functions = set(re.findall(r"\b(pyrt_\w+)\((?!\*)", re.sub(r"/\*.*?\*/", "", declared, flags=re.DOTALL)))
+    assert functions == {name for name in dir(_core.lib) if name.startswith("pyrt_")}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("/* cdef: begin */\n#if 1\nint a;\n#endif\n/* cdef: end */\n", "2: no preprocessor line"),
+        ("/* cdef: begin */\n/* cdef: begin */\n/* cdef: end */\n", "2: /* cdef: begin */ without its partner"),
+        ("int a;\n/* cdef: end */\n", "2: /* cdef: end */ without its partner"),
+        ("/* cdef: begin */\nint a;\n", "the last region is not ended"),
+    ],
+)
+def test_regions_that_cffi_could_not_take(build_ffi: ModuleType, tmp_path: Path, text: str, message: str) -> None:
+    header = tmp_path / "wrong.h"
+    header.write_text(text)
+    with pytest.raises(build_ffi.HeaderError, match=re.escape(message)):
+        build_ffi.regions(header)
+
+
+def test_regions_are_what_stands_between_the_marks(build_ffi: ModuleType, tmp_path: Path) -> None:
+    header = tmp_path / "right.h"
+    header.write_text("#if 1\n    /* cdef: begin */\nint a;\n\n/* cdef: end */\nint b;\n/* cdef: begin */\nint c;\n/* cdef:
+    end */\n") assert build_ffi.regions(header) == ["int a;\n", "int c;"]
+
+
+def test_all_paths_of_the_builder_are_relative(build_ffi: ModuleType) -> None:
+    """An absolute path would stand in the sdist."""
+    for path in build_ffi.sources() + build_ffi.headers():
+        assert not os.path.isabs(path)
+        assert (ROOT / path).is_file()
