@@ -94,8 +94,10 @@ class ThreadInfo:
 
 @dataclass(frozen=True)
 class InterpreterInfo:
-    """One of pyruntime's interpreters: a Python interpreter's default domain, a :class:`~pyruntime.qsbr.Domain`, or one
-    that C code has made."""
+    """One of pyruntime's interpreters.
+
+    A Python interpreter's default domain, a :class:`~pyruntime.qsbr.Domain`, or one that C code has made.
+    """
 
     id: int
     """Counted up from 0, the main one; not used again."""

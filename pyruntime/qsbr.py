@@ -189,8 +189,7 @@ class Domain(_core.Domain):
         return Goal(self, self._advance())
 
     def poll(self, goal: Goal) -> bool:
-        """Whether every reader has passed a goal. Does not wait for readers. The calling thread counts as one while it is
-        inside.
+        """Whether every reader has passed a goal. The calling thread counts as one while it is inside.
 
             >>> from pyruntime import advance, poll
             >>> poll(advance())

@@ -82,8 +82,9 @@ def _threads_of(interp: Any) -> list[ThreadInfo]:
 
 
 def threads(interpreter_id: int | None = None) -> list[ThreadInfo]:
-    """The thread states of one of pyruntime's interpreters, or of all, oldest first. Each is read once and may have moved
-    on.
+    """The thread states of one of pyruntime's interpreters, or of all, oldest first.
+
+    Each is read once and may have moved on meanwhile.
 
         >>> from pyruntime.state import attached, threads
         >>> with attached():
@@ -126,8 +127,9 @@ def current() -> ThreadInfo | None:
 
 
 def interpreters() -> list[InterpreterInfo]:
-    """All of pyruntime's interpreters in this process, oldest first: the main one, those of Python's other interpreters,
-    domains, and those that C code has made.
+    """All of pyruntime's interpreters in this process, oldest first.
+
+    The main one, those of Python's other interpreters, domains, and those that C code has made.
 
         >>> from pyruntime import Domain
         >>> from pyruntime.state import interpreters

@@ -275,19 +275,20 @@ def test_a_signal_handler_runs_during_a_wait_and_may_call_us(python: Python) -> 
     )
 
 
-# ---- whether the GIL is held, seen from C --------------------------------------------------------------------------------
+# ---- whether the GIL is held, seen from C ----------------------------------------------------------------------------
 
 PROBE = """
 #include <Python.h>
 
 /* As a disposer: is the GIL held where we are called? */
 int held = -1;
-void probe(void *unused) { (void)unused; held = PyGILState_Check(); }
+void probe(void *unused, void *nothing) { (void)unused; (void)nothing; held = PyGILState_Check(); }
 
 /* As a disposer: lets go of the GIL itself, and then waits in pyruntime. */
 int (*synchronize)(void *thread);
-void release_and_wait(void *thread)
+void release_and_wait(void *thread, void *nothing)
 {
+    (void)nothing;
     Py_BEGIN_ALLOW_THREADS
     held = synchronize(thread);
     Py_END_ALLOW_THREADS
@@ -310,7 +311,7 @@ import ctypes
 probe = ctypes.PyDLL(sys.argv[1])
 held = ctypes.c_int.in_dll(probe, "held")
 def c_function(function):
-    return ffi.cast("void (*)(void *)", ctypes.cast(function, ctypes.c_void_p).value)
+    return ffi.cast("void (*)(void *, void *)", ctypes.cast(function, ctypes.c_void_p).value)
 """
 
 
@@ -323,7 +324,7 @@ def test_calls_that_do_not_sleep_keep_the_gil(this_python: Python, probe: Path, 
             WITH_PROBE
             + f"""
 pyruntime.retire(int)
-assert lib.pyrt_retire(ffi.NULL, ffi.NULL, 0, c_function(probe.probe)) == 0
+assert lib.pyrt_retire_call(ffi.NULL, c_function(probe.probe), ffi.NULL, ffi.NULL, 0) == 0
 {call}
 pyruntime.barrier()
 print(held.value)
@@ -355,7 +356,7 @@ reader_is_in.wait()
 domain = pyruntime.Domain()
 interp = lib.pyrt_interp_pin(domain.interpreter_id)
 with domain.attached():
-    assert lib.pyrt_retire(lib.pyrt_thread_find(interp), mine, 0, c_function(probe.release_and_wait)) == 0
+    assert lib.pyrt_retire_call(lib.pyrt_thread_find(interp), c_function(probe.release_and_wait), mine, ffi.NULL, 0) == 0
     domain.barrier()
 print(held.value)
 lib.pyrt_interp_unpin(interp)

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from pyruntime import errors, qsbr, state
 
 import pyruntime
+from pyruntime import errors, qsbr, state
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -35,8 +35,9 @@ DOCUMENTED = _documented()
 
 # What does something, and is no plain value or exception.
 FUNCTIONS = {
-    name: value for name, value in DOCUMENTED.items() if inspect.isroutine(value) and name.startswith(("pyruntime.qsbr",
-    "pyruntime.state"))
+    name: value
+    for name, value in DOCUMENTED.items()
+    if inspect.isroutine(value) and name.startswith(("pyruntime.qsbr", "pyruntime.state"))
 }
 
 
@@ -68,8 +69,8 @@ def test_every_argument_and_result_has_a_type() -> None:
     for name, value in FUNCTIONS.items():
         if inspect.isfunction(inspect.unwrap(value)):
             signature = inspect.signature(value)
-            missing = [one.name for one in signature.parameters.values() if one.annotation is one.empty and one.name !=
-            "self"] assert missing == [], name
+            parameters = [one for one in signature.parameters.values() if one.name != "self"]
+            assert [one.name for one in parameters if one.annotation is one.empty] == [], name
             assert signature.return_annotation is not inspect.Signature.empty, name
 
 

@@ -1,4 +1,4 @@
-"""os.fork in the middle of everything: the child goes on with what its one thread had, and nothing that it needs is locked."""
+"""os.fork in the middle of everything: the child goes on with what its one thread had, and nothing it needs is locked."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import Self
 
 import pyruntime
 from pyruntime import qsbr
@@ -48,7 +50,7 @@ class Reader:
             self._is_in.set()
             self._may_leave.wait()
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._is_in.wait()
         return self
@@ -56,6 +58,15 @@ class Reader:
     def __exit__(self, *exc_info: object) -> None:
         self._may_leave.set()
         self._thread.join()
+
+
+def close_when_empty(domain: Domain) -> None:
+    """join() comes back shortly before a thread has ended, and with it the blocks that it left open."""
+    while not domain.closed:
+        try:
+            domain.close()
+        except pyruntime.BusyError:
+            time.sleep(0)
 
 
 @pytest.fixture(params=["default domain", "own domain"])
@@ -66,11 +77,12 @@ def domain(request: pytest.FixtureRequest) -> Iterator[Domain]:
         yield qsbr.default_domain
         qsbr.barrier()
         return
-    with Domain(name="mine") as mine:
-        yield mine
+    mine = Domain(name="mine")
+    yield mine
+    close_when_empty(mine)
 
 
-# ---- goals ---------------------------------------------------------------------------------------------------------------
+# ---- goals -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_goal_is_reached_when_readers_have_left(domain: Domain) -> None:
@@ -155,7 +167,7 @@ def test_poll_refuses_what_is_no_goal(wrong: Any) -> None:
         qsbr.poll(wrong)
 
 
-# ---- synchronize and barrier ---------------------------------------------------------------------------------------------
+# ---- synchronize and barrier -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("timeout", [None, 0, 0.0, 1, 1.5, 1e9, 1e300, float("inf"), 10**400])
@@ -225,7 +237,7 @@ def test_synchronize_inside_attached_passes(domain: Domain) -> None:
         domain.barrier()
 
 
-# ---- blocks --------------------------------------------------------------------------------------------------------------
+# ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
 def test_blocks_of_one_domain_nest(domain: Domain) -> None:
@@ -355,7 +367,7 @@ def test_sections_have_a_repr_and_cannot_be_made_by_hand() -> None:
         type(section)()
 
 
-# ---- retire --------------------------------------------------------------------------------------------------------------
+# ---- retire ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_retired_callable_waits_for_the_readers_of_its_time(domain: Domain) -> None:
@@ -544,7 +556,7 @@ def test_refused_callables_are_not_kept() -> None:
     assert gone() is None
 
 
-# ---- the bound, statistics, stalls -----------------------------------------------------------------------------------------
+# ---- the bound, statistics, stalls -----------------------------------------------------------------------------------
 
 
 def test_retire_answers_false_past_the_bound_and_takes_it_all_the_same() -> None:
@@ -613,7 +625,7 @@ def test_a_stall_report_names_the_reader(domain: Domain) -> None:
     assert domain.stall_report() is None
 
 
-# ---- domains ---------------------------------------------------------------------------------------------------------------
+# ---- domains ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_domain_has_a_name_and_an_id() -> None:

@@ -8,10 +8,10 @@ import threading
 from typing import Any
 
 import pytest
-from pyruntime._core import ffi, lib
 
 import pyruntime
 from pyruntime import errors, state
+from pyruntime._core import ffi, lib
 
 
 def test_a_thread_is_listed_with_its_names() -> None:
@@ -161,7 +161,7 @@ def test_runtime_info() -> None:
     assert info.gil_enabled is getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
-# ---- errors ----------------------------------------------------------------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_status_has_its_exception() -> None:

@@ -28,8 +28,8 @@
 #    endif
 #endif
 
-/* The allocator of AddressSanitizer is not safe to use in the child of a fork that came while another thread was in it. */
-#if defined(UNDER_ASAN)
+/* The allocators of the sanitizers are not safe to use in the child of a fork that came while another thread was in them. */
+#if defined(UNDER_ASAN) || defined(UNDER_TSAN)
 #    define MALLOC_SURVIVES_RAW_FORK 0
 #else
 #    define MALLOC_SURVIVES_RAW_FORK 1

@@ -21,13 +21,10 @@
 enum { STACK = 256 * 1024, BUFFER = 64, MOST_LOOKS = 100000 };
 
 typedef struct buffered_store {
-    volatile void *address;
+    model_op flush;  /* the step that ends it */
     size_t size;
     uint64_t value;
     uint64_t under;  /* what memory holds while it is laid over */
-    int stored_at;
-    const char *text;
-    const char *function;
 } buffered_store;
 
 typedef struct model_thread {
@@ -79,23 +76,38 @@ write_word(volatile void *address, size_t size, uint64_t value)
     memcpy((void *)address, &value, size);
 }
 
+static volatile void *
+word_of(const buffered_store *store)
+{
+    return (volatile void *)store->flush.address;
+}
+
 static void
-put_in_buffer(model_thread *thread, buffered_store store)
+lay(buffered_store *store)
+{
+    store->under = read_word(word_of(store), store->size);
+    write_word(word_of(store), store->size, store->value);
+}
+
+static void
+put_in_buffer(model_thread *thread, volatile void *address, size_t size, uint64_t value, const char *text,
+              const char *function)
 {
     if (thread->buffered == BUFFER) {
         model_fail("%d stores in one buffer: make BUFFER larger", BUFFER);
     }
-    store.stored_at = thread->last_step;
-    store.under = read_word(store.address, store.size);
-    write_word(store.address, store.size, store.value);
-    thread->buffer[thread->buffered++] = store;
+    buffered_store *store = &thread->buffer[thread->buffered++];
+    store->flush = (model_op){MODEL_FLUSH, thread->number, 0, thread->last_step, address, text, function};
+    store->size = size;
+    store->value = value;
+    lay(store);
 }
 
 static bool
 is_newest_of_its_word(const model_thread *thread, int n)
 {
     for (int later = n + 1; later < thread->buffered; later++) {
-        if (thread->buffer[later].address == thread->buffer[n].address) {
+        if (thread->buffer[later].flush.address == thread->buffer[n].flush.address) {
             return false;
         }
     }
@@ -106,13 +118,11 @@ static void
 find_plain_stores(model_thread *thread)
 {
     for (int n = thread->buffered - 1; n >= 0; n--) {
-        buffered_store store = thread->buffer[n];
-        uint64_t found = read_word(store.address, store.size);
-        if (found != store.value && is_newest_of_its_word(thread, n)) {
-            write_word(store.address, store.size, store.value);
-            store.value = found;
-            store.text = "plain store after";
-            put_in_buffer(thread, store);
+        const buffered_store *store = &thread->buffer[n];
+        uint64_t found = read_word(word_of(store), store->size);
+        if (found != store->value && is_newest_of_its_word(thread, n)) {
+            write_word(word_of(store), store->size, store->value);
+            put_in_buffer(thread, word_of(store), store->size, found, "a plain store", store->flush.function);
         }
     }
 }
@@ -121,9 +131,7 @@ static void
 lay_over(model_thread *thread)
 {
     for (int n = 0; n < thread->buffered; n++) {
-        buffered_store *store = &thread->buffer[n];
-        store->under = read_word(store->address, store->size);
-        write_word(store->address, store->size, store->value);
+        lay(&thread->buffer[n]);
     }
 }
 
@@ -132,7 +140,7 @@ take_off(model_thread *thread)
 {
     find_plain_stores(thread);
     for (int n = thread->buffered - 1; n >= 0; n--) {
-        write_word(thread->buffer[n].address, thread->buffer[n].size, thread->buffer[n].under);
+        write_word(word_of(&thread->buffer[n]), thread->buffer[n].size, thread->buffer[n].under);
     }
 }
 
@@ -140,8 +148,8 @@ static void
 flush_oldest(model_thread *thread)
 {
     buffered_store *store = &thread->buffer[0];
-    write_word(store->address, store->size, store->value);
-    machine_note("flush of '%s': %#llx", store->text, (unsigned long long)store->value);
+    write_word(word_of(store), store->size, store->value);
+    machine_note("flush of '%s': %#llx", store->flush.text, (unsigned long long)store->value);
     memmove(store, store + 1, (size_t)(--thread->buffered) * sizeof(*store));
 }
 
@@ -257,18 +265,18 @@ machine_finish(void)
     running->finish();
 }
 
-model_op
+const model_op *
 machine_next(int actor)
 {
+    static const model_op nothing;
+    if (actor % MODEL_THREADS >= thread_count) {
+        return &nothing;
+    }
     const model_thread *thread = &threads[actor % MODEL_THREADS];
     if (actor < MODEL_THREADS) {
-        return actor < thread_count ? thread->next : (model_op){0};
+        return &thread->next;
     }
-    if (thread->number >= thread_count || thread->buffered == 0) {
-        return (model_op){0};
-    }
-    const buffered_store *store = &thread->buffer[0];
-    return (model_op){MODEL_FLUSH, thread->number, 0, store->stored_at, store->address, store->text, store->function};
+    return thread->buffered == 0 ? &nothing : &thread->buffer[0].flush;
 }
 
 bool
@@ -280,19 +288,19 @@ machine_drains(model_kind kind)
 bool
 machine_could(int actor)
 {
-    model_op next = machine_next(actor);
-    if (next.kind == MODEL_LOCK) {
-        return read_word(next.address, sizeof(uint32_t)) == 0;
+    const model_op *next = machine_next(actor);
+    if (next->kind == MODEL_LOCK) {
+        return read_word(next->address, sizeof(uint32_t)) == 0;
     }
-    return next.kind != MODEL_NOTHING && !(next.kind == MODEL_RESUME && threads[next.thread].asleep);
+    return next->kind != MODEL_NOTHING && !(next->kind == MODEL_RESUME && threads[next->thread].asleep);
 }
 
 bool
 machine_can(int actor)
 {
-    model_op next = machine_next(actor);
-    bool empty = !machine_drains(next.kind) || threads[next.thread].buffered == 0;
-    bool other_empty = next.kind != MODEL_BARRIER || threads[next.other].buffered == 0;
+    const model_op *next = machine_next(actor);
+    bool empty = !machine_drains(next->kind) || threads[next->thread].buffered == 0;
+    bool other_empty = next->kind != MODEL_BARRIER || threads[next->other].buffered == 0;
     return machine_could(actor) && empty && other_empty;
 }
 
@@ -369,9 +377,9 @@ void
 machine_turn(model_kind kind, const volatile void *address, int other, const char *text, const char *function)
 {
     if (address != NULL && platform_is_freed(address)) {
-        model_fail("'%s' in %s touches memory that has been freed", text, function);
+        model_fail("'%s' in %s touches memory that has been freed", text == NULL ? "a count" : text, function);
     }
-    if (!machine_is_scheduling()) {
+    if (!machine_is_scheduling() || text == NULL) {
         return;
     }
     if (kind == MODEL_LOAD && current->looks != 0) {
@@ -419,7 +427,7 @@ model_load(const volatile void *address, size_t size, const char *text, const ch
 {
     machine_turn(MODEL_LOAD, address, 0, text, function);
     uint64_t value = read_word(address, size);
-    if (machine_is_scheduling() && current->looks == 0) {
+    if (text != NULL && current != NULL && current->looks == 0) {
         machine_note("%s: %#llx", text, (unsigned long long)value);
     }
     return value;
@@ -429,12 +437,12 @@ void
 model_store(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
 {
     machine_turn(MODEL_STORE, address, 0, text, function);
-    if (!machine_is_scheduling()) {
+    if (!machine_is_scheduling() || text == NULL) {
         write_word(address, size, value);
         return;
     }
     machine_note("%s: %#llx, buffered", text, (unsigned long long)value);
-    put_in_buffer(current, (buffered_store){.address = address, .size = size, .value = value, .text = text, .function = function});
+    put_in_buffer(current, address, size, value, text, function);
 }
 
 typedef enum change { CHANGE_SET, CHANGE_ADD, CHANGE_OR, CHANGE_AND } change;
@@ -448,7 +456,9 @@ change_word(change change, volatile void *address, size_t size, uint64_t operand
                                                           : change == CHANGE_AND ? (found & operand)
                                                                                  : operand;
     write_word(address, size, value);
-    machine_note("%s: %#llx -> %#llx", text, (unsigned long long)found, (unsigned long long)read_word(address, size));
+    if (text != NULL) {
+        machine_note("%s: %#llx -> %#llx", text, (unsigned long long)found, (unsigned long long)read_word(address, size));
+    }
     return found;
 }
 

@@ -64,7 +64,7 @@ bool machine_is_done(void);
 void machine_finish(void);
 
 /* What an actor does next; kind MODEL_NOTHING if it has nothing to do. */
-model_op machine_next(int actor);
+const model_op *machine_next(int actor);
 
 /* Whether it can; and whether it could if no buffer were in the way that it needs empty. */
 bool machine_can(int actor);

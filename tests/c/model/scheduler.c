@@ -242,16 +242,19 @@ only(int actor)
 static clock
 clock_of_own(const node *here, int depth)
 {
+    int buffer = MODEL_THREADS + here->op.thread;
+    bool needs_flushes = machine_drains(here->op.kind);
+    bool found_own = false;
     clock own = {0};
-    for (int n = depth - 1; n >= 0; n--) {
-        const model_op *op = &path[n].op;
-        bool is_own = path[n].actor == here->actor ||
-                      (here->op.kind == MODEL_FLUSH ? n == here->op.stored_at
-                                                    : op->kind == MODEL_FLUSH && op->thread == here->op.thread &&
-                                                          machine_drains(here->op.kind));
-        if (is_own && !comes_before(n, &own)) {
+    for (int n = depth - 1; n >= 0 && (needs_flushes || !found_own); n--) {
+        if (path[n].actor == here->actor || (needs_flushes && path[n].actor == buffer)) {
+            found_own |= path[n].actor == here->actor;
+            needs_flushes &= path[n].actor != buffer;
             join(&own, &path[n].clock);
         }
+    }
+    if (here->op.kind == MODEL_FLUSH) {
+        join(&own, &path[here->op.stored_at].clock);
     }
     return own;
 }
@@ -277,16 +280,19 @@ static actor_set
 initials(int n, int depth)
 {
     actor_set first = 0;
-    actor_set not_first = 0;
+    int first_step[MODEL_ACTORS] = {0}; /* of each actor among those; 0: none */
     for (int k = n + 1; k <= depth; k++) {
-        if (k < depth && comes_before(n, &path[k].clock)) {
+        const clock *clock = &path[k].clock;
+        if (k < depth && comes_before(n, clock)) {
             continue;
         }
-        bool is_first = (not_first & only(path[k].actor)) == 0;
-        for (int before = n + 1; before < k && is_first; before++) {
-            is_first = comes_before(n, &path[before].clock) || !comes_before(before, &path[k].clock);
+        bool is_first = true;
+        for (int actor = 0; actor < MODEL_ACTORS && is_first; actor++) {
+            is_first = first_step[actor] == 0 || clock->of[actor] <= first_step[actor];
         }
-        *(is_first ? &first : &not_first) |= only(path[k].actor);
+        int *mine = &first_step[path[k].actor];
+        first |= is_first && *mine == 0 ? only(path[k].actor) : 0;
+        *mine = *mine == 0 ? k : *mine;
     }
     return first;
 }
@@ -350,17 +356,28 @@ set_clock(int depth)
     }
 }
 
+static actor_set
+who_can(void)
+{
+    actor_set can = 0;
+    for (int actor = 0; actor < MODEL_ACTORS; actor++) {
+        can |= machine_can(actor) ? only(actor) : 0;
+    }
+    MODEL_CHECK(can != 0, "nobody can move: a wake-up was lost, or they wait for each other");
+    MODEL_CHECK(length < MOST_STEPS, "no end after %d steps", MOST_STEPS);
+    return can;
+}
+
 /* Opens the node behind the path. Whoever slept before the newest step sleeps on if he has nothing to do with it, and so
  * does whoever was tried in its place. */
 static void
 open_node(int depth)
 {
     node *here = &path[depth];
-    *here = (node){.running = -1};
+    *here = (node){.running = -1, .can = who_can()};
     for (int actor = 0; actor < MODEL_ACTORS; actor++) {
-        here->next[actor] = machine_next(actor);
+        here->next[actor] = *machine_next(actor);
         here->could |= machine_could(actor) ? only(actor) : 0;
-        here->can |= machine_can(actor) ? only(actor) : 0;
     }
     if (depth == 0) {
         return;
@@ -421,18 +438,6 @@ step(int actor)
     machine_step(actor);
 }
 
-static actor_set
-who_can(void)
-{
-    actor_set can = 0;
-    for (int actor = 0; actor < MODEL_ACTORS; actor++) {
-        can |= machine_can(actor) ? only(actor) : 0;
-    }
-    MODEL_CHECK(can != 0, "nobody can move: a wake-up was lost, or they wait for each other");
-    MODEL_CHECK(length < MOST_STEPS, "no end after %d steps", MOST_STEPS);
-    return can;
-}
-
 static void
 begin_run(void)
 {
@@ -481,7 +486,6 @@ run_path(void)
     const int changed = chosen - 1;
     begin_run();
     for (int depth = 0; !machine_is_done(); depth++) {
-        (void)who_can();
         node *here = &path[depth];
         if (depth == chosen) {
             open_node(depth);
