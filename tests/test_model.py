@@ -1,7 +1,7 @@
 """The core under the deterministic scheduler: the real sources on a simulated x86 with store buffers (tests/c/model).
 
-Each scenario is run in every order up to a bound of preemptions, and in orders at random; each order of the core that matters
-is also taken away, and the scheduler must find the failure and show it again from its schedule.
+Each scenario is run in every order up to a bound of preemptions, and in orders at random. Each order that matters is also
+taken away from the core: the scheduler must find the failure, and show it again from its schedule.
 """
 
 from __future__ import annotations

@@ -147,7 +147,8 @@ collect_all(pyrt_interp *interp, pyrt_thread_impl *self, int64_t deadline)
             until = pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS;
         }
         PYRT_COUNT(self, sleeps, 1);
-        in_time = pyrt_sleep_detached(sleep_on_word, &(word_wait){&interp->domain.wakeups, wakeups, until}) || until != deadline;
+        in_time =
+            pyrt_sleep_detached(sleep_on_word, &(word_wait){&interp->domain.wakeups, wakeups, until}) || until != deadline;
     }
 }
 
@@ -216,7 +217,8 @@ barrier(pyrt_thread_impl *self, int64_t deadline)
         return PYRT_ETIMEDOUT;
     }
     /* acquire: pairs with the release of the last runner. */
-    bool is_empty = pyrt_load_acquire(&pyrt_global_queue.filled) == 0 && pyrt_load_acquire(&pyrt_global_queue.runner) == NULL;
+    bool is_empty =
+        pyrt_load_acquire(&pyrt_global_queue.filled) == 0 && pyrt_load_acquire(&pyrt_global_queue.runner) == NULL;
     return is_empty || finish(&pyrt_global_queue, NULL, self, deadline) ? PYRT_OK : PYRT_ETIMEDOUT;
 }
 

@@ -266,8 +266,8 @@ pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal)
 bool
 pyrt_queue_is_empty(const pyrt_retire_queue *queue)
 {
-    return queue->sealed == NULL && items_in_open(queue) == 0 &&
-           queue->first_batch == queue->open_batch && batch_at(queue, queue->open_batch)->head == NULL;
+    return queue->sealed == NULL && items_in_open(queue) == 0 && queue->first_batch == queue->open_batch &&
+           batch_at(queue, queue->open_batch)->head == NULL;
 }
 
 /* ---- taking ------------------------------------------------------------------------------------------------------ */

@@ -172,7 +172,8 @@ pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t by
     pyrt_interp *interp = pyrt_interp_of(thread);
     embedded->dispose = dispose;
     if (dispose == NULL) {
-        pyrt_report("pyrt_retire_node: there is no function to dispose of node %p with; it has not been taken", (void *)embedded);
+        pyrt_report("pyrt_retire_node: there is no function to dispose of node %p with; it has not been taken",
+                    (void *)embedded);
         return;
     }
     if (interp == NULL) {

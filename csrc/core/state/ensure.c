@@ -100,7 +100,8 @@ pyrt_thread_release(pyrt_thread *thread)
     }
     if (top->made && (pyrt_thread_impl_of(thread)->held != 0 || pyrt_thread_impl_of(thread)->kept != 0)) {
         pyrt_report("pyrt_thread_release: thread %llu cannot end: %s", (unsigned long long)thread->id,
-                    pyrt_thread_impl_of(thread)->held != 0 ? "one of its disposers is running" : "a call further out returns to it");
+                    pyrt_thread_impl_of(thread)->held != 0 ? "one of its disposers is running"
+                                                           : "a call further out returns to it");
         return;
     }
     pyrt_ensure_frame frame = pop();

@@ -271,7 +271,8 @@ pyrt_thread_may_end(pyrt_thread_impl *thread, const char *function)
         reason = "a call further out returns to it";
     }
     if (reason != NULL) {
-        pyrt_report("%s: thread %llu '%s' cannot end: %s", function, (unsigned long long)thread->base.id, thread->name, reason);
+        pyrt_report("%s: thread %llu '%s' cannot end: %s", function, (unsigned long long)thread->base.id, thread->name,
+                    reason);
         return false;
     }
     return !pyrt_is_reading(function);

@@ -47,15 +47,15 @@ pyrt_thread_impl_of(pyrt_thread *thread)
     pyrt_store_relaxed(&(thread)->stats.name, pyrt_load_relaxed(&(thread)->stats.name) + (uint64_t)(n))
 
 /* Counts for the attached state if it is one of the interpreter, else for the interpreter. */
-#define PYRT_COUNT_FOR(interp_, name, n)                                  \
-    do {                                                                  \
-        pyrt_thread *current_ = pyrt_thread_current();                    \
-        if (current_ != NULL && current_->interp == (interp_)) {          \
-            PYRT_COUNT(pyrt_thread_impl_of(current_), name, n);           \
-        }                                                                 \
-        else {                                                            \
-            PYRT_INTERP_COUNT(interp_, name, n);                          \
-        }                                                                 \
+#define PYRT_COUNT_FOR(interp_, name, n)                         \
+    do {                                                         \
+        pyrt_thread *current_ = pyrt_thread_current();           \
+        if (current_ != NULL && current_->interp == (interp_)) { \
+            PYRT_COUNT(pyrt_thread_impl_of(current_), name, n);  \
+        }                                                        \
+        else {                                                   \
+            PYRT_INTERP_COUNT(interp_, name, n);                 \
+        }                                                        \
     } while (0)
 
 /* Reports that `function` was called in an open counted read-side section of the thread that is attached here, and says

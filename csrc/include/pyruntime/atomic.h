@@ -34,9 +34,12 @@
 #    define pyrt_fetch_and_seq_cst(p, v) __atomic_fetch_and((p), (v), __ATOMIC_SEQ_CST)
 
 /* Compare-and-swap, strong. `expected` points to the value wanted and receives the value found. */
-#    define pyrt_cas_seq_cst(p, expected, v) __atomic_compare_exchange_n((p), (expected), (v), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
-#    define pyrt_cas_acquire(p, expected, v) __atomic_compare_exchange_n((p), (expected), (v), 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)
-#    define pyrt_cas_acq_rel(p, expected, v) __atomic_compare_exchange_n((p), (expected), (v), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
+#    define pyrt_cas_seq_cst(p, expected, v) \
+        __atomic_compare_exchange_n((p), (expected), (v), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
+#    define pyrt_cas_acquire(p, expected, v) \
+        __atomic_compare_exchange_n((p), (expected), (v), 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)
+#    define pyrt_cas_acq_rel(p, expected, v) \
+        __atomic_compare_exchange_n((p), (expected), (v), 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)
 
 /* Stands behind a sequentially consistent read-modify-write whose store must be visible before any later plain load.
  * A locked instruction of x86 is that barrier already; on aarch64 the store half may still be overtaken by a plain load. */

@@ -23,8 +23,7 @@
 
 /* Whether the table of the running library has this member; needed only for members newer than the minor version that
  * pyruntime_import was told to accept. */
-#define PYRT_CAPI_HAS(name)                                                                                           \
-    (pyrt_capi_pointer->struct_size >= offsetof(pyrt_capi, name) + sizeof(pyrt_capi_pointer->name))
+#define PYRT_CAPI_HAS(name) (pyrt_capi_pointer->struct_size >= offsetof(pyrt_capi, name) + sizeof(pyrt_capi_pointer->name))
 
 /* The oldest minor version of the table that the including code can live with. */
 #if !defined(PYRT_ABI_MINOR_REQUIRED)
@@ -100,7 +99,8 @@ pyruntime_import(void)
     PyObject *capsule = PyObject_GetAttrString(package, "_C_API");
     Py_DECREF(package);
     if (capsule == NULL) {
-        PyErr_SetString(PyExc_ImportError, "pyruntime has no _C_API: its compiled part is missing; install pyruntime-ft again");
+        PyErr_SetString(PyExc_ImportError,
+                        "pyruntime has no _C_API: its compiled part is missing; install pyruntime-ft again");
         return -1;
     }
     const pyrt_capi *table = (const pyrt_capi *)PyCapsule_GetPointer(capsule, "pyruntime._C_API");

@@ -75,7 +75,8 @@ typedef struct pyrt_capi {
     pyrt_status (*retire_slow)(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *));
     pyrt_status (*retire_call)(pyrt_thread *or_null, void (*fn)(void *p, void *arg), void *p, void *arg, size_t bytes);
     pyrt_status (*retire_global)(void *p, size_t bytes, void (*dispose)(void *));
-    void (*retire_embedded)(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes, void (*dispose)(pyrt_retire_node *));
+    void (*retire_embedded)(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes,
+                            void (*dispose)(pyrt_retire_node *));
     size_t (*process_delayed)(pyrt_thread *thread);
     pyrt_status (*qsbr_barrier)(pyrt_thread *or_null);
     pyrt_status (*qsbr_barrier_timed)(pyrt_thread *or_null, int64_t timeout_ns);
@@ -86,7 +87,8 @@ typedef struct pyrt_capi {
     void (*start_the_world)(pyrt_interp *or_null);
     bool (*world_is_stopped)(pyrt_interp *or_null);
     /* fork.h */
-    pid_t (*fork)(void);} pyrt_capi;
+    pid_t (*fork)(void);
+} pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)
 /* One pointer for each shared object: weak, so that its source files share it; hidden, so that two objects do not. */

@@ -112,20 +112,20 @@ pyrt_status pyrt_qsbr_stall_report(pyrt_interp *interp, pyrt_stall_report *out);
 
 /* The one list of the statistics of an interpreter: name, and whether two values merge by sum or by max. The struct, its
  * merge and the names come from here. */
-#define PYRT_QSBR_STATS(X)                                                                                            \
-    X(goals, sum)           /* grace periods begun: times that the interpreter's threads advanced the sequence */     \
-    X(polls, sum)           /* times that a goal was asked for */                                                     \
-    X(scans, sum)           /* of these, times that the readers had to be looked at */                                \
-    X(synchronizes, sum)    /* waits for a goal */                                                                    \
-    X(sleeps, sum)          /* of these and of barriers, times that the thread went to sleep */                       \
-    X(barriers, sum)        /* barriers completed */                                                                  \
-    X(retired, sum)         /* items retired */                                                                       \
-    X(disposed, sum)        /* items disposed of */                                                                   \
-    X(pending_items, sum)   /* retired less disposed of */                                                            \
-    X(pending_bytes, sum)   /* their bytes */                                                                         \
-    X(busy, sum)            /* retires that were answered with PYRT_EBUSY */                                          \
-    X(borrowed, sum)        /* queues taken from detached threads by barriers */                                      \
-    X(orphaned, sum)        /* queues left behind by threads that ended */                                            \
+#define PYRT_QSBR_STATS(X)                                                                                        \
+    X(goals, sum)           /* grace periods begun: times that the interpreter's threads advanced the sequence */ \
+    X(polls, sum)           /* times that a goal was asked for */                                                 \
+    X(scans, sum)           /* of these, times that the readers had to be looked at */                            \
+    X(synchronizes, sum)    /* waits for a goal */                                                                \
+    X(sleeps, sum)          /* of these and of barriers, times that the thread went to sleep */                   \
+    X(barriers, sum)        /* barriers completed */                                                              \
+    X(retired, sum)         /* items retired */                                                                   \
+    X(disposed, sum)        /* items disposed of */                                                               \
+    X(pending_items, sum)   /* retired less disposed of */                                                        \
+    X(pending_bytes, sum)   /* their bytes */                                                                     \
+    X(busy, sum)            /* retires that were answered with PYRT_EBUSY */                                      \
+    X(borrowed, sum)        /* queues taken from detached threads by barriers */                                  \
+    X(orphaned, sum)        /* queues left behind by threads that ended */                                        \
     X(longest_grace_ns, max) /* longest time from finding a goal not reached to finding it reached */
 
 typedef struct pyrt_qsbr_stats {

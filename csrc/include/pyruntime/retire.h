@@ -73,7 +73,7 @@ typedef struct pyrt_retire_node {
  * async-signal-safe: no */
 void pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes,
                           void (*dispose)(pyrt_retire_node *));
-#define pyrt_retire_node(or_null, embedded, bytes, dispose)                                                           \
+#define pyrt_retire_node(or_null, embedded, bytes, dispose) \
     PYRT_CALL(retire_embedded)((or_null), (embedded), (bytes), (dispose))
 
 /* cdef: begin */

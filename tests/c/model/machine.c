@@ -452,9 +452,10 @@ change_word(change change, volatile void *address, size_t size, uint64_t operand
 {
     machine_turn(MODEL_RMW, address, 0, text, function);
     uint64_t found = read_word(address, size);
-    uint64_t value = change == CHANGE_ADD ? found + operand : change == CHANGE_OR ? (found | operand)
-                                                          : change == CHANGE_AND ? (found & operand)
-                                                                                 : operand;
+    uint64_t value = change == CHANGE_ADD   ? found + operand
+                     : change == CHANGE_OR  ? (found | operand)
+                     : change == CHANGE_AND ? (found & operand)
+                                            : operand;
     write_word(address, size, value);
     if (text != NULL) {
         machine_note("%s: %#llx -> %#llx", text, (unsigned long long)found, (unsigned long long)read_word(address, size));
@@ -517,7 +518,8 @@ model_fetch_add_seq_cst(volatile void *address, size_t size, uint64_t value, con
 }
 
 bool
-model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint64_t value, const char *text, const char *function)
+model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint64_t value, const char *text,
+                  const char *function)
 {
     /* Attached is odd, suspended is 2. */
     bool attach = value % 2 == 1;

@@ -76,9 +76,8 @@ static model_break
 break_of(const char *name)
 {
     static const char *const names[] = {
-        [MODEL_BREAK_NOTHING] = "nothing",       [MODEL_BREAK_ATTACH] = "attach", [MODEL_BREAK_SUSPEND] = "suspend",
-        [MODEL_BREAK_ADVANCE] = "advance",       [MODEL_BREAK_MEMBARRIER] = "membarrier",
-        [MODEL_BREAK_FUTEX] = "futex",
+        [MODEL_BREAK_NOTHING] = "nothing", [MODEL_BREAK_ATTACH] = "attach",         [MODEL_BREAK_SUSPEND] = "suspend",
+        [MODEL_BREAK_ADVANCE] = "advance", [MODEL_BREAK_MEMBARRIER] = "membarrier", [MODEL_BREAK_FUTEX] = "futex",
     };
     for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++) {
         if (strcmp(names[n], name) == 0) {

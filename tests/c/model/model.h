@@ -40,11 +40,11 @@ void model_end(void);
 /* Ends everything: prints the message and the schedule that led here. */
 __attribute__((noreturn, format(printf, 1, 2))) void model_fail(const char *format, ...);
 
-#define MODEL_CHECK(condition, ...)                                                                                   \
-    do {                                                                                                              \
-        if (!(condition)) {                                                                                           \
-            model_fail(__VA_ARGS__);                                                                                  \
-        }                                                                                                             \
+#define MODEL_CHECK(condition, ...)  \
+    do {                             \
+        if (!(condition)) {          \
+            model_fail(__VA_ARGS__); \
+        }                            \
     } while (0)
 
 /* A number that stands for what a run has seen. The set of all of them is printed at the end. */

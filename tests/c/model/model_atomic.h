@@ -24,7 +24,8 @@ void model_relax(void);
 
 /* The same, but --break can take the lock prefix off: the core uses the 64-bit forms for the sequence and for the state words
  * of threads only. */
-uint64_t model_fetch_add_seq_cst(volatile void *address, size_t size, uint64_t value, const char *text, const char *function);
+uint64_t model_fetch_add_seq_cst(volatile void *address, size_t size, uint64_t value, const char *text,
+                                 const char *function);
 bool model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint64_t value, const char *text,
                        const char *function);
 
@@ -39,12 +40,12 @@ bool model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint
 #define MODEL_LOAD(name, p) ((MODEL_TYPE(p))(uintptr_t)model_load((p), sizeof(*(p)), MODEL_TEXT(name, p), __func__))
 #define MODEL_STORE(name, p, v) model_store((p), sizeof(*(p)), MODEL_WORD(p, v), MODEL_TEXT(name, p), __func__)
 /* A statement expression: its value may go unused. */
-#define MODEL_CHANGE(name, p, v)                                                                                      \
-    ({                                                                                                                \
-        uint64_t model_found = model_##name((p), sizeof(*(p)), MODEL_WORD(p, v), MODEL_TEXT(#name, p), __func__);             \
-        (MODEL_TYPE(p))(uintptr_t)model_found;                                                                        \
+#define MODEL_CHANGE(name, p, v)                                                                                  \
+    ({                                                                                                            \
+        uint64_t model_found = model_##name((p), sizeof(*(p)), MODEL_WORD(p, v), MODEL_TEXT(#name, p), __func__); \
+        (MODEL_TYPE(p))(uintptr_t) model_found;                                                                   \
     })
-#define MODEL_CAS(name, p, expected, v)                                                                               \
+#define MODEL_CAS(name, p, expected, v) \
     model_##name((p), sizeof(*(p)), (expected), MODEL_WORD(p, v), MODEL_TEXT(#name, p), __func__)
 
 #define pyrt_load_relaxed(p) MODEL_LOAD("load", p)

@@ -303,7 +303,8 @@ begin_of_turn(int n)
 {
     int thread = path[n].actor < MODEL_THREADS ? path[n].actor : path[n].running;
     int begin = n;
-    for (int before = n - 1; before >= 0 && (path[before].actor == thread || path[before].actor >= MODEL_THREADS); before--) {
+    for (int before = n - 1; before >= 0 && (path[before].actor == thread || path[before].actor >= MODEL_THREADS);
+         before--) {
         begin = path[before].actor == thread ? before : begin;
     }
     return begin;
