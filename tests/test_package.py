@@ -170,13 +170,16 @@ def test_importing_again_and_again_leaks_nothing(python: Python) -> None:
             gc.collect()
             return sys.getallocatedblocks(), counts
         blocks(20)
-        before, counts = blocks(20)
-        after, counts = blocks(60)
-        print((after - before) // 60, counts)
+        totals = []
+        for _ in range(4):
+            total, counts = blocks(40)
+            totals.append(total)
+        # Python's own tables grow now and then; a leak grows in every row of cycles.
+        print(min(after - before for before, after in zip(totals, totals[1:])), counts)
     """)
     grown, counts = result.out.split(" ", 1)
     assert counts == "(1, 1)\n"
-    assert int(grown) == 0
+    assert int(grown) < 40
 
 
 # ---- a part is missing -----------------------------------------------------------------------------------------------

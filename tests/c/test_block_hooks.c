@@ -10,7 +10,6 @@ static struct {
     int before;
     int after;
     int attached_after;   /* calls of after with an attached state */
-    int attached_before;  /* calls of before with one: allowed, the host's locks come first */
     char token;
 } seen;
 
@@ -18,7 +17,6 @@ static void *
 before(void)
 {
     pyrt_fetch_add_seq_cst(&seen.before, 1);
-    pyrt_fetch_add_seq_cst(&seen.attached_before, pyrt_thread_current() != NULL);
     return &seen.token;
 }
 
@@ -39,7 +37,7 @@ after(void *saved)
 static void
 hooks_up(void)
 {
-    seen.before = seen.after = seen.attached_after = seen.attached_before = 0;
+    seen.before = seen.after = seen.attached_after = 0;
     pyrt_set_block_hooks(&(pyrt_block_hooks){before, after});
 }
 

@@ -143,6 +143,49 @@ stateless_body(int thread)
     orphans_body(thread);
 }
 
+/* ---- two interpreters -------------------------------------------------------------------------------------------- */
+
+static pyrt_interp *other;
+
+static void
+global_setup(void)
+{
+    item_setup();
+    other = pyrt_interp_new(NULL);
+    MODEL_CHECK(other != NULL, "no second interpreter");
+}
+
+/* A reader in each interpreter, and what is retired waits for both. */
+static void
+global_body(int thread)
+{
+    if (thread == 0) {
+        visitor_body(thread);
+        return;
+    }
+    pyrt_thread *self = pyrt_thread_new(thread == 1 ? other : pyrt_interp_main());
+    MODEL_CHECK(self != NULL, "no thread state");
+    model_begin();
+    if (thread == 1) {
+        pyrt_attach(self);
+        item_read(self);
+        pyrt_detach(self);
+    }
+    else {
+        MODEL_CHECK(pyrt_retire_global(item_unlink(1), LITTLE, item_dispose) == PYRT_OK, "retiring fails");
+        (void)pyrt_process_delayed(self);
+    }
+    model_end();
+    pyrt_thread_delete(self);
+}
+
+static void
+global_finish(void)
+{
+    MODEL_CHECK(pyrt_interp_delete(other) == PYRT_OK, "the second interpreter does not end");
+    item_finish(1);
+}
+
 /* ---- barriers ---------------------------------------------------------------------------------------------------- */
 
 static uint32_t retired; /* bit n: item n was retired before */
@@ -185,13 +228,13 @@ retire_and_sleep(int thread, int first)
     pyrt_thread_delete(self);
 }
 
-/* Comes back just when its queue is being taken. */
+/* Comes back just when its queue is being taken. One of the two is retired by its node. */
 static void
 retire_and_come_back(int thread, int first)
 {
     pyrt_thread *self = item_thread(thread);
     pyrt_attach(self);
-    retire(self, &items[first], LITTLE);
+    pyrt_retire_node(self, &items[first].node, LITTLE, item_dispose_node);
     retired |= 1u << first;
     pyrt_detach(self);
     model_begin();
@@ -314,6 +357,13 @@ const model_scenario model_retire_scenarios[] = {
      stateless_body,
      one_gone,
      {"reader", "retirer", "worker"}},
+    {"global",
+     "one retires for two interpreters with a reader each",
+     MODEL_ALL,
+     global_setup,
+     global_body,
+     global_finish,
+     {"reader here", "reader there", "writer"}},
     {"borrow",
      "a barrier, and one that attaches and retires just then",
      MODEL_ALL,

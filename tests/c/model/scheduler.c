@@ -561,32 +561,46 @@ random_next(uint64_t *state)
 }
 
 static int
-random_choice(uint64_t *state, actor_set can)
+highest_of(actor_set can, const int *priority)
 {
-    int skip = (int)(random_next(state) % (unsigned)__builtin_popcount(can));
-    while (skip-- > 0) {
-        can &= can - 1;
+    int highest = first_of(can);
+    for (int actor = highest + 1; actor < MODEL_ACTORS; actor++) {
+        if ((can & only(actor)) != 0 && priority[actor] > priority[highest]) {
+            highest = actor;
+        }
     }
-    return first_of(can);
+    return highest;
 }
 
-/* A run keeps to its thread for a while, and to holding its stores back for a while: each run as long as it likes. */
+enum { MOST_CHANGES = 5 };
+
+/* Each actor has a priority, and the highest that can move does; at a few moments the one that was about to is put last. So it
+ * takes no luck for somebody to be held up for long, or for a store: only to be held up at the right moments. */
 static void
-run_at_random(uint64_t seed)
+run_at_random(uint64_t seed, int usual_steps)
 {
     uint64_t state = seed;
-    unsigned stay = (unsigned)(random_next(&state) % 16) + 1;
-    unsigned hold = (unsigned)(random_next(&state) % 16) + 1;
-    node here = {.running = -1};
+    int priority[MODEL_ACTORS];
+    int change_at[MOST_CHANGES];
+    uint64_t changes = random_next(&state) % (MOST_CHANGES + 1);
+    int lowest = 0;
+    for (int actor = 0; actor < MODEL_ACTORS; actor++) {
+        priority[actor] = (int)(random_next(&state) >> 34);
+    }
+    for (uint64_t n = 0; n < MOST_CHANGES; n++) {
+        change_at[n] = n < changes ? (int)(random_next(&state) % (uint64_t)usual_steps) : -1;
+    }
     begin_run();
     while (!machine_is_done()) {
-        here.can = who_can();
-        actor_set threads = here.can & (only(MODEL_THREADS) - 1);
-        bool goes_on = here.running >= 0 && (here.can & only(here.running)) != 0 && random_next(&state) % stay != 0;
-        bool holds = threads != 0 && random_next(&state) % hold != 0;
-        int actor = goes_on ? here.running : random_choice(&state, holds ? threads : here.can);
-        here.running = actor < MODEL_THREADS ? actor : here.running;
-        step(actor);
+        actor_set can = who_can();
+        int highest = highest_of(can, priority);
+        for (int n = 0; n < MOST_CHANGES; n++) {
+            if (change_at[n] == length) {
+                priority[highest] = --lowest;
+                highest = highest_of(can, priority);
+            }
+        }
+        step(highest);
     }
     end_run();
 }
@@ -595,11 +609,16 @@ void
 model_run_random(const model_search *wanted)
 {
     begin_search(wanted);
+    /* How long a run is, so that the moments can be spread over it; the same whatever the seed. */
+    begin_run();
+    finish_as_usual(&(node){.running = -1});
+    end_run();
+    const int usual_steps = length;
     for (uint64_t n = 0; n < search->runs; n++) {
-        run_at_random(search->seed + n);
+        run_at_random(search->seed + n, usual_steps);
     }
     printf("%s: %llu schedules, random, seeds %llu to %llu, at most %d steps\n", search->scenario->name,
-           (unsigned long long)count.runs, (unsigned long long)search->seed,
+           (unsigned long long)search->runs, (unsigned long long)search->seed,
            (unsigned long long)(search->seed + search->runs - 1), count.longest);
     print_outcomes();
 }

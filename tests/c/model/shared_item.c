@@ -61,3 +61,9 @@ item_dispose(void *gone)
     MODEL_CHECK(pyrt_load_relaxed(&it->state) == ITEM_FRESH, "item %td is disposed of a second time", it - items);
     pyrt_store_relaxed(&it->state, (uint32_t)ITEM_GONE);
 }
+
+void
+item_dispose_node(pyrt_retire_node *node)
+{
+    item_dispose(node);
+}

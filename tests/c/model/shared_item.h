@@ -14,6 +14,7 @@
 enum { ITEMS = 4, ITEM_FRESH = 0, ITEM_GONE = 1 };
 
 typedef struct item {
+    pyrt_retire_node node; /* first */
     uint32_t state;
 } item;
 
@@ -39,7 +40,8 @@ void item_read(pyrt_thread *thread);
  * sure that it is seen. */
 item *item_unlink(int next);
 
-/* Disposes of an item. */
+/* Disposes of an item, or of the one that a node is in. */
 void item_dispose(void *gone);
+void item_dispose_node(pyrt_retire_node *node);
 
 #endif
