@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typing_extensions import Self
 
 import pyruntime
 from pyruntime import qsbr
@@ -50,7 +49,7 @@ class Reader:
             self._is_in.set()
             self._may_leave.wait()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Reader:
         self._thread.start()
         self._is_in.wait()
         return self

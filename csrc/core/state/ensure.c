@@ -19,6 +19,7 @@ push(pyrt_ensure_frame *frame, pyrt_thread *thread, pyrt_thread *found, bool mad
         .found = found,
         .made = made,
         .count = 1,
+        .disposing = tls->disposing,
     };
     /* release: the child of a fork finds whole frames. */
     pyrt_store_release(&impl->frames, frame);
@@ -34,7 +35,7 @@ pyrt_thread_ensure(pyrt_interp *interp)
         return NULL;
     }
     bool attached = found != NULL && found->interp == interp;
-    if (attached && tls->ensures != NULL && tls->ensures->thread == found) {
+    if (attached && tls->ensures != NULL && tls->ensures->thread == found && tls->ensures->disposing == tls->disposing) {
         tls->ensures->count++;
         return found;
     }
@@ -84,7 +85,7 @@ pyrt_thread_release(pyrt_thread *thread)
 {
     pyrt_tls_block *tls = pyrt_tls();
     pyrt_ensure_frame *top = tls->ensures;
-    if (top == NULL || thread == NULL || top->thread != thread) {
+    if (top == NULL || thread == NULL || top->thread != thread || top->disposing != tls->disposing) {
         pyrt_report("pyrt_thread_release: thread %llu is not what the newest pyrt_thread_ensure of this OS thread returned "
                     "(that is %llu; 0 is none)",
                     thread == NULL ? 0ULL : (unsigned long long)thread->id,

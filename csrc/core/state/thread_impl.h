@@ -96,6 +96,7 @@ typedef struct pyrt_ensure_frame {
     pyrt_thread *found;             /* the state that was attached, or NULL */
     bool made;                      /* whether the ensure made `thread` */
     uint32_t count;
+    uint32_t disposing;             /* disposers that were running: one further in cannot release it */
 } pyrt_ensure_frame;
 
 /* Frees the frames of this OS thread. */

@@ -5,7 +5,7 @@
  * An OS thread takes part in the machinery of an interpreter through a pyrt_thread. The state is bound to the OS thread
  * that made it and is either *detached* (it looks at nothing shared, holds nobody up, costs nobody anything) or *attached*
  * (it may look at shared memory, must pass a safepoint now and then, and a pause of the world waits for it). An OS thread
- * may own several states, one for each interpreter, but at most one of them is attached at a time.
+ * may own several states, usually one for each interpreter, but at most one of them is attached at a time.
  *
  * The public struct is the first member of a private one; every state is allocated as the private one.
  */
