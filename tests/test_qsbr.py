@@ -49,7 +49,7 @@ class Reader:
             self._is_in.set()
             self._may_leave.wait()
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> Reader:  # noqa: PYI034 (Self is of Python 3.11)
         self._thread.start()
         self._is_in.wait()
         return self

@@ -172,8 +172,9 @@ delete_interp(pyrt_py_domain *domain)
     return status;
 }
 
-bool
-pyrt_py_domain_close(pyrt_py_domain *domain)
+/* Disposes of what is retired in it. False with an exception. */
+static bool
+close_domain(pyrt_py_domain *domain)
 {
     if (domain->is_default) {
         pyrt_py_raise(PYRT_ESTATE, "the default domain cannot be closed: it ends with its Python interpreter");
@@ -225,7 +226,7 @@ static PyObject *
 domain_close(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    if (!pyrt_py_domain_close(domain_of(self))) {
+    if (!close_domain(domain_of(self))) {
         return NULL;
     }
     pyrt_py_run_if_any(domain_of(self)->home);
@@ -275,7 +276,7 @@ domain_quiescent(PyObject *self, PyObject *unused)
         return NULL;
     }
     if (current != NULL) {
-        if (pyrt_unlikely(pyrt_py_refuse_reading(domain, "quiescent()"))) {
+        if (pyrt_unlikely(pyrt_py_refuse_reading("quiescent()"))) {
             return NULL;
         }
         if (current->interp == domain->interp) {

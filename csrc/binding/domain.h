@@ -24,9 +24,6 @@ typedef struct pyrt_py_domain {
 /* Sets the exception for a domain that is closed. */
 void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
 
-/* Closes it and disposes of what is retired in it. False with an exception. */
-bool pyrt_py_domain_close(pyrt_py_domain *domain);
-
 PyTypeObject *pyrt_py_domain_type_new(void);
 
 #endif

@@ -97,7 +97,7 @@ is_reading(void)
 }
 
 bool
-pyrt_py_refuse_reading(pyrt_py_domain *domain, const char *what)
+pyrt_py_refuse_reading(const char *what)
 {
     if (pyrt_likely(!is_reading())) {
         return false;
@@ -115,7 +115,7 @@ pyrt_py_use_begin(pyrt_py_domain *domain, const char *what)
     if (domain->is_kept) {
         return true;
     }
-    /* Counted, then looked at `closed`; pairs with "closed, then look at the count" of pyrt_py_domain_close. */
+    /* Counted, then looked at `closed`; pairs with "closed, then look at the count" of close_domain. */
     pyrt_fetch_add_seq_cst(&domain->users, 1u);
     if (pyrt_likely(pyrt_load_seq_cst(&domain->closed) == 0)) {
         return true;
@@ -176,7 +176,7 @@ state_for_call(pyrt_py_domain *domain, const char *what, bool *ensured)
         }
         return kept;
     }
-    if (pyrt_py_refuse_reading(domain, what)) {
+    if (pyrt_py_refuse_reading(what)) {
         return NULL;
     }
     *ensured = true;
@@ -260,7 +260,7 @@ start_use(pyrt_py_domain *domain, const char *what)
 {
     pyrt_py_words *words = pyrt_py_my_words();
     pyrt_thread *current = pyrt_thread_current();
-    if (current != NULL && current->interp != domain->interp && pyrt_py_refuse_reading(domain, what)) {
+    if (current != NULL && current->interp != domain->interp && pyrt_py_refuse_reading(what)) {
         return NULL;
     }
     if (!pyrt_py_use_begin(domain, what)) {

@@ -43,7 +43,7 @@ bool pyrt_py_lease_begin(pyrt_py_domain *domain, const char *what, pyrt_py_lease
 void pyrt_py_lease_end(pyrt_py_lease *lease);
 
 /* Sets StateError and answers true if this OS thread is inside a reading block, which `what` would end or wait for. */
-bool pyrt_py_refuse_reading(pyrt_py_domain *domain, const char *what);
+bool pyrt_py_refuse_reading(const char *what);
 
 /* Puts this OS thread outside of everything while callables run, and back again. What those left open is closed. */
 typedef struct pyrt_py_suspended {

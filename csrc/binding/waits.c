@@ -78,7 +78,7 @@ pyrt_py_wait_result
 pyrt_py_synchronize(pyrt_py_domain *domain, int64_t timeout_ns)
 {
     pyrt_py_lease lease;
-    if (pyrt_py_refuse_reading(domain, "synchronize()") || !pyrt_py_lease_begin(domain, "synchronize()", &lease)) {
+    if (pyrt_py_refuse_reading("synchronize()") || !pyrt_py_lease_begin(domain, "synchronize()", &lease)) {
         return PYRT_PY_FAILED;
     }
     pyrt_py_wait_result result = wait_for_readers(domain, lease.thread, deadline_of(timeout_ns));
@@ -158,7 +158,7 @@ pyrt_py_barrier(pyrt_py_domain *domain, int64_t timeout_ns)
         return PYRT_PY_FAILED;
     }
     pyrt_py_lease lease;
-    if (pyrt_py_refuse_reading(domain, "barrier()") || !pyrt_py_lease_begin(domain, "barrier()", &lease)) {
+    if (pyrt_py_refuse_reading("barrier()") || !pyrt_py_lease_begin(domain, "barrier()", &lease)) {
         return PYRT_PY_FAILED;
     }
     int64_t deadline = deadline_of(timeout_ns);

@@ -85,7 +85,12 @@ pyrt_thread_release(pyrt_thread *thread)
 {
     pyrt_tls_block *tls = pyrt_tls();
     pyrt_ensure_frame *top = tls->ensures;
-    if (top == NULL || thread == NULL || top->thread != thread || top->disposing != tls->disposing) {
+    if (top != NULL && top->disposing != tls->disposing) {
+        pyrt_report("pyrt_thread_release: thread %llu was ensured outside of the disposer that runs now, which cannot release it",
+                    (unsigned long long)top->thread->id);
+        return;
+    }
+    if (top == NULL || thread == NULL || top->thread != thread) {
         pyrt_report("pyrt_thread_release: thread %llu is not what the newest pyrt_thread_ensure of this OS thread returned "
                     "(that is %llu; 0 is none)",
                     thread == NULL ? 0ULL : (unsigned long long)thread->id,
