@@ -86,8 +86,9 @@ pyrt_thread_release(pyrt_thread *thread)
     pyrt_tls_block *tls = pyrt_tls();
     pyrt_ensure_frame *top = tls->ensures;
     if (top != NULL && top->disposing != tls->disposing) {
-        pyrt_report("pyrt_thread_release: thread %llu was ensured outside of the disposer that runs now, which cannot release it",
-                    (unsigned long long)top->thread->id);
+        pyrt_report(
+            "pyrt_thread_release: thread %llu was ensured outside of the disposer that runs now, which cannot release it",
+            (unsigned long long)top->thread->id);
         return;
     }
     if (top == NULL || thread == NULL || top->thread != thread) {
