@@ -198,37 +198,3 @@ def test_a_fork_while_another_thread_runs_callables(python: Python) -> None:
         """)
     )
     assert result.out == "10\n10\n"
-
-
-def test_pyrt_fork_stops_the_world_first(python: Python) -> None:
-    """The C function, through the table that the capsule holds."""
-    python.run(
-        program("""
-        import ctypes
-        from pyruntime._core import ffi, lib
-        get = ctypes.pythonapi.PyCapsule_GetPointer
-        get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-        table = get(pyruntime._C_API, b"pyruntime._C_API")
-        struct_size = ctypes.c_size_t.from_address(table + 8).value
-        last = ctypes.c_void_p.from_address(table + struct_size - 8).value
-        fork = ctypes.PYFUNCTYPE(ctypes.c_int)(last)
-        stop = False
-        def work():
-            while not stop:
-                with pyruntime.attached():
-                    pyruntime.retire(int)
-                    pyruntime.quiescent()
-        threads = [threading.Thread(target=work) for _ in range(3)]
-        for thread in threads: thread.start()
-        for _ in range(20):
-            pid = fork()
-            assert pid >= 0
-            if pid == 0:
-                ctypes.pythonapi.PyOS_AfterFork_Child()
-                use_everything()
-                os._exit(0)
-            wait_for(pid)
-        stop = True
-        for thread in threads: thread.join()
-        """)
-    )

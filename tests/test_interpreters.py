@@ -138,6 +138,36 @@ def test_interpreters_come_and_go_without_a_trace(python: Python) -> None:
     )
 
 
+def test_calls_after_the_exit_function_of_an_interpreter(python: Python) -> None:
+    """Its default domain is gone by then, and says so."""
+    result = python.run(
+        program('''
+        import pyruntime
+        interpreter = create("legacy")
+        run(interpreter, """if True:
+            import atexit
+            def late():
+                for call in (pyruntime.reading().__enter__, pyruntime.quiescent, pyruntime.synchronize, pyruntime.stats):
+                    try:
+                        call()
+                    except pyruntime.StateError as error:
+                        print(error, flush=True)
+            atexit.register(late)
+            import pyruntime
+            kept = pyruntime.reading()
+            with kept:
+                pass
+        """)
+        interpreters.destroy(interpreter)
+        print([one.name for one in pyruntime.interpreters()])
+        ''')
+    )
+    *late, last = result.out.splitlines()
+    assert len(late) == 4
+    assert all("is closed" in line for line in late)
+    assert last == "['main']"
+
+
 def test_two_interpreters_in_two_threads(python: Python) -> None:
     result = python.run(
         program('''

@@ -205,6 +205,36 @@ close_domain(pyrt_py_domain *domain)
     return true;
 }
 
+/* Closes or opens the objects that stand for the default domain, and answers how many uses there are of them. */
+static uint32_t
+mark_default(pyrt_py_home *home, uint32_t closed)
+{
+    uint32_t users = 0;
+    pyrt_raw_mutex_lock(&home->lock);
+    for (pyrt_py_domain *domain = home->domains; domain != NULL; domain = domain->next) {
+        if (domain->is_default) {
+            (void)pyrt_exchange_seq_cst(&domain->closed, closed);
+            users += pyrt_load_seq_cst(&domain->users);
+        }
+    }
+    pyrt_raw_mutex_unlock(&home->lock);
+    return users;
+}
+
+void
+pyrt_py_domain_end_default(pyrt_py_home *home)
+{
+    PyThreadState *outer = pyrt_py_enter();
+    bool ended = mark_default(home, 1) == 0 && pyrt_interp_delete(home->interp) == PYRT_OK;
+    pyrt_py_leave(outer);
+    if (ended) {
+        home->interp = NULL;
+    }
+    else {
+        (void)mark_default(home, 0);
+    }
+}
+
 static void
 domain_dealloc(PyObject *self)
 {

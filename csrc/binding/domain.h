@@ -24,6 +24,10 @@ typedef struct pyrt_py_domain {
 /* Sets the exception for a domain that is closed. */
 void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
 
+/* At the exit of an interpreter that is not main: ends its default domain, unless another thread is inside of it; that one's
+ * memory stays. */
+void pyrt_py_domain_end_default(pyrt_py_home *home);
+
 PyTypeObject *pyrt_py_domain_type_new(void);
 
 #endif

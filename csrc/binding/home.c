@@ -2,7 +2,7 @@
 #include "binding/home.h"
 
 #include "binding/callables.h"
-#include "binding/gil.h"
+#include "binding/domain.h"
 #include "binding/waits.h"
 
 #include "platform/futex.h"
@@ -110,11 +110,7 @@ at_exit(PyObject *capsule, PyObject *unused)
     report_what_is_left(home);
     shut(home);
     if (!home->is_main) {
-        PyThreadState *outer = pyrt_py_enter();
-        if (pyrt_interp_delete(home->interp) == PYRT_OK) {
-            home->interp = NULL;
-        }
-        pyrt_py_leave(outer);
+        pyrt_py_domain_end_default(home);
     }
     Py_RETURN_NONE;
 }

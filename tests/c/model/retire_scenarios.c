@@ -77,17 +77,16 @@ one_gone(void)
     item_finish(1);
 }
 
-/* Two that replace, retire and read, each the other's reader. */
+/* Two that read, replace and retire, each the other's reader. */
 static void
 both_body(int thread)
 {
     pyrt_thread *self = item_thread(thread);
-    model_begin();
     pyrt_attach(self);
+    model_begin();
     item_read(self);
     retire(self, exchange(thread + 1), MUCH);
     pyrt_safepoint(self);
-    item_read(self);
     pyrt_detach(self);
     model_end();
     pyrt_thread_delete(self);
@@ -373,21 +372,21 @@ const model_scenario model_retire_scenarios[] = {
      {"retirer", "barrier"}},
     {"borrow-two",
      "a barrier over one that comes back and one that sleeps",
-     MODEL_ALL,
+     0,
      barrier_setup,
      borrow_two_body,
      three_gone,
      {"retirer", "sleeper", "barrier"}},
     {"barriers",
      "two barriers over one that passes a safepoint",
-     MODEL_ALL,
+     0,
      barrier_setup,
      barriers_body,
      one_gone,
      {"retirer", "barrier 1", "barrier 2"}},
     {"birth",
      "a barrier while a thread is born, retires and ends",
-     MODEL_ALL,
+     0,
      barrier_setup,
      birth_body,
      one_gone,

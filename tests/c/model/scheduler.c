@@ -1,19 +1,15 @@
 /* scheduler.c -- which actor moves next: depth first over all schedules that differ, at random, or as told.
  *
- * Depth first means that a schedule is run from the start, then the newest choice that has an alternative is changed, and
- * so on. Most schedules differ in the order of steps that have nothing to do with each other; one of each kind is enough. So an
- * alternative is only tried where it can matter (dynamic partial-order reduction): when a step and a later one of another
- * actor touch the same word, one of them writing, and nothing else forces their order (each step has a vector clock that says
- * what came before it), then the actor of the later one is tried at the place of the earlier. Sleep sets keep two orders of
- * independent steps from both being run. `--brute` does without any of it; the two must see the same outcomes.
+ * Depth first means that a schedule is run from the start, then the newest choice that has an alternative worth a try (races.c)
+ * is changed, and so on. Sleep sets keep two orders of independent steps from both being run. `--brute` tries everything;
+ * the two must see the same outcomes.
  *
- * A bound limits preemptions: turns taken from a thread that could have gone on. Buffers are not counted. Under a bound an
- * alternative is also tried where the thread that is in the way got its turn, because there it may cost nothing, and sleep
- * sets are not used, because the schedule that a sleeping actor stands for may have cost too much.
+ * A bound limits preemptions: turns taken from a thread that could have gone on. Buffers are not counted. Sleep sets are not
+ * used then, because the schedule that a sleeping actor stands for may have cost too much.
  */
 #include "scheduler.h"
 
-#include "machine.h"
+#include "path.h"
 
 #include <signal.h>
 #include <stdarg.h>
@@ -21,31 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_STEPS = 4000 };
-
-typedef uint32_t actor_set;
-
-typedef struct clock {
-    uint16_t of[MODEL_ACTORS]; /* 1 + the number of the newest step of that actor which comes before; 0: none */
-} clock;
-
-/* A step that was made, and the choice that it was made from. */
-typedef struct node {
-    int actor;
-    model_op op;
-    clock clock;
-    model_op next[MODEL_ACTORS]; /* before the step */
-    actor_set can;
-    actor_set could;             /* also those that only wait for a buffer */
-    actor_set wanted;            /* to be tried here */
-    actor_set tried;
-    actor_set sleeping;          /* need not be tried here */
-    int running;                 /* the thread of the newest step before, or -1 */
-    int preemptions;             /* before the step */
-} node;
-
 static const model_search *search;
-static node path[MOST_STEPS];
+node path[MOST_STEPS];
 static int chosen;               /* nodes of the path that are given for the next run */
 static char schedule[MOST_STEPS + 1];
 static int length;               /* of the run under way, also where it leaves the path */
@@ -87,6 +60,9 @@ model_fail(const char *format, ...)
     va_end(args);
     printf("\n");
     machine_describe();
+    if (search->runs != 0) {
+        printf("seed %llu\n", (unsigned long long)(search->seed + count.runs));
+    }
     printf("after %llu schedules; to see this one: %s --replay %s\n", (unsigned long long)count.runs + 1, search->command,
            length == 0 ? "-" : schedule);
     fflush(stdout);
@@ -148,118 +124,7 @@ print_outcomes(void)
     }
 }
 
-/* ---- which steps have to do with each other ---------------------------------------------------------------------- */
-
-/* Of two steps of different threads at the same address. A wake-up is not for the word but for those who sleep on it, and
- * only for them; in what order they come does not matter, since all are woken. */
-static bool
-conflict(model_kind a, model_kind b)
-{
-    if (a == MODEL_RESUME || b == MODEL_RESUME) {
-        return a == MODEL_WAKE || b == MODEL_WAKE;
-    }
-    if (a == MODEL_WAKE || b == MODEL_WAKE) {
-        return a == MODEL_WAIT || b == MODEL_WAIT;
-    }
-    if (a == MODEL_STORE || b == MODEL_STORE) {
-        return false;
-    }
-    bool a_reads = a == MODEL_LOAD || a == MODEL_WAIT;
-    bool b_reads = b == MODEL_LOAD || b == MODEL_WAIT;
-    return !(a_reads && b_reads);
-}
-
-/* Whether a membarrier waits for the buffer that the other step fills or empties. */
-static bool
-barrier_sees(const model_op *barrier, const model_op *op)
-{
-    return barrier->kind == MODEL_BARRIER && barrier->other == op->thread &&
-           (op->kind == MODEL_STORE || op->kind == MODEL_FLUSH);
-}
-
-/* Whether the order of two steps can matter. */
-static bool
-dependent(const model_op *a, const model_op *b)
-{
-    if (barrier_sees(a, b) || barrier_sees(b, a)) {
-        return true;
-    }
-    if (a->thread == b->thread) {
-        bool a_flush = a->kind == MODEL_FLUSH;
-        if (a_flush == (b->kind == MODEL_FLUSH)) {
-            return true;
-        }
-        /* A thread and its own buffer. A load has to do with it too: it gets its own store for certain only while that is
-         * in the buffer. */
-        const model_op *other = a_flush ? b : a;
-        return machine_drains(other->kind) || (other->kind == MODEL_LOAD && a->address == b->address);
-    }
-    return a->address == b->address && a->address != NULL && conflict(a->kind, b->kind);
-}
-
-/* Of dependent steps of two actors: whether there is a state in which either could be made. If there is none, the earlier
- * one is what makes the later one possible. */
-static bool
-can_meet(const model_op *a, const model_op *b)
-{
-    bool has_flush = a->kind == MODEL_FLUSH || b->kind == MODEL_FLUSH;
-    if (a->thread == b->thread || a->kind == MODEL_BARRIER || b->kind == MODEL_BARRIER) {
-        const model_op *other = a->kind == MODEL_FLUSH ? b : a;
-        return !has_flush || !machine_drains(other->kind);
-    }
-    if (a->kind == MODEL_UNLOCK || b->kind == MODEL_UNLOCK) {
-        return false;
-    }
-    return a->kind != MODEL_RESUME && b->kind != MODEL_RESUME;
-}
-
-/* ---- clocks ------------------------------------------------------------------------------------------------------ */
-
-static void
-join(clock *clock, const struct clock *other)
-{
-    for (int actor = 0; actor < MODEL_ACTORS; actor++) {
-        if (clock->of[actor] < other->of[actor]) {
-            clock->of[actor] = other->of[actor];
-        }
-    }
-}
-
-static bool
-comes_before(int n, const clock *clock)
-{
-    return n < clock->of[path[n].actor];
-}
-
-static actor_set
-only(int actor)
-{
-    return (actor_set)1 << actor;
-}
-
-/* What comes before a step for reasons of its own thread: the actor's own steps, the store that is flushed, the flushes of a
- * buffer that must be empty. */
-static clock
-clock_of_own(const node *here, int depth)
-{
-    int buffer = MODEL_THREADS + here->op.thread;
-    bool needs_flushes = machine_drains(here->op.kind);
-    bool found_own = false;
-    clock own = {0};
-    for (int n = depth - 1; n >= 0 && (needs_flushes || !found_own); n--) {
-        if (path[n].actor == here->actor || (needs_flushes && path[n].actor == buffer)) {
-            found_own |= path[n].actor == here->actor;
-            needs_flushes &= path[n].actor != buffer;
-            join(&own, &path[n].clock);
-        }
-    }
-    if (here->op.kind == MODEL_FLUSH) {
-        join(&own, &path[here->op.stored_at].clock);
-    }
-    return own;
-}
-
-/* ---- alternatives ------------------------------------------------------------------------------------------------ */
+/* ---- choices ----------------------------------------------------------------------------------------------------- */
 
 static bool
 is_bounded(void)
@@ -272,89 +137,6 @@ static int
 cost_of(const node *here, int actor)
 {
     return actor < MODEL_THREADS && here->running >= 0 && actor != here->running && (here->could & only(here->running)) != 0;
-}
-
-/* Of the steps between step n and the one at `depth`, those that do not come after n, and that one: the actors whose step
- * could stand first, in the place of n. */
-static actor_set
-initials(int n, int depth)
-{
-    actor_set first = 0;
-    int first_step[MODEL_ACTORS] = {0}; /* of each actor among those; 0: none */
-    for (int k = n + 1; k <= depth; k++) {
-        const clock *clock = &path[k].clock;
-        if (k < depth && comes_before(n, clock)) {
-            continue;
-        }
-        bool is_first = true;
-        for (int actor = 0; actor < MODEL_ACTORS && is_first; actor++) {
-            is_first = first_step[actor] == 0 || clock->of[actor] <= first_step[actor];
-        }
-        int *mine = &first_step[path[k].actor];
-        first |= is_first && *mine == 0 ? only(path[k].actor) : 0;
-        *mine = *mine == 0 ? k : *mine;
-    }
-    return first;
-}
-
-/* Where the thread got its turn that made step n, or that ran when a buffer did. */
-static int
-begin_of_turn(int n)
-{
-    int thread = path[n].actor < MODEL_THREADS ? path[n].actor : path[n].running;
-    int begin = n;
-    for (int before = n - 1; before >= 0 && (path[before].actor == thread || path[before].actor >= MODEL_THREADS);
-         before--) {
-        begin = path[before].actor == thread ? before : begin;
-    }
-    return begin;
-}
-
-/* Step n and the one at `depth` race: some schedule must have them the other way round. */
-static void
-want_reversed(int n, int depth)
-{
-    actor_set first = initials(n, depth);
-    if (!is_bounded()) {
-        /* One of them is enough; one that sleeps has been tried in the place of an earlier step. */
-        if ((first & (path[n].wanted | path[n].sleeping)) == 0) {
-            path[n].wanted |= first & -first;
-        }
-        return;
-    }
-    path[n].wanted |= first;
-    node *begin = &path[begin_of_turn(n)];
-    begin->wanted |= (first & begin->can) != 0 ? first : begin->can;
-}
-
-/* Gives the newest step its clock, and looks for races with it on the way: a step that it depends on, with none in between
- * that comes after the one and before the other. */
-static void
-set_clock(int depth)
-{
-    node *here = &path[depth];
-    clock racing = clock_of_own(here, depth);
-    clock enabling = racing;
-    int races[MOST_STEPS];
-    int race_count = 0;
-    for (int n = depth - 1; n >= 0; n--) {
-        if (comes_before(n, &racing) || !dependent(&path[n].op, &here->op)) {
-            continue;
-        }
-        if (can_meet(&path[n].op, &here->op)) {
-            races[race_count++] = n;
-            join(&racing, &path[n].clock);
-        }
-        else {
-            join(&enabling, &path[n].clock);
-        }
-    }
-    here->clock = racing;
-    join(&here->clock, &enabling);
-    here->clock.of[here->actor] = (uint16_t)(depth + 1);
-    while (race_count > 0 && !search->brute) {
-        want_reversed(races[--race_count], depth);
-    }
 }
 
 static actor_set
@@ -391,7 +173,7 @@ open_node(int depth)
     }
     for (int actor = 0; actor < MODEL_ACTORS; actor++) {
         bool slept = ((before->sleeping | before->tried) & only(actor)) != 0 && actor != before->actor;
-        if (slept && !dependent(&here->next[actor], &before->op)) {
+        if (slept && !races_dependent(&here->next[actor], &before->op)) {
             here->sleeping |= only(actor);
         }
     }
@@ -499,7 +281,7 @@ run_path(void)
         }
         here->op = here->next[here->actor];
         if (depth >= changed) {
-            set_clock(depth);
+            races_find(depth, search->brute ? RACES_IGNORED : is_bounded() ? RACES_BOUNDED : RACES_ALL);
         }
         step(here->actor);
     }
@@ -542,11 +324,13 @@ model_explore(const model_search *wanted)
         run_path();
         more = backtrack();
     }
-    printf("%s: %llu schedules, %s, bound ", search->scenario->name, (unsigned long long)count.runs,
-           more ? "stopped" : "complete");
-    printf(is_bounded() ? "%d" : "none", search->bound);
-    printf(", %llu redundant, %llu beyond the bound, at most %d steps\n", (unsigned long long)count.redundant,
-           (unsigned long long)count.cut, count.longest);
+    char bound[16] = "none";
+    if (is_bounded()) {
+        snprintf(bound, sizeof(bound), "%d", search->bound);
+    }
+    printf("%s: %llu schedules, %s, bound %s, %llu redundant, %llu beyond the bound, at most %d steps\n",
+           search->scenario->name, (unsigned long long)count.runs, more ? "stopped" : "complete", bound,
+           (unsigned long long)count.redundant, (unsigned long long)count.cut, count.longest);
     print_outcomes();
 }
 
@@ -614,11 +398,12 @@ model_run_random(const model_search *wanted)
     finish_as_usual(&(node){.running = -1});
     end_run();
     const int usual_steps = length;
+    count.runs = 0;
     for (uint64_t n = 0; n < search->runs; n++) {
         run_at_random(search->seed + n, usual_steps);
     }
     printf("%s: %llu schedules, random, seeds %llu to %llu, at most %d steps\n", search->scenario->name,
-           (unsigned long long)search->runs, (unsigned long long)search->seed,
+           (unsigned long long)count.runs, (unsigned long long)search->seed,
            (unsigned long long)(search->seed + search->runs - 1), count.longest);
     print_outcomes();
 }
