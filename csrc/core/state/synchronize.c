@@ -95,11 +95,16 @@ pyrt_qsbr_wait_for(pyrt_interp *interp, uint64_t goal, int64_t deadline)
     if (deadline == 0) {
         return false;
     }
-    if (look_for_a_while(interp, current, goal)) {
-        return true;
+    int64_t begun = pyrt_now_ns();
+    bool reached = look_for_a_while(interp, current, goal);
+    if (!reached) {
+        PYRT_COUNT_FOR(interp, sleeps, 1);
+        reached = pyrt_sleep_detached(sleep_until_reached, &(goal_wait){interp, goal, deadline});
     }
-    PYRT_COUNT_FOR(interp, sleeps, 1);
-    return pyrt_sleep_detached(sleep_until_reached, &(goal_wait){interp, goal, deadline});
+    if (reached) {
+        pyrt_qsbr_stats_raise(&interp->stats.longest_grace_ns, (uint64_t)(pyrt_now_ns() - begun));
+    }
+    return reached;
 }
 
 pyrt_status
