@@ -188,7 +188,15 @@ def test_importing_again_and_again_leaks_nothing(python: Python) -> None:
 def test_without_the_compiled_part_the_mend_is_named(this_python: Python, tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "pyruntime", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     bare = Python(this_python.version, this_python.executable, str(tmp_path))
-    result = bare.run("import pyruntime", status=1)
+    # The finder of an editable installation would find the compiled part of the source tree.
+    result = bare.run(
+        """
+        import sys
+        sys.meta_path[:] = [one for one in sys.meta_path if "__editable__" not in one.__module__]
+        import pyruntime
+        """,
+        status=1,
+    )
     assert "ImportError: pyruntime._core, the compiled part of pyruntime, is missing" in result.err
     assert "python -m pip install -e ." in result.err
 

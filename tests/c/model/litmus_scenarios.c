@@ -200,8 +200,6 @@ tell_one(void)
     model_outcome(digits(1, 0));
 }
 
-/* The lost wake-up: looks, and then sleeps without the futex looking again. --break futex makes it of the one above. */
-
 /* ---- programs by number ------------------------------------------------------------------------------------------ */
 
 /* One of the operations on one of the cells; a third of the programs also lock. */

@@ -62,20 +62,6 @@ static jmp_buf own_place;
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
-static uint64_t
-read_word(const volatile void *address, size_t size)
-{
-    uint64_t value = 0;
-    memcpy(&value, (const void *)address, size);
-    return value;
-}
-
-static void
-write_word(volatile void *address, size_t size, uint64_t value)
-{
-    memcpy((void *)address, &value, size);
-}
-
 static volatile void *
 word_of(const buffered_store *store)
 {
@@ -85,8 +71,8 @@ word_of(const buffered_store *store)
 static void
 lay(buffered_store *store)
 {
-    store->under = read_word(word_of(store), store->size);
-    write_word(word_of(store), store->size, store->value);
+    store->under = machine_read(word_of(store), store->size);
+    machine_write(word_of(store), store->size, store->value);
 }
 
 static void
@@ -119,9 +105,9 @@ find_plain_stores(model_thread *thread)
 {
     for (int n = thread->buffered - 1; n >= 0; n--) {
         const buffered_store *store = &thread->buffer[n];
-        uint64_t found = read_word(word_of(store), store->size);
+        uint64_t found = machine_read(word_of(store), store->size);
         if (found != store->value && is_newest_of_its_word(thread, n)) {
-            write_word(word_of(store), store->size, store->value);
+            machine_write(word_of(store), store->size, store->value);
             put_in_buffer(thread, word_of(store), store->size, found, "a plain store", store->flush.function);
         }
     }
@@ -140,7 +126,7 @@ take_off(model_thread *thread)
 {
     find_plain_stores(thread);
     for (int n = thread->buffered - 1; n >= 0; n--) {
-        write_word(word_of(&thread->buffer[n]), thread->buffer[n].size, thread->buffer[n].under);
+        machine_write(word_of(&thread->buffer[n]), thread->buffer[n].size, thread->buffer[n].under);
     }
 }
 
@@ -148,8 +134,8 @@ static void
 flush_oldest(model_thread *thread)
 {
     buffered_store *store = &thread->buffer[0];
-    write_word(word_of(store), store->size, store->value);
-    machine_note("flush of '%s': %#llx", store->flush.text, (unsigned long long)store->value);
+    machine_write(word_of(store), store->size, store->value);
+    machine_note(store->flush.function, "flush of '%s': %#llx", store->flush.text, (unsigned long long)store->value);
     memmove(store, store + 1, (size_t)(--thread->buffered) * sizeof(*store));
 }
 
@@ -290,7 +276,7 @@ machine_could(int actor)
 {
     const model_op *next = machine_next(actor);
     if (next->kind == MODEL_LOCK) {
-        return read_word(next->address, sizeof(uint32_t)) == 0;
+        return machine_read(next->address, sizeof(uint32_t)) == 0;
     }
     return next->kind != MODEL_NOTHING && !(next->kind == MODEL_RESUME && threads[next->thread].asleep);
 }
@@ -357,9 +343,9 @@ machine_is_scheduling(void)
 }
 
 void
-machine_note(const char *format, ...)
+machine_note(const char *function, const char *format, ...)
 {
-    if (!model_tracing || !machine_is_scheduling()) {
+    if (!model_tracing || !machine_is_scheduling() || current->looks != 0) {
         return;
     }
     va_list args;
@@ -367,10 +353,7 @@ machine_note(const char *format, ...)
     printf("%4d %-10s ", steps - 1, running->threads[current->number]);
     vprintf(format, args);
     va_end(args);
-    if (current->next.function != NULL) {
-        printf("   (%s)", current->next.function);
-    }
-    printf("\n");
+    printf("   (%s)\n", function);
 }
 
 void
@@ -420,117 +403,8 @@ machine_wake_one(const volatile void *address)
     return false;
 }
 
-/* ---- operations -------------------------------------------------------------------------------------------------- */
-
-uint64_t
-model_load(const volatile void *address, size_t size, const char *text, const char *function)
-{
-    machine_turn(MODEL_LOAD, address, 0, text, function);
-    uint64_t value = read_word(address, size);
-    if (text != NULL && current != NULL && current->looks == 0) {
-        machine_note("%s: %#llx", text, (unsigned long long)value);
-    }
-    return value;
-}
-
 void
-model_store(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
+machine_store(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
 {
-    machine_turn(MODEL_STORE, address, 0, text, function);
-    if (!machine_is_scheduling() || text == NULL) {
-        write_word(address, size, value);
-        return;
-    }
-    machine_note("%s: %#llx, buffered", text, (unsigned long long)value);
     put_in_buffer(current, address, size, value, text, function);
-}
-
-typedef enum change { CHANGE_SET, CHANGE_ADD, CHANGE_OR, CHANGE_AND } change;
-
-static uint64_t
-change_word(change change, volatile void *address, size_t size, uint64_t operand, const char *text, const char *function)
-{
-    machine_turn(MODEL_RMW, address, 0, text, function);
-    uint64_t found = read_word(address, size);
-    uint64_t value = change == CHANGE_ADD   ? found + operand
-                     : change == CHANGE_OR  ? (found | operand)
-                     : change == CHANGE_AND ? (found & operand)
-                                            : operand;
-    write_word(address, size, value);
-    if (text != NULL) {
-        machine_note("%s: %#llx -> %#llx", text, (unsigned long long)found, (unsigned long long)read_word(address, size));
-    }
-    return found;
-}
-
-uint64_t
-model_exchange(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
-{
-    return change_word(CHANGE_SET, address, size, value, text, function);
-}
-
-uint64_t
-model_fetch_add(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
-{
-    return change_word(CHANGE_ADD, address, size, value, text, function);
-}
-
-uint64_t
-model_fetch_or(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
-{
-    return change_word(CHANGE_OR, address, size, value, text, function);
-}
-
-uint64_t
-model_fetch_and(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
-{
-    return change_word(CHANGE_AND, address, size, value, text, function);
-}
-
-bool
-model_cas(volatile void *address, size_t size, void *expected, uint64_t value, const char *text, const char *function)
-{
-    machine_turn(MODEL_RMW, address, 0, text, function);
-    uint64_t found = read_word(address, size);
-    bool same = found == read_word(expected, size);
-    if (same) {
-        write_word(address, size, value);
-        machine_note("%s: %#llx -> %#llx", text, (unsigned long long)found, (unsigned long long)value);
-    }
-    else {
-        memcpy(expected, &found, size);
-        machine_note("%s: finds %#llx", text, (unsigned long long)found);
-    }
-    return same;
-}
-
-/* ---- the two that can be broken ---------------------------------------------------------------------------------- */
-
-uint64_t
-model_fetch_add_seq_cst(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
-{
-    if (model_broken == MODEL_BREAK_ADVANCE && size == sizeof(uint64_t)) {
-        uint64_t found = model_load(address, size, text, function);
-        model_store(address, size, found + value, text, function);
-        return found;
-    }
-    return model_fetch_add(address, size, value, text, function);
-}
-
-bool
-model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint64_t value, const char *text,
-                  const char *function)
-{
-    /* Attached is odd, suspended is 2. */
-    bool attach = value % 2 == 1;
-    if (!(model_broken == MODEL_BREAK_ATTACH && attach) && !(model_broken == MODEL_BREAK_SUSPEND && value == 2)) {
-        return model_cas(address, size, expected, value, text, function);
-    }
-    uint64_t found = model_load(address, size, text, function);
-    if (found != read_word(expected, size)) {
-        memcpy(expected, &found, size);
-        return false;
-    }
-    model_store(address, size, value, text, function);
-    return true;
 }

@@ -13,6 +13,8 @@
 
 #include "model.h"
 
+#include <string.h>
+
 enum { MODEL_ACTORS = 2 * MODEL_THREADS }; /* thread t is actor t, its buffer is actor MODEL_THREADS + t */
 
 typedef enum model_kind {
@@ -79,7 +81,7 @@ bool machine_drains(model_kind kind);
 /* Writes down who stands where. */
 void machine_describe(void);
 
-/* ---- for the platform -------------------------------------------------------------------------------------------- */
+/* ---- for operations and platform --------------------------------------------------------------------------------- */
 
 /* The number of the thread that runs, and how many there are. Outside of the scheduled part there are no steps: the thread is
  * alone. */
@@ -90,12 +92,29 @@ bool machine_is_scheduling(void);
 /* Waits for its turn to do this. */
 void machine_turn(model_kind kind, const volatile void *address, int other, const char *text, const char *function);
 
+/* Memory as the calling thread sees it; and a store of its own that goes into its buffer. */
+static inline uint64_t
+machine_read(const volatile void *address, size_t size)
+{
+    uint64_t value = 0;
+    memcpy(&value, (const void *)address, size);
+    return value;
+}
+
+static inline void
+machine_write(volatile void *address, size_t size, uint64_t value)
+{
+    memcpy((void *)address, &value, size);
+}
+
+void machine_store(volatile void *address, size_t size, uint64_t value, const char *text, const char *function);
+
 /* Of the futex that the calling thread sleeps on, from WAIT to RESUME; and who sleeps, to wake him. */
 void machine_sleep(const volatile void *address);
 bool machine_wake_one(const volatile void *address);
 
-/* Says in the trace what a step has done. */
-__attribute__((format(printf, 1, 2))) void machine_note(const char *format, ...);
+/* Says in the trace what a step of that function has done. */
+__attribute__((format(printf, 2, 3))) void machine_note(const char *function, const char *format, ...);
 
 /* Called at the beginning of a run; and whether an address is in memory that has been freed. */
 void platform_start(void);

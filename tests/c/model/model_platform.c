@@ -36,7 +36,7 @@ pyrt_raw_mutex_lock(pyrt_raw_mutex *mutex)
         model_fail("a thread that is alone finds a lock taken");
     }
     take(mutex);
-    machine_note("lock %p", (void *)mutex);
+    machine_note(__func__, "lock %p", (void *)mutex);
 }
 
 void
@@ -45,7 +45,7 @@ pyrt_raw_mutex_unlock(pyrt_raw_mutex *mutex)
     machine_turn(MODEL_UNLOCK, &mutex->word, 0, "unlock", __func__);
     mutex->word = 0;
     locks_held[machine_self()]--;
-    machine_note("unlock %p", (void *)mutex);
+    machine_note(__func__, "unlock %p", (void *)mutex);
 }
 
 void
@@ -80,7 +80,7 @@ pyrt_futex_wait(const uint32_t *word, uint32_t expected, int64_t deadline)
     }
     machine_turn(MODEL_WAIT, word, 0, "wait", __func__);
     bool sleeps = *word == expected || model_broken == MODEL_BREAK_FUTEX;
-    machine_note("wait on %p for %u to change: %s", (const void *)word, expected, sleeps ? "sleeps" : "goes on");
+    machine_note(__func__, "wait on %p for %u to change: %s", (const void *)word, expected, sleeps ? "sleeps" : "goes on");
     if (!sleeps) {
         return true;
     }
@@ -88,7 +88,7 @@ pyrt_futex_wait(const uint32_t *word, uint32_t expected, int64_t deadline)
         model_fail("a thread that is alone goes to sleep");
     }
     machine_sleep(word);
-    machine_note("wakes up");
+    machine_note(__func__, "wakes up");
     return true;
 }
 
@@ -100,7 +100,7 @@ pyrt_futex_wake(const uint32_t *word, int count)
     while (woken < count && machine_wake_one(word)) {
         woken++;
     }
-    machine_note("wake %p: %d", (const void *)word, woken);
+    machine_note(__func__, "wake %p: %d", (const void *)word, woken);
 }
 
 void
@@ -114,7 +114,7 @@ pyrt_membarrier(void)
     if (model_broken != MODEL_BREAK_MEMBARRIER) {
         for (int t = 0; t < machine_threads(); t++) {
             machine_turn(MODEL_BARRIER, NULL, t, "membarrier", __func__);
-            machine_note("membarrier of thread %d", t);
+            machine_note(__func__, "membarrier of thread %d", t);
         }
     }
     return true;

@@ -214,26 +214,27 @@ retire_and_say(pyrt_thread *self, int n)
     (void)pyrt_fetch_or_seq_cst(&retired, (uint32_t)1 << n);
 }
 
-/* Detaches and does not come back. */
+/* Retires by the node in the item, detaches and does not come back. */
 static void
-retire_and_sleep(int thread, int first)
+retire_and_sleep(int thread, int n)
 {
     pyrt_thread *self = item_thread(thread);
     model_begin();
     pyrt_attach(self);
-    retire_and_say(self, first);
+    pyrt_retire_node(self, &items[n].node, LITTLE, item_dispose_node);
+    (void)pyrt_fetch_or_seq_cst(&retired, (uint32_t)1 << n);
     pyrt_detach(self);
     model_end();
     pyrt_thread_delete(self);
 }
 
-/* Comes back just when its queue is being taken. One of the two is retired by its node. */
+/* Comes back just when its queue is being taken. */
 static void
 retire_and_come_back(int thread, int first)
 {
     pyrt_thread *self = item_thread(thread);
     pyrt_attach(self);
-    pyrt_retire_node(self, &items[first].node, LITTLE, item_dispose_node);
+    retire(self, &items[first], LITTLE);
     retired |= 1u << first;
     pyrt_detach(self);
     model_begin();

@@ -1,0 +1,123 @@
+/* operations.c -- the atomic operations of model_atomic.h: a turn, then what it does to memory or the own buffer.
+ *
+ * An operation without a text is one of the statistics: it is done at once, without a turn.
+ */
+#include "machine.h"
+
+#include "model_atomic.h"
+
+#include <string.h>
+
+uint64_t
+model_load(const volatile void *address, size_t size, const char *text, const char *function)
+{
+    machine_turn(MODEL_LOAD, address, 0, text, function);
+    uint64_t value = machine_read(address, size);
+    if (text != NULL) {
+        machine_note(function, "%s: %#llx", text, (unsigned long long)value);
+    }
+    return value;
+}
+
+void
+model_store(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
+{
+    machine_turn(MODEL_STORE, address, 0, text, function);
+    if (!machine_is_scheduling() || text == NULL) {
+        machine_write(address, size, value);
+        return;
+    }
+    machine_note(function, "%s: %#llx, buffered", text, (unsigned long long)value);
+    machine_store(address, size, value, text, function);
+}
+
+typedef enum change { CHANGE_SET, CHANGE_ADD, CHANGE_OR, CHANGE_AND } change;
+
+static uint64_t
+change_word(change change, volatile void *address, size_t size, uint64_t operand, const char *text, const char *function)
+{
+    machine_turn(MODEL_RMW, address, 0, text, function);
+    uint64_t found = machine_read(address, size);
+    uint64_t value = change == CHANGE_ADD   ? found + operand
+                     : change == CHANGE_OR  ? (found | operand)
+                     : change == CHANGE_AND ? (found & operand)
+                                            : operand;
+    machine_write(address, size, value);
+    if (text != NULL) {
+        machine_note(function, "%s: %#llx -> %#llx", text, (unsigned long long)found,
+                     (unsigned long long)machine_read(address, size));
+    }
+    return found;
+}
+
+uint64_t
+model_exchange(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
+{
+    return change_word(CHANGE_SET, address, size, value, text, function);
+}
+
+uint64_t
+model_fetch_add(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
+{
+    return change_word(CHANGE_ADD, address, size, value, text, function);
+}
+
+uint64_t
+model_fetch_or(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
+{
+    return change_word(CHANGE_OR, address, size, value, text, function);
+}
+
+uint64_t
+model_fetch_and(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
+{
+    return change_word(CHANGE_AND, address, size, value, text, function);
+}
+
+bool
+model_cas(volatile void *address, size_t size, void *expected, uint64_t value, const char *text, const char *function)
+{
+    machine_turn(MODEL_RMW, address, 0, text, function);
+    uint64_t found = machine_read(address, size);
+    bool same = found == machine_read(expected, size);
+    if (same) {
+        machine_write(address, size, value);
+        machine_note(function, "%s: %#llx -> %#llx", text, (unsigned long long)found, (unsigned long long)value);
+    }
+    else {
+        memcpy(expected, &found, size);
+        machine_note(function, "%s: finds %#llx", text, (unsigned long long)found);
+    }
+    return same;
+}
+
+/* ---- the two that can be broken ---------------------------------------------------------------------------------- */
+
+uint64_t
+model_fetch_add_seq_cst(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
+{
+    if (model_broken == MODEL_BREAK_ADVANCE && size == sizeof(uint64_t)) {
+        uint64_t found = model_load(address, size, text, function);
+        model_store(address, size, found + value, text, function);
+        return found;
+    }
+    return model_fetch_add(address, size, value, text, function);
+}
+
+bool
+model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint64_t value, const char *text,
+                  const char *function)
+{
+    /* Attached is odd, suspended is 2. */
+    bool attach = value % 2 == 1;
+    if (!(model_broken == MODEL_BREAK_ATTACH && attach) && !(model_broken == MODEL_BREAK_SUSPEND && value == 2)) {
+        return model_cas(address, size, expected, value, text, function);
+    }
+    uint64_t found = model_load(address, size, text, function);
+    if (found != machine_read(expected, size)) {
+        memcpy(expected, &found, size);
+        return false;
+    }
+    model_store(address, size, value, text, function);
+    return true;
+}
