@@ -112,6 +112,34 @@ def test_a_safepoint_parks_without_the_gil(python: Python) -> None:
     )
 
 
+def test_an_extension_that_calls_with_the_gil_sleeps_without_it(python: Python) -> None:
+    """As through the table: the call does not come through the binding, which therefore has not noted who came in."""
+    python.run(
+        program("""
+        import ctypes
+        def function(name, *types):
+            address = int(ffi.cast("intptr_t", ffi.addressof(lib, name)))
+            return ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *types)(address)
+        stop, start = function("pyrt_stop_the_world"), function("pyrt_start_the_world")
+        synchronize = function("pyrt_qsbr_synchronize")
+        done = Counter()
+        def passing():
+            with pyruntime.attached():
+                while not done.value:
+                    pyruntime.quiescent()
+        threads = [in_thread(passing) for _ in range(3)]
+        wait_until(lambda: len(pyruntime.threads()) == 3)
+        for _ in range(20):
+            assert stop(None) == 0
+            start(None)
+            assert synchronize(None) == 0
+        done.value = 1
+        for thread in threads:
+            thread.join()
+        """)
+    )
+
+
 def test_two_threads_wait_for_each_other(python: Python) -> None:
     """Both are attached and wait: each passes while it waits."""
     python.run(
