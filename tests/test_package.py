@@ -182,6 +182,38 @@ def test_importing_again_and_again_leaks_nothing(python: Python) -> None:
     assert int(grown) < 40
 
 
+def test_calls_return_references_of_their_own(python: Python) -> None:
+    """The headers of 3.12 take None for immortal; the compiled part that is built with them runs on older Pythons too."""
+    result = python.run("""
+        import gc, sys
+        import pyruntime
+        from pyruntime import qsbr
+        core = pyruntime._core
+        domain = qsbr.default_domain
+        domain.barrier()
+        def reading():
+            with qsbr.reading(): pass
+        def close():
+            core.Domain().close()
+        calls = [reading, close, qsbr.quiescent, domain._stall_report, core.attached_thread, lambda: domain._poll(1),
+                 lambda: domain._set_bound(65536, 2**20), lambda: domain.closed, lambda: domain.retire(int),
+                 lambda: domain._synchronize(0), lambda: domain._barrier(0)]
+        for number, call in enumerate(calls):
+            call()
+            gc.collect()
+            before = [sys.getrefcount(value) for value in (None, True, False)]
+            for _ in range(1000):
+                call()
+            domain._barrier(-1)
+            gc.collect()
+            after = [sys.getrefcount(value) for value in (None, True, False)]
+            print(number, max(abs(new - old) for new, old in zip(after, before)))
+    """)
+    lines = [line.split() for line in result.out.splitlines()]
+    assert len(lines) == 11
+    assert [number for number, change in lines if int(change) > 100] == []
+
+
 # ---- a part is missing -----------------------------------------------------------------------------------------------
 
 

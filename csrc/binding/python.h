@@ -15,6 +15,16 @@
 
 #include <pyruntime/pyruntime.h>
 
+/* The headers of 3.12 leave the reference out, because None is immortal there; where this runs it may not be. */
+#undef Py_RETURN_NONE
+#define Py_RETURN_NONE return Py_NewRef(Py_None)
+#undef Py_RETURN_TRUE
+#define Py_RETURN_TRUE return Py_NewRef(Py_True)
+#undef Py_RETURN_FALSE
+#define Py_RETURN_FALSE return Py_NewRef(Py_False)
+#undef Py_RETURN_NOTIMPLEMENTED
+#define Py_RETURN_NOTIMPLEMENTED return Py_NewRef(Py_NotImplemented)
+
 /* From the name of a function that takes its arguments in some other way to what a method table wants. */
 #define PYRT_PY_METHOD(function) ((PyCFunction)(void (*)(void))(function))
 
