@@ -21,6 +21,12 @@ typedef struct pyrt_py_domain {
     bool is_kept;                /* OS threads keep their states in it */
 } pyrt_py_domain;
 
+static inline pyrt_py_domain *
+pyrt_py_domain_of(PyObject *self)
+{
+    return (pyrt_py_domain *)self;
+}
+
 /* Sets the exception for a domain that is closed. */
 void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
 
