@@ -17,6 +17,8 @@ PUBLIC = {
     "config.h": "platform",
     "current.h": "platform",
     "status.h": "platform",
+    "parking_lot.h": "sync",
+    "mutex.h": "sync",
     "qsbr_slot.h": "epoch",
     "thread.h": "state",
     "qsbr.h": "state",

@@ -16,7 +16,7 @@ from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, need_compiler
 
 MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
-FLOORS = ("epoch", "state", "reclaim")  # the platform below them is simulated
+FLOORS = ("sync", "epoch", "state", "reclaim")  # the platform below them is simulated
 FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
 FLAGS += [f"-I{directory}" for directory in (INCLUDE, CORE.parent, CORE, MODEL)]
 SEED = 1

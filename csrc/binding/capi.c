@@ -63,6 +63,18 @@ static pyrt_capi table = {
     .start_the_world = pyrt_start_the_world,
     .world_is_stopped = pyrt_world_is_stopped,
     .fork = pyrt_fork,
+    .parking_cells = pyrt_parking_cells,
+    .park = pyrt_park,
+    .unpark_one = pyrt_unpark_one,
+    .unpark_all = pyrt_unpark_all,
+    .requeue = pyrt_requeue,
+    .parked_count = pyrt_parked_count,
+    .mutex_lock_slow = pyrt_mutex_lock_slow,
+    .mutex_trylock_slow = pyrt_mutex_trylock_slow,
+    .mutex_unlock_slow = pyrt_mutex_unlock_slow,
+    .mutex_wake = pyrt_mutex_wake,
+    .mutex_lock_timed = pyrt_mutex_lock_timed,
+    .mutex_at_fork_reinit = pyrt_mutex_at_fork_reinit,
 };
 
 /* The block has the initial-exec model, so that its distance is the same in every thread. */

@@ -14,8 +14,16 @@ int64_t pyrt_deadline_after(int64_t timeout_ns);
  * none). May return early for no reason: the caller looks again. False only when the deadline has passed. */
 bool pyrt_futex_wait(const uint32_t *word, uint32_t expected, int64_t deadline);
 
+/* The same for a wait that signals may end: with `interruptible` a handler that ran in the sleep is told of, whether or not it
+ * was installed with SA_RESTART. */
+typedef enum pyrt_futex_end { PYRT_FUTEX_WOKEN, PYRT_FUTEX_TIMED_OUT, PYRT_FUTEX_INTERRUPTED } pyrt_futex_end;
+pyrt_futex_end pyrt_futex_sleep(const uint32_t *word, uint32_t expected, int64_t deadline, bool interruptible);
+
 /* Wakes at most `count` sleepers. */
 void pyrt_futex_wake(const uint32_t *word, int count);
+
+/* Whether the kernel has pyrt_membarrier at all; cheap. */
+bool pyrt_membarrier_is_supported(void);
 
 /* Asks the kernel for pyrt_membarrier; again in the child of a fork. */
 void pyrt_membarrier_register(void);

@@ -87,7 +87,7 @@ pyrt_os_thread_register(void)
 void
 pyrt_os_thread_set_exit_hook(void (*hook)(void))
 {
-    /* release: every init sets it anew, while OS threads end. */
+    /* release: OS threads may be ending. */
     pyrt_store_release(&exit_key.exit_hook, hook);
 }
 

@@ -97,6 +97,12 @@ pyrt_block_after(void *saved)
     }
 }
 
+bool
+pyrt_block_hooks_are_set(void)
+{
+    return block_hooks.after != NULL;
+}
+
 void
 pyrt_report_fork_child(void)
 {

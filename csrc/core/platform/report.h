@@ -13,6 +13,9 @@ void pyrt_report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void *pyrt_block_before(void);
 void pyrt_block_after(void *saved);
 
+/* Whether there is a host that may keep a thread in them. */
+bool pyrt_block_hooks_are_set(void);
+
 void pyrt_report_fork_child(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include "platform/futex.h"
 #include "platform/report.h"
 #include "state/thread_impl.h"
+#include "sync/waiting.h"
 
 /* The kernel sleeps on 32 bits; the low half of a word tells the waited-for state from every other. */
 static const uint32_t *
@@ -65,6 +66,8 @@ pyrt_attach_slow(pyrt_thread *thread)
             report_thread("pyrt_attach", thread, "has ended");
             return;
         }
+        /* A lock that was reserved for this thread is somebody's who can run: perhaps the one who stopped the world. */
+        pyrt_mutex_give_back();
         void *saved = pyrt_block_before();
         pyrt_futex_wait(low_half(&thread->slot.word), PYRT_STATE_SUSPENDED_WAITED, -1);
         pyrt_block_after(saved);

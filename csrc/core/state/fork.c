@@ -8,6 +8,7 @@
 #include "platform/meta_alloc.h"
 #include "platform/report.h"
 #include "state/thread_impl.h"
+#include "sync/waiting.h"
 
 #include <pyruntime/fork.h>
 #include <pyruntime/stop_the_world.h>
@@ -108,6 +109,7 @@ child(void)
     pyrt_meta_fork_child();
     pyrt_report_fork_child();
     pyrt_os_thread_fork_child();
+    pyrt_parking_lot_fork_child();
     pyrt_slots_fork_child();
     pyrt_membarrier_register();
     pyrt_raw_mutex_reinit(&registry->lock);

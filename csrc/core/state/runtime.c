@@ -7,6 +7,7 @@
 #include "platform/meta_alloc.h"
 #include "platform/report.h"
 #include "state/thread_impl.h"
+#include "sync/waiting.h"
 
 #include <stdio.h>
 
@@ -141,14 +142,11 @@ drain(pyrt_interp *interp)
 
 /* ---- init and fini ----------------------------------------------------------------------------------------------- */
 
-static void on_os_thread_exit(void);
-
 pyrt_status
 pyrt_runtime_init(void)
 {
     pyrt_status status = PYRT_OK;
     pyrt_raw_mutex_lock(&registry->lock);
-    pyrt_os_thread_set_exit_hook(on_os_thread_exit);
     if (registry->ending) {
         status = PYRT_ESTATE;
     }
@@ -429,13 +427,14 @@ pyrt_ends_cancel(bool mine)
     }
 }
 
-/* Whatever it left open is closed: ends of interpreters, pauses, ensures, read-side sections, then its states, newest
+/* Whatever it left open is closed: locks reserved for it, ends of interpreters, pauses, ensures, read-side sections, then its states, newest
  * first. */
 static void
 on_os_thread_exit(void)
 {
     pyrt_tls_block *tls = pyrt_tls();
     tls->disposing = 0;
+    pyrt_mutex_give_back();
     pyrt_pause_end_of_os_thread();
     pyrt_ensure_drop_all();
     give_up_ends();
@@ -446,4 +445,11 @@ on_os_thread_exit(void)
         }
         pyrt_thread_end(tls->states);
     }
+}
+
+/* Not from init: locks use it without the runtime. */
+__attribute__((constructor)) static void
+set_exit_hook(void)
+{
+    pyrt_os_thread_set_exit_hook(on_os_thread_exit);
 }

@@ -83,6 +83,17 @@
 #define pyrt_start_the_world PYRT_CALL(start_the_world)
 #define pyrt_world_is_stopped PYRT_CALL(world_is_stopped)
 #define pyrt_fork PYRT_CALL(fork)
+#define pyrt_park PYRT_CALL(park)
+#define pyrt_unpark_one PYRT_CALL(unpark_one)
+#define pyrt_unpark_all PYRT_CALL(unpark_all)
+#define pyrt_requeue PYRT_CALL(requeue)
+#define pyrt_parked_count PYRT_CALL(parked_count)
+#define pyrt_mutex_lock_slow PYRT_CALL(mutex_lock_slow)
+#define pyrt_mutex_trylock_slow PYRT_CALL(mutex_trylock_slow)
+#define pyrt_mutex_unlock_slow PYRT_CALL(mutex_unlock_slow)
+#define pyrt_mutex_wake PYRT_CALL(mutex_wake)
+#define pyrt_mutex_lock_timed PYRT_CALL(mutex_lock_timed)
+#define pyrt_mutex_at_fork_reinit PYRT_CALL(mutex_at_fork_reinit)
 #if defined(Py_PYTHON_H)
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
  * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the

@@ -18,10 +18,13 @@ PYRT_BEGIN_DECLS
 
 typedef struct pyrt_block_hooks pyrt_block_hooks;
 typedef struct pyrt_interp_config pyrt_interp_config;
+typedef struct pyrt_mutex pyrt_mutex;
+typedef struct pyrt_requeued pyrt_requeued;
 typedef struct pyrt_retire_node pyrt_retire_node;
 typedef struct pyrt_stall_report pyrt_stall_report;
 typedef struct pyrt_stop_report pyrt_stop_report;
 typedef struct pyrt_thread_info pyrt_thread_info;
+typedef struct pyrt_unparked pyrt_unparked;
 
 typedef struct pyrt_capi {
     uint32_t abi_major;
@@ -88,6 +91,22 @@ typedef struct pyrt_capi {
     bool (*world_is_stopped)(pyrt_interp *or_null);
     /* fork.h */
     pid_t (*fork)(void);
+    /* parking_lot.h */
+    uint32_t *parking_cells; /* PYRT_PARKING_CELLS of them */
+    pyrt_status (*park)(const void *address, bool (*validate)(void *arg), bool (*before_sleep)(void *arg), void *arg,
+                        int64_t timeout_ns, unsigned flags, uintptr_t *token);
+    bool (*unpark_one)(const void *address, uintptr_t (*callback)(const pyrt_unparked *, void *arg), void *arg);
+    size_t (*unpark_all)(const void *address, uintptr_t token);
+    pyrt_requeued (*requeue)(const void *from, const void *to, size_t wake, size_t move, uintptr_t token,
+                             bool (*validate)(void *arg), void *arg);
+    size_t (*parked_count)(const void *address);
+    /* mutex.h */
+    void (*mutex_lock_slow)(pyrt_mutex *mutex);
+    bool (*mutex_trylock_slow)(pyrt_mutex *mutex);
+    void (*mutex_unlock_slow)(pyrt_mutex *mutex);
+    void (*mutex_wake)(const pyrt_mutex *address_only);
+    pyrt_status (*mutex_lock_timed)(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags);
+    void (*mutex_at_fork_reinit)(pyrt_mutex *mutex);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

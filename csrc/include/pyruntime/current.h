@@ -23,6 +23,8 @@ typedef struct pyrt_tls_block {
     struct pyrt_ensure_frame *ensures;  /* what pyrt_thread_release restores, newest first */
     const void *pause;                  /* the interpreter that this OS thread has stopped, or the mark for all, or NULL */
     uint32_t disposing;                 /* disposers that run on it, one inside of the other */
+    bool reserved;                      /* the mutex of `woken_for` is reserved for this OS thread */
+    const void *woken_for;              /* the mutex that it was woken for and has not looked at yet, or NULL */
 } pyrt_tls_block;
 
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, current) == 0, "inline code of embedding extensions reads it there");

@@ -9,6 +9,8 @@
 #include "block.h"
 #include "current.h"
 #include "fork.h"
+#include "mutex.h"
+#include "parking_lot.h"
 #include "qsbr.h"
 #include "retire.h"
 #include "status.h"

@@ -92,6 +92,14 @@ pyrt_futex_wait(const uint32_t *word, uint32_t expected, int64_t deadline)
     return true;
 }
 
+pyrt_futex_end
+pyrt_futex_sleep(const uint32_t *word, uint32_t expected, int64_t deadline, bool interruptible)
+{
+    (void)interruptible;
+    (void)pyrt_futex_wait(word, expected, deadline);
+    return PYRT_FUTEX_WOKEN;
+}
+
 void
 pyrt_futex_wake(const uint32_t *word, int count)
 {
@@ -101,6 +109,12 @@ pyrt_futex_wake(const uint32_t *word, int count)
         woken++;
     }
     machine_note(__func__, "wake %p: %d", (const void *)word, woken);
+}
+
+bool
+pyrt_membarrier_is_supported(void)
+{
+    return true;
 }
 
 void
@@ -136,6 +150,12 @@ pyrt_block_after(void *saved)
     if (locks_held[machine_self()] != 0) {
         model_fail("pyrt_block_after with a lock held");
     }
+}
+
+bool
+pyrt_block_hooks_are_set(void)
+{
+    return false;
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */

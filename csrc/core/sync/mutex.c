@@ -1,0 +1,306 @@
+/* mutex.c -- the long ways of the lock of one byte: spinning, waiting, handing on, and giving back. The state table and the
+ * argument are in mutex.h.
+ *
+ * No wake-up is lost, although the owner unlocks with a plain store:
+ *
+ *      owner                                            waiter
+ *      store state = 0, release                         count itself in the cell, and queue up, under the bucket's lock
+ *      light barrier                                    pyrt_waiter_barrier()
+ *      load the cell: not 0 -> wake the first           load state: 0 -> do not sleep
+ *
+ * After the waiter's barrier either the owner's store is visible to it, or the owner's load of the cell comes later and sees
+ * the waiter. An owner that sees the cell before it unlocks takes the long way, where a read-modify-write stands in the
+ * place of the store. A thread that was woken owes the wake-up to the others until it has looked at the lock again: if it cannot
+ * go on (the world is stopped, its OS thread ends) it wakes the next. And who looked in vain has seen an owner, who will unlock.
+ */
+#include "platform/futex.h"
+#include "platform/os_thread.h"
+#include "platform/report.h"
+#include "sync/waiting.h"
+
+#include <pyruntime/current.h>
+#include <pyruntime/mutex.h>
+
+/* So many looks, while nobody is parked, before it sleeps. */
+enum { SPINS = 100 };
+
+/* How often a waiter looks, unasked, whether the host has kept the thread that the lock was reserved for: each time after twice as
+ * long, up to this. */
+enum { LONGEST_PERIOD_NS = 64 * PYRT_MUTEX_RESERVED_NS };
+
+typedef struct mutex_wait {
+    pyrt_parking parking;
+    pyrt_mutex *mutex;
+    int64_t reserved_since; /* when it first saw the reservation that is on now, or 0 */
+    int64_t period;
+} mutex_wait;
+
+static uint8_t
+without_watch(uint8_t state)
+{
+    return state & (uint8_t)~PYRT_MUTEX_WATCHED;
+}
+
+/* ---- taking it --------------------------------------------------------------------------------------------------- */
+
+static bool
+may_take_reserved(mutex_wait *wait)
+{
+    if (pyrt_tls()->pause != NULL) {
+        return true;
+    }
+    int64_t now = pyrt_now_ns();
+    if (wait->reserved_since == 0) {
+        wait->reserved_since = now;
+    }
+    return now - wait->reserved_since >= PYRT_MUTEX_RESERVED_NS;
+}
+
+static bool
+must_wait(mutex_wait *wait, uint8_t state)
+{
+    switch (without_watch(state)) {
+    case PYRT_MUTEX_UNLOCKED:
+        return false;
+    case PYRT_MUTEX_RESERVED:
+        return !may_take_reserved(wait);
+    default:
+        wait->reserved_since = 0;
+        return true;
+    }
+}
+
+static bool
+try_to_take(mutex_wait *wait)
+{
+    uint8_t *word = &wait->mutex->state;
+    uint8_t state = pyrt_load_relaxed(word);
+    while (!must_wait(wait, state)) {
+        /* acquire: as in the inline pyrt_mutex_lock. */
+        if (pyrt_cas_acquire(word, &state, (uint8_t)(PYRT_MUTEX_LOCKED | (state & PYRT_MUTEX_WATCHED)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* While somebody is parked, whoever unlocks has a thread to wake: spinning would only take the lock away from it. */
+static bool
+spin(mutex_wait *wait)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (try_to_take(wait)) {
+            return true;
+        }
+        if ((pyrt_parked_near(wait->mutex) & ~PYRT_PARKED_ALWAYS) != 0) {
+            return false;
+        }
+        pyrt_cpu_relax();
+    }
+    return false;
+}
+
+/* ---- waiting ----------------------------------------------------------------------------------------------------- */
+
+/* Under the bucket's lock. */
+static bool
+is_still_locked(void *arg)
+{
+    mutex_wait *wait = arg;
+    return must_wait(wait, pyrt_load_relaxed(&wait->mutex->state));
+}
+
+/* Queued: the second look. It also says when to look again, because of what no unlocker would wake it for. */
+static bool
+look_again(void *arg)
+{
+    mutex_wait *wait = arg;
+    bool ordered = pyrt_waiter_barrier();
+    /* relaxed: it comes after the barrier, and what it finds is only acted on by a compare-and-swap. */
+    if (!must_wait(wait, pyrt_load_relaxed(&wait->mutex->state))) {
+        return false;
+    }
+    pyrt_parking *parking = &wait->parking;
+    parking->look_at = INT64_MAX;
+    if (wait->reserved_since != 0) {
+        parking->look_at = wait->reserved_since + PYRT_MUTEX_RESERVED_NS;
+    }
+    else if (pyrt_block_hooks_are_set()) {
+        parking->look_at = pyrt_now_ns() + wait->period;
+        wait->period = wait->period < LONGEST_PERIOD_NS ? 2 * wait->period : wait->period;
+    }
+    int64_t unordered_until = ordered ? INT64_MAX : pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS;
+    if (unordered_until < parking->look_at) {
+        parking->look_at = unordered_until;
+    }
+    return true;
+}
+
+static void
+note_woken(void *arg, uintptr_t token)
+{
+    pyrt_mutex_note_woken(((mutex_wait *)arg)->mutex, token);
+}
+
+static pyrt_status
+lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function)
+{
+    mutex_wait wait = {
+        .parking = {.address = mutex,
+                    .function = function,
+                    .validate = is_still_locked,
+                    .before_sleep = look_again,
+                    .woken = note_woken,
+                    .deadline = deadline,
+                    .flags = flags,
+                    .look_at = INT64_MAX},
+        .mutex = mutex,
+        .period = PYRT_MUTEX_RESERVED_NS,
+    };
+    if (spin(&wait)) {
+        return PYRT_OK;
+    }
+    wait.parking.arg = &wait;
+    wait.parking.since = pyrt_now_ns();
+    if (pyrt_block_hooks_are_set() && pyrt_tls()->os_id == 0) {
+        /* The host may end this OS thread in its hook; the exit hook then gives back. Without memory for that, a
+         * reservation is taken after its time. */
+        (void)pyrt_os_thread_register();
+    }
+    for (;;) {
+        pyrt_status status = pyrt_park_as(&wait.parking);
+        if ((status == PYRT_OK && pyrt_mutex_claim(mutex)) || spin(&wait)) {
+            return PYRT_OK;
+        }
+        if (status == PYRT_ETIMEDOUT || status == PYRT_EINTR) {
+            return status;
+        }
+        if (wait.parking.interrupted) {
+            return PYRT_EINTR;
+        }
+    }
+}
+
+/* ---- reservations ------------------------------------------------------------------------------------------------ */
+
+void
+pyrt_mutex_note_woken(const void *mutex, uintptr_t token)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    tls->woken_for = mutex;
+    tls->reserved = token == PYRT_MUTEX_TOKEN_RESERVED;
+}
+
+/* 3 -> something, unless it has been taken. Another thread's reservation of the same mutex may be meant by mistake, if one's own
+ * has been taken before: that one is then as good as taken too. */
+static bool
+end_reservation(pyrt_mutex *mutex, uint8_t next)
+{
+    uint8_t state = pyrt_load_relaxed(&mutex->state);
+    while (without_watch(state) == PYRT_MUTEX_RESERVED) {
+        /* As acquire it pairs with the exchange in unlock; as release, for a reservation that is given back, it passes that
+         * on to the next owner. */
+        if (pyrt_cas_acq_rel(&mutex->state, &state, (uint8_t)(next | (state & PYRT_MUTEX_WATCHED)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool
+pyrt_mutex_claim(void *mutex)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    bool reserved = tls->woken_for == mutex && tls->reserved;
+    tls->woken_for = NULL;
+    return reserved && end_reservation(mutex, PYRT_MUTEX_LOCKED);
+}
+
+void
+pyrt_mutex_give_back(void)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    const void *mutex = tls->woken_for;
+    if (mutex == NULL) {
+        return;
+    }
+    tls->woken_for = NULL;
+    if (tls->reserved) {
+        (void)end_reservation((pyrt_mutex *)mutex, PYRT_MUTEX_UNLOCKED);
+    }
+    pyrt_mutex_wake(mutex);
+}
+
+/* ---- the calls --------------------------------------------------------------------------------------------------- */
+
+void
+pyrt_mutex_lock_slow(pyrt_mutex *mutex)
+{
+    (void)lock_until(mutex, INT64_MAX, PYRT_LOCK_DETACH, "pyrt_mutex_lock");
+}
+
+bool
+pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
+{
+    uint8_t state = PYRT_MUTEX_WATCHED;
+    /* acquire: as in the inline form. */
+    return pyrt_cas_acquire(&mutex->state, &state, (uint8_t)(PYRT_MUTEX_WATCHED | PYRT_MUTEX_LOCKED));
+}
+
+pyrt_status
+pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
+{
+    if ((flags & ~(unsigned)(PYRT_LOCK_NO_DETACH | PYRT_LOCK_INTERRUPTIBLE)) != 0) {
+        return PYRT_EINVAL;
+    }
+    if (pyrt_mutex_trylock(mutex)) {
+        return PYRT_OK;
+    }
+    if (timeout_ns == 0) {
+        return PYRT_ETIMEDOUT;
+    }
+    return lock_until(mutex, pyrt_deadline_after(timeout_ns), flags, "pyrt_mutex_lock_timed");
+}
+
+/* Under the bucket's lock. After the exchange the mutex may be another's, or gone. */
+static uintptr_t
+hand_on(const pyrt_unparked *unparked, void *arg)
+{
+    pyrt_mutex *mutex = arg;
+    bool reserve = unparked->found && pyrt_now_ns() - unparked->since >= PYRT_MUTEX_FAIR_NS;
+    /* seq_cst: as release for the next owner; the waiter's look at the state in validate is under the same lock. */
+    (void)pyrt_exchange_seq_cst(&mutex->state, (uint8_t)(reserve ? PYRT_MUTEX_RESERVED : PYRT_MUTEX_UNLOCKED));
+    return reserve ? PYRT_MUTEX_TOKEN_RESERVED : PYRT_MUTEX_TOKEN_FREE;
+}
+
+void
+pyrt_mutex_unlock_slow(pyrt_mutex *mutex)
+{
+    if (without_watch(pyrt_load_relaxed(&mutex->state)) != PYRT_MUTEX_LOCKED) {
+        pyrt_report("pyrt_mutex_unlock: the mutex at %p is not locked", (void *)mutex);
+        return;
+    }
+    if ((pyrt_parked_near(mutex) & ~PYRT_PARKED_ALWAYS) != 0) {
+        (void)pyrt_unpark_one(mutex, hand_on, mutex);
+        return;
+    }
+    /* seq_cst, and then the look at the cell: the read-modify-writes of both sides stand for the membarrier. */
+    (void)pyrt_exchange_seq_cst(&mutex->state, (uint8_t)PYRT_MUTEX_UNLOCKED);
+    pyrt_fence_after_rmw();
+    if ((pyrt_parked_near(mutex) & ~PYRT_PARKED_ALWAYS) != 0) {
+        pyrt_mutex_wake(mutex);
+    }
+}
+
+/* It is unlocked already, and may be gone. */
+void
+pyrt_mutex_wake(const pyrt_mutex *address_only)
+{
+    (void)pyrt_unpark_one(address_only, NULL, NULL);
+}
+
+void
+pyrt_mutex_at_fork_reinit(pyrt_mutex *mutex)
+{
+    pyrt_store_relaxed(&mutex->state, (uint8_t)PYRT_MUTEX_UNLOCKED);
+}
