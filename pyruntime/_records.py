@@ -12,6 +12,10 @@ from typing import Literal
 ThreadState = Literal["detached", "attached", "suspended", "shutting down"]
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @dataclass(frozen=True)
 class Stats:
     """Counters of one domain, from its beginning on, and what waits in it now.
@@ -69,10 +73,14 @@ class StallReport:
     pending_bytes: int
 
     def __str__(self) -> str:
-        return (
-            f"thread {self.thread_id} '{self.thread_name}' (system id {self.os_thread_id}) has held up a goal for "
-            f"{self.held_seconds:.3g} s; {self.pending_items} items, {self.pending_bytes} bytes, wait for it"
-        )
+        seconds = self.held_seconds
+        held = f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
+        waits = f"{_counted(self.pending_items, 'item')} ({_counted(self.pending_bytes, 'byte')})"
+        if self.pending_items == 0:
+            waits = "nothing"
+        verb = "wait" if self.pending_items > 1 else "waits"
+        who = f"thread '{self.thread_name}' (id {self.thread_id}, system id {self.os_thread_id})"
+        return f"{who} has held up a goal for {held}; {waits} {verb} for it"
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,8 @@ class Domain(_core.Domain):
         True
 
     A thread has a state in it only while it is inside of a block or call, so that :meth:`close` does not wait for idle
-    threads. A domain that is not closed is closed when it is collected.
+    threads. A domain that is not closed is closed when it is collected; a block that is open in it keeps it. If an extension
+    keeps it by a thread state or a pin, it stays in memory, and that is reported.
 
     Raises ArgumentTypeError, ArgumentError (the name), OutOfMemoryError.
     """
@@ -298,7 +299,8 @@ class Domain(_core.Domain):
         if report is not None:
             reason = str(report)
         elif inside:
-            reason = f"inside of a block are the threads {', '.join(inside)}"
+            who = f"thread {inside[0]} is" if len(inside) == 1 else f"threads {', '.join(inside)} are"
+            reason = f"{who} inside of a block"
         return TimeoutExpired(f"{what}(timeout={timeout!r}) of {self!r} timed out: {reason}")
 
     def __enter__(self) -> "Self":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from conftest import Python
 
@@ -117,20 +119,34 @@ def test_what_is_retired_runs_at_exit_at_the_latest(python: Python) -> None:
     assert result.err == ""
 
 
-def test_what_cannot_run_at_exit_is_reported(python: Python) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("where", ["main", "mine"])
+def test_what_cannot_run_at_exit_is_reported(python: Python, where: str, count: int) -> None:
     result = python.run(
-        program("""
+        program(f"""
+        domain = pyruntime.Domain("mine") if "{where}" == "mine" else pyruntime.qsbr.default_domain
         def body():
-            with pyruntime.reading():
+            with domain.reading():
                 ready.set()
                 threading.Event().wait()
         start(body)
-        pyruntime.retire(lambda: print("ran"))
+        for _ in range({count}):
+            domain.retire(lambda: print("ran"))
         """)
     )
     assert result.out == ""
-    assert "1 retired callables were not run at exit" in result.err
-    assert "inside a block" in result.err
+    what = "1 retired callable was" if count == 1 else "2 retired callables were"
+    words = rf"{what} not run at exit: thread \d+ 'Thread-1.*' is still inside a block of domain '{where}'$"
+    assert re.search(words, result.err, re.MULTILINE)
+
+
+def test_a_main_thread_that_exits_inside_a_block_is_named(python: Python) -> None:
+    result = python.run("""
+        import pyruntime
+        section = pyruntime.attached().__enter__()
+        pyruntime.retire(print)
+    """)
+    assert "1 retired callable was not run at exit: thread 1 'MainThread' is still inside a block" in result.err
 
 
 def test_calls_after_our_exit_function_are_refused_or_work(python: Python) -> None:
@@ -177,11 +193,11 @@ def test_threads_that_end_inside_of_blocks_leave_nothing_behind(python: Python) 
     result = python.run(
         program("""
         domain = pyruntime.Domain(name="mine")
+        sections = []
         def body():
-            pyruntime.attached().__enter__()
-            domain.attached().__enter__()
-            domain.reading().__enter__()
             domain.retire(lambda: print("ran"))
+            one = domain if len(sections) % 4 == 0 else pyruntime.qsbr.default_domain
+            sections.extend([one.attached().__enter__(), one.reading().__enter__()])
         for _ in range(20):
             thread = threading.Thread(target=body)
             thread.start()

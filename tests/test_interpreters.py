@@ -88,7 +88,7 @@ def test_the_main_interpreter_need_not_come_first(python: Python) -> None:
     )
     first, second, third = result.out.splitlines()
     assert (first, second) == ("True", "0")
-    assert "inside a reading() block of domain 'main' would end that block" in third
+    assert "inside a reading() block of domain 'main' would end the protection of that block" in third
 
 
 def test_what_is_retired_runs_in_its_own_interpreter(python: Python) -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
+import os
+import re
+import signal
 import sys
 import threading
 import time
@@ -249,15 +254,72 @@ def test_blocks_of_one_domain_nest(domain: Domain) -> None:
         pass
 
 
-def test_blocks_of_one_domain_may_be_left_in_any_order(domain: Domain) -> None:
+def test_blocks_are_left_in_the_reverse_order_of_entering(domain: Domain) -> None:
     outer, inner = domain.attached(), domain.reading()
     outer.__enter__()
     inner.__enter__()
-    outer.__exit__(None, None, None)
+    with pytest.raises(
+        pyruntime.StateError, match=r"attached\(\) block .*: another block was entered after it on this thread"
+    ):
+        outer.__exit__(None, None, None)
     goal = domain.advance()
     assert not domain.poll(goal)
     inner.__exit__(None, None, None)
+    assert not domain.poll(goal)
+    outer.__exit__(None, None, None)
     assert domain.poll(goal)
+
+
+def test_a_section_may_be_entered_again_around_another_one(domain: Domain) -> None:
+    section = domain.attached()
+    with section, domain.reading(), section:
+        with pytest.raises(pyruntime.StateError, match="inside a reading"):
+            domain.quiescent()
+        goal = domain.advance()
+    assert domain.poll(goal)
+    with pytest.raises(pyruntime.StateError, match="never entered, or was left already"):
+        section.__exit__(None, None, None)
+
+
+def test_many_blocks_nest(domain: Domain) -> None:
+    sections = [domain.reading() for _ in range(1000)]
+    for section in sections:
+        section.__enter__()
+    goal = domain.advance()
+    for section in reversed(sections):
+        assert not domain.poll(goal)
+        section.__exit__(None, None, None)
+    assert domain.poll(goal)
+
+
+@pytest.mark.filterwarnings("ignore:.*is collected:ResourceWarning")
+def test_tasks_that_await_inside_a_block_are_told(domain: Domain) -> None:
+    """The first task leaves while the second one is inside: not the block that was entered last."""
+
+    async def main() -> list[BaseException | None]:
+        first_may_leave, second_may_leave = asyncio.Event(), asyncio.Event()
+
+        async def first() -> None:
+            with domain.reading():
+                await first_may_leave.wait()
+
+        async def second() -> None:
+            with domain.reading():
+                first_may_leave.set()
+                await second_may_leave.wait()
+
+        tasks = [asyncio.create_task(first()), asyncio.create_task(second())]
+        await asyncio.wait(tasks[:1])
+        second_may_leave.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    wrong, right = asyncio.run(main())
+    assert isinstance(wrong, pyruntime.StateError)
+    assert re.search("another block was entered after it on this thread.*await or yield", str(wrong))
+    assert right is None
+    del wrong
+    gc.collect()
+    assert pyruntime.current() is None
 
 
 def test_an_exception_leaves_the_block(domain: Domain) -> None:
@@ -266,49 +328,66 @@ def test_an_exception_leaves_the_block(domain: Domain) -> None:
     domain.synchronize(timeout=0)
 
 
-def test_reading_a_second_domain_inside_reading_is_refused() -> None:
+@pytest.mark.parametrize("outer", ["reading", "attached"])
+@pytest.mark.parametrize("inner", ["reading", "attached"])
+def test_a_block_of_a_second_domain_inside_a_block_is_refused(outer: str, inner: str) -> None:
     with Domain(name="second") as second:
-        for block in (second.reading(), second.attached()):
-            with qsbr.reading():
-                goal = qsbr.advance()
-                with pytest.raises(pyruntime.StateError, match="would end that block"):
-                    block.__enter__()
-                assert not qsbr.poll(goal)
-        with second.reading(), pytest.raises(pyruntime.StateError, match="of domain 'second' would end that block"):
-            qsbr.reading().__enter__()
-        with second.reading():
-            pass
+        for one, other in ((qsbr.default_domain, second), (second, qsbr.default_domain)):
+            message = (
+                rf"{inner}\(\) of domain '{other.name}' inside an? {outer}\(\) block of domain '{one.name}' would end "
+                "the protection of that block: leave it first"
+            )
+            with getattr(one, outer)():
+                goal = one.advance()
+                with pytest.raises(pyruntime.StateError, match=message):
+                    getattr(other, inner)().__enter__()
+                assert not one.poll(goal)
+            assert one.poll(goal)
+            with getattr(other, inner)():
+                pass
 
 
-def test_a_block_of_another_domain_inside_attached_puts_it_aside() -> None:
-    with Domain() as other, qsbr.attached():
-        goal = qsbr.advance()
-        with other.reading():
-            assert qsbr.poll(goal)
-            current = pyruntime.current()
-            assert current is not None
-            assert current.interpreter_id == other.interpreter_id
-        goal = qsbr.advance()
-        assert not qsbr.poll(goal)
-        with other.attached(), qsbr.attached(), other.attached():
-            pass
-        current = pyruntime.current()
-        assert current is not None
-        assert current.interpreter_id == qsbr.default_domain.interpreter_id
+@pytest.mark.parametrize("kind", ["reading", "attached"])
+def test_what_may_be_called_for_another_domain_inside_a_block_ends_nothing(kind: str) -> None:
+    ran: list[int] = []
+    with Domain() as one, Domain() as other:
+        with getattr(one, kind)():
+            goal = one.advance()
+            other.retire(lambda: ran.append(1))
+            assert other.poll(other.advance())
+            other.stats()
+            other.stall_report()
+            other.set_bound(items=10, nbytes=10)
+            with Domain() as third:
+                third.retire(lambda: ran.append(2))
+            assert not one.poll(goal)
+            assert ran == []
+        assert one.poll(goal)
+        other.barrier()
+    qsbr.barrier()
+    assert sorted(ran) == [1, 2]
 
 
-def test_leaving_in_the_wrong_order_is_refused_and_can_be_mended() -> None:
-    with Domain(name="inner") as other:
-        outer, inner = qsbr.attached(), other.attached()
-        outer.__enter__()
-        inner.__enter__()
-        with pytest.raises(pyruntime.StateError, match="entered after it and is still open; leave that one first"):
-            outer.__exit__(None, None, None)
-        with pytest.raises(pyruntime.StateError, match="take a new one"):
-            outer.__enter__()
-        inner.__exit__(None, None, None)
-        outer.__exit__(None, None, None)
-    assert pyruntime.current() is None
+def test_a_pending_call_does_not_interrupt_a_block() -> None:
+    """What others retired is run by the main thread between two instructions, but not where that would end a block."""
+    from pyruntime._core import ffi, lib
+
+    ran: list[int] = []
+
+    def body() -> None:
+        qsbr.retire(lambda: ran.append(1))
+        assert lib.pyrt_qsbr_barrier(ffi.NULL) == lib.PYRT_OK
+
+    with Domain() as domain:
+        with domain.attached():
+            goal = domain.advance()
+            run_in_thread(body)
+            for _ in range(10000):
+                pass
+            Domain().close()
+            assert not domain.poll(goal)
+            assert ran == []
+        assert ran == [1]
 
 
 def test_leaving_what_was_not_entered(domain: Domain) -> None:
@@ -342,7 +421,10 @@ def test_a_generator_that_is_resumed_on_another_thread(domain: Domain) -> None:
 
     generator = generate()
     assert next(generator) == 1
-    with pytest.raises(pyruntime.StateError, match="entered on another thread"):
+    with (
+        pytest.raises(pyruntime.StateError, match="entered on another thread"),
+        pytest.warns(ResourceWarning, match=r"reading\(\) block .* another one than this, and stays inside until it ends"),
+    ):
         run_in_thread(lambda: next(generator, None))
 
     # The block stays open here until this thread ends; so that it does, this test had better be another thread.
@@ -354,6 +436,108 @@ def in_a_thread_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.M
     if request.node.originalname == "test_a_generator_that_is_resumed_on_another_thread":
         body = request.node.obj
         monkeypatch.setattr(request.node, "obj", lambda domain: run_in_thread(lambda: body(domain)))
+
+
+@pytest.mark.parametrize("kind", ["reading", "attached"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_section_that_is_collected_while_it_is_open_is_left(domain: Domain, kind: str, times: int) -> None:
+    section = getattr(domain, kind)()
+    for _ in range(times):
+        section.__enter__()
+    goal = domain.advance()
+    assert not domain.poll(goal)
+    message = rf"{kind}\(\) block of domain '{domain.name}' was entered, never left, and is collected: it is left now"
+    with pytest.warns(ResourceWarning, match=message):
+        del section
+    assert domain.poll(goal)
+    assert pyruntime.current() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*is collected:ResourceWarning")
+def test_a_collected_section_takes_no_other_one_with_it(domain: Domain) -> None:
+    outer, inner, innermost = domain.attached(), domain.reading(), domain.attached()
+    for section in (outer, inner, innermost):
+        section.__enter__()
+    goal = domain.advance()
+    del inner
+    assert not domain.poll(goal)
+    innermost.__exit__(None, None, None)
+    domain.quiescent()
+    assert domain.poll(goal)
+    goal = domain.advance()
+    assert not domain.poll(goal)
+    del section, innermost
+    outer.__exit__(None, None, None)
+    assert domain.poll(goal)
+
+
+@pytest.mark.filterwarnings("ignore:.*is collected:ResourceWarning")
+def test_a_section_that_a_callable_collects_is_left_when_the_callable_returns(domain: Domain) -> None:
+    sections = [domain.attached()]
+    sections[0].__enter__()
+    domain.retire(sections.clear)
+    domain.barrier()
+    assert sections == []
+    assert pyruntime.current() is None
+    domain.synchronize(timeout=0)
+
+
+def test_a_warning_that_is_made_an_error_is_unraisable(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: caught.append((args.exc_type, args.object)))
+    domain.attached().__enter__()
+    assert caught == [(ResourceWarning, domain)]
+    assert pyruntime.current() is None
+
+
+def test_a_section_that_is_collected_on_another_thread_stays_open_until_its_thread_ends(domain: Domain) -> None:
+    sections: list[Any] = []
+
+    def enter() -> None:
+        sections.append(domain.attached().__enter__())
+        goal.append(domain.advance())
+        with pytest.warns(ResourceWarning, match="the thread that entered it is another one than this"):
+            run_in_thread(sections.clear)
+        assert not domain.poll(goal[0])
+
+    goal: list[Goal] = []
+    run_in_thread(enter)
+    domain.synchronize(timeout=60)
+    assert domain.poll(goal[0])
+
+
+def test_a_block_that_a_call_counts_on_cannot_be_left_inside_of_it(domain: Domain) -> None:
+    """By a signal handler that runs while the call waits."""
+    section = domain.attached()
+    caught: list[BaseException] = []
+
+    def handler(*_: object) -> None:
+        try:
+            section.__exit__(None, None, None)
+        except pyruntime.StateError as error:
+            caught.append(error)
+        reader._may_leave.set()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    sleeps = domain.stats().sleeps
+
+    def interrupt() -> None:
+        while domain.stats().sleeps == sleeps:
+            time.sleep(0)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    try:
+        with Reader(domain.reading()) as reader, section:
+            thread = threading.Thread(target=interrupt)
+            thread.start()
+            domain.synchronize()
+            thread.join()
+            assert pyruntime.current() is not None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(caught) == 1
+    assert "a call that this thread is in has to return first" in str(caught[0])
+    assert pyruntime.current() is None
 
 
 def test_sections_have_a_repr_and_cannot_be_made_by_hand() -> None:
@@ -607,6 +791,19 @@ def test_stats_count() -> None:
         assert isinstance(after, qsbr.Stats)
 
 
+@pytest.mark.parametrize(
+    ("held", "items", "nbytes", "words"),
+    [
+        (0.0000125, 0, 0, "for 0.0125 ms; nothing waits for it"),
+        (0.5, 1, 1, "for 500 ms; 1 item (1 byte) waits for it"),
+        (75.04, 2, 1000, "for 75 s; 2 items (1000 bytes) wait for it"),
+    ],
+)
+def test_a_stall_report_reads_well(held: float, items: int, nbytes: int, words: str) -> None:
+    report = qsbr.StallReport(5, "reader", 77, 0, 9, held, items, nbytes)
+    assert str(report) == f"thread 'reader' (id 5, system id 77) has held up a goal {words}"
+
+
 def test_a_stall_report_names_the_reader(domain: Domain) -> None:
     assert domain.stall_report() is None
     with Reader(domain.reading()):
@@ -619,7 +816,8 @@ def test_a_stall_report_names_the_reader(domain: Domain) -> None:
         assert report.held_seconds >= 0
         assert report.pending_items >= 1
         assert report.pending_bytes >= 11
-        assert "'the reader'" in str(report)
+        words = rf"thread 'the reader' \(id {report.thread_id}, system id \d+\) has held up a goal for .* m?s; .* for it"
+        assert re.fullmatch(words, str(report))
         assert report.thread_id in {thread.id for thread in pyruntime.threads(domain.interpreter_id)}
     assert domain.stall_report() is None
 
@@ -695,12 +893,25 @@ def test_close_disposes_of_what_is_retired() -> None:
 def test_close_is_refused_while_somebody_is_inside() -> None:
     domain = Domain(name="mine")
     with Reader(domain.reading()):
-        with pytest.raises(pyruntime.BusyError, match="'mine' cannot be closed: 1 threads are inside"):
+        with pytest.raises(pyruntime.BusyError, match=r"'mine' cannot be closed: thread 'the reader' is inside of it$"):
             domain.close()
         assert not domain.closed
         domain.advance()
-    with domain.attached(), pytest.raises(pyruntime.BusyError):
-        domain.close()
+        with (
+            domain.attached(),
+            pytest.raises(pyruntime.BusyError, match=r"threads 'MainThread' \(this one\), 'the reader' are inside of it$"),
+        ):
+            domain.close()
+    domain.close()
+
+
+def test_of_many_threads_inside_some_are_named() -> None:
+    domain = Domain(name="mine")
+    with contextlib.ExitStack() as stack:
+        for _ in range(11):
+            stack.enter_context(Reader(domain.reading()))
+        with pytest.raises(pyruntime.BusyError, match=r"threads ('the reader', ){8}and 3 more are inside of it$"):
+            domain.close()
     domain.close()
 
 

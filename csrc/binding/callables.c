@@ -116,7 +116,7 @@ on_pending_call(void *arg)
     if (due & PYRT_PY_DUE_PROCESS) {
         process_queues();
     }
-    pyrt_py_run_if_any(home);
+    pyrt_py_run_if_outside(home);
     return 0;
 }
 
@@ -206,6 +206,14 @@ pyrt_py_run_disposed(pyrt_py_home *home)
         pyrt_py_schedule(home, PYRT_PY_DUE_RUN);
     }
     return PYRT_PY_RAN;
+}
+
+void
+pyrt_py_run_if_outside(pyrt_py_home *home)
+{
+    if (pyrt_thread_current() == NULL) {
+        pyrt_py_run_if_any(home);
+    }
 }
 
 void

@@ -49,6 +49,9 @@ pyrt_py_run_if_any(pyrt_py_home *home)
     }
 }
 
+/* The same for calls that may come anywhere: not inside a block, which it would interrupt. */
+void pyrt_py_run_if_outside(pyrt_py_home *home);
+
 /* What a pending call of Python's main thread is asked to do. */
 enum {
     PYRT_PY_DUE_RUN = 1,     /* run what has been disposed of */

@@ -165,6 +165,64 @@ delete_interp(pyrt_py_domain *domain)
     return status;
 }
 
+enum { NAMED_AT_MOST = 8 };
+
+/* Appends to the text, which it takes; answers the longer one. NULL stands for an exception. */
+static PyObject *
+append_thread(PyObject *text, const pyrt_thread_info *info, const char *before, const char *after)
+{
+    if (text == NULL) {
+        return NULL;
+    }
+    /* Names are cut, perhaps in the middle of a character. */
+    PyObject *name = PyUnicode_DecodeUTF8(info->name, (Py_ssize_t)strlen(info->name), "replace");
+    PyObject *longer = name == NULL ? NULL : PyUnicode_FromFormat("%U%s'%U'%s", text, before, name, after);
+    Py_XDECREF(name);
+    Py_DECREF(text);
+    return longer;
+}
+
+/* "thread 'x' is", "threads 'x', 'y' (this one) are": who has states in the interp. NULL with an exception. */
+static PyObject *
+who_is_inside(pyrt_interp *interp)
+{
+    pyrt_thread_info infos[NAMED_AT_MOST];
+    size_t count = pyrt_thread_list(interp, infos, NAMED_AT_MOST);
+    if (count == 0) {
+        return PyUnicode_FromString("a call that has just returned was");
+    }
+    const pyrt_thread *mine = pyrt_thread_find(interp);
+    PyObject *text = PyUnicode_FromString(count == 1 ? "thread " : "threads ");
+    for (size_t i = 0; i < count && i < NAMED_AT_MOST; i++) {
+        bool is_mine = mine != NULL && mine->id == infos[i].id;
+        text = append_thread(text, &infos[i], i == 0 ? "" : ", ", is_mine ? " (this one)" : "");
+    }
+    if (text == NULL) {
+        return NULL;
+    }
+    PyObject *whole = count > NAMED_AT_MOST ? PyUnicode_FromFormat("%U, and %zu more are", text, count - NAMED_AT_MOST)
+                                            : PyUnicode_FromFormat("%U %s", text, count == 1 ? "is" : "are");
+    Py_DECREF(text);
+    return whole;
+}
+
+/* Sets the exception for a domain that is in use. */
+static void
+raise_busy(pyrt_py_domain *domain, bool has_users)
+{
+    PyObject *who = has_users ? who_is_inside(domain->interp) : NULL;
+    if (who != NULL) {
+        pyrt_py_raise(PYRT_EBUSY, "domain '%S' cannot be closed: %U inside of it", domain->name, who);
+        Py_DECREF(who);
+    }
+    else if (!has_users) {
+        pyrt_py_raise(PYRT_EBUSY,
+                      "domain '%S' cannot be closed: an extension keeps it by a thread state or a pin, or its disposers go "
+                      "on retiring",
+                      domain->name);
+    }
+}
+
 /* Disposes of what is retired in it. False with an exception. */
 static bool
 close_domain(pyrt_py_domain *domain)
@@ -178,19 +236,9 @@ close_domain(pyrt_py_domain *domain)
         return true;
     }
     uint32_t users = pyrt_load_seq_cst(&domain->users);
-    pyrt_status status = users == 0 ? delete_interp(domain) : PYRT_EBUSY;
-    if (status != PYRT_OK) {
+    if (users != 0 || delete_interp(domain) != PYRT_OK) {
+        raise_busy(domain, users != 0);
         pyrt_store_release(&domain->closed, 0u);
-        if (users != 0) {
-            pyrt_py_raise(status, "domain '%S' cannot be closed: %u threads are inside of it", domain->name, users);
-        }
-        else {
-            pyrt_py_raise(
-                status,
-                "domain '%S' cannot be closed: an extension keeps it by a thread state or a pin, or its disposers go "
-                "on retiring",
-                domain->name);
-        }
         return false;
     }
     unlink_domain(domain);
@@ -256,7 +304,7 @@ domain_close(PyObject *self, PyObject *unused)
     if (!close_domain(pyrt_py_domain_of(self))) {
         return NULL;
     }
-    pyrt_py_run_if_any(pyrt_py_domain_of(self)->home);
+    pyrt_py_run_if_outside(pyrt_py_domain_of(self)->home);
     Py_RETURN_NONE;
 }
 

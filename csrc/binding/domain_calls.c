@@ -9,6 +9,8 @@
 #include "binding/uses.h"
 #include "binding/waits.h"
 
+#include "state/thread_impl.h"
+
 #include <string.h>
 
 /* ---- blocks and quiescent states --------------------------------------------------------------------------------- */
@@ -18,15 +20,16 @@ const char pyrt_py_domain_reading_doc[] =
     "A block in which this thread may look at shared things without a lock.\n\n"
     "For a with statement. What was reachable when the block was entered, and is retired meanwhile, is not\n"
     "disposed of before the block is left. Blocks of one domain nest. Keep it short, and do not sleep in it: it holds up\n"
-    "every goal of the domain.\n\n"
+    "every goal of the domain. Do not await or yield in it: it belongs to the thread, not to the task or generator, and\n"
+    "leaving blocks in another order than the reverse one of entering, or on another thread, raises StateError.\n\n"
     "    >>> from pyruntime.qsbr import reading\n"
     "    >>> shared = [1, 2, 3]\n"
     "    >>> with reading():\n"
     "    ...     total = sum(shared)\n"
     "    >>> total\n"
     "    6\n\n"
-    "Entering raises StateError inside a reading() block of another domain, which it would end, and when the\n"
-    "domain is closed. Inside, quiescent(), synchronize() and barrier() raise StateError.\n\n"
+    "Entering raises StateError inside a block of another domain, whose protection it would end, and when the domain is\n"
+    "closed. Inside, quiescent(), synchronize() and barrier(), of any domain, raise StateError.\n\n"
     "After FreeBSD's epoch and smr sections, and Linux' rcu_read_lock.";
 
 PyObject *
@@ -40,8 +43,9 @@ const char pyrt_py_domain_attached_doc[] =
     "attached($self, /)\n--\n\n"
     "A block in which this thread takes part in the domain: it stays attached from the first line to the last.\n\n"
     "For loops that look at shared things all the time. As in reading(), nothing that the thread can reach is\n"
-    "disposed of; but quiescent(), synchronize() and barrier() may be called, and end that protection at their\n"
-    "place. A pause of the world waits until the thread calls quiescent() or leaves.\n\n"
+    "disposed of; but quiescent(), synchronize() and barrier(), of any domain, may be called, and end that protection at\n"
+    "their place. Nothing else ends it. A pause of the world waits until the thread calls quiescent() or leaves. As with\n"
+    "reading(), do not await or yield in it: blocks are left in the reverse order of entering, by their thread.\n\n"
     "    >>> from pyruntime.qsbr import quiescent\n"
     "    >>> from pyruntime.state import attached, current\n"
     "    >>> with attached():\n"
@@ -50,7 +54,8 @@ const char pyrt_py_domain_attached_doc[] =
     "    ...     state = current().state\n"
     "    >>> state\n"
     "    'attached'\n\n"
-    "Entering raises StateError inside a reading() block of another domain, and when the domain is closed.\n\n"
+    "Entering raises StateError inside a block of another domain, whose protection it would end, and when the domain is\n"
+    "closed.\n\n"
     "After PyThreadState attach and detach of CPython's free-threaded build.";
 
 PyObject *
@@ -134,13 +139,14 @@ pyrt_py_domain_advance(PyObject *self, PyObject *unused)
 PyObject *
 pyrt_py_domain_poll(PyObject *self, PyObject *goal)
 {
-    pyrt_py_lease lease;
+    pyrt_py_domain *domain = pyrt_py_domain_of(self);
     uint64_t value = PyLong_AsUnsignedLongLong(goal);
-    if ((value == UINT64_MAX && PyErr_Occurred()) || !pyrt_py_lease_begin(pyrt_py_domain_of(self), "poll()", &lease)) {
+    if ((value == UINT64_MAX && PyErr_Occurred()) || !pyrt_py_use_begin(domain, "poll()")) {
         return NULL;
     }
-    bool reached = pyrt_qsbr_poll(lease.thread, value);
-    pyrt_py_lease_end(&lease);
+    /* Without a state of this thread, which it would have to attach. */
+    bool reached = pyrt_qsbr_poll_interp(domain->interp, value);
+    pyrt_py_use_end(domain);
     return PyBool_FromLong(reached);
 }
 

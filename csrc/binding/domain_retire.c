@@ -47,20 +47,20 @@ retire_arguments(PyObject *const *args, Py_ssize_t count, PyObject *names, size_
     return size_argument(count + named == 2 ? args[1] : NULL, bytes);
 }
 
-/* Inside a reading block of another domain this thread cannot have a state of this one attached; the queue that waits for
- * the readers of all domains will do. */
+/* Inside a block of another domain this thread cannot have a state of this one attached, without ending what that block
+ * protects; the queue that waits for the readers of all domains will do. */
 static bool
-is_reading_elsewhere(const pyrt_py_domain *domain)
+is_inside_elsewhere(const pyrt_py_domain *domain)
 {
     const pyrt_thread *current = pyrt_thread_current();
-    return !domain->is_kept && current != NULL && current->slot.read_depth != 0 && current->interp != domain->interp;
+    return !domain->is_kept && current != NULL && current->interp != domain->interp;
 }
 
 /* -1 with an exception. */
 static int
 retire_node(pyrt_py_domain *domain, pyrt_py_callable *node, size_t bytes)
 {
-    if (is_reading_elsewhere(domain)) {
+    if (is_inside_elsewhere(domain)) {
         if (!pyrt_py_use_begin(domain, "retire()")) {
             return -1;
         }
@@ -96,10 +96,12 @@ const char pyrt_py_domain_retire_doc[] =
     "retire($self, callable, /, nbytes=0)\n--\n\n"
     "Has a callable called when every reader that is inside now has left.\n\n"
     "Unlink the thing first, so that no reader comes to it anew. The callable takes no arguments; what it raises goes to\n"
-    "sys.unraisablehook. It is called by a thread of this Python interpreter: in quiescent(), synchronize(),\n"
-    "barrier() and Domain.close(), where an outermost block is left, in the main thread between two instructions,\n"
-    "as signal handlers are, and at exit at the latest. Never inside retire(). nbytes is what the thing holds, in\n"
-    "bytes, for the bound.\n\n"
+    "sys.unraisablehook. nbytes is what the thing holds, in bytes, for the bound.\n\n"
+    "When it is called: what a thread retires collects in batches (of about a hundred, or 64 KiB by nbytes), and a batch\n"
+    "waits for the readers when it is full. The last, open one waits for quiescent() or barrier(), in this thread, for a\n"
+    "barrier() anywhere, or for the end of the thread or program. Who calls it: a thread of this Python interpreter that\n"
+    "is then outside of all blocks, in quiescent(), barrier() or Domain.close(), where an outermost block is left, in the\n"
+    "main thread between two instructions, as signal handlers are, and at exit at the latest. Never inside retire().\n\n"
     "Answers True, or False when the callable was taken but more waits than the bound allows (1 MiB or 65536\n"
     "callables a thread, see Domain.set_bound): slow down, call quiescent() or barrier().\n\n"
     "    >>> from pyruntime.qsbr import barrier, retire\n"

@@ -69,23 +69,6 @@ pyrt_py_home_drop(pyrt_py_home *home)
 
 /* ---- the exit of the interpreter --------------------------------------------------------------------------------- */
 
-static void
-report_what_is_left(const pyrt_py_home *home)
-{
-    uint64_t left = pyrt_load_acquire(&home->waiting);
-    if (left == 0) {
-        return;
-    }
-    pyrt_stall_report stall = {.struct_size = sizeof(stall)};
-    if (pyrt_qsbr_stall_report(home->interp, &stall) == PYRT_OK) {
-        pyrt_report("%llu retired callables were not run at exit: thread %llu '%s' has been inside a block for %.1f s",
-                    (unsigned long long)left, (unsigned long long)stall.thread_id, stall.thread_name,
-                    (double)stall.held_ns * 1e-9);
-        return;
-    }
-    pyrt_report("%llu retired callables were not run at exit: a thread is still inside a block", (unsigned long long)left);
-}
-
 /* From here on no other OS thread asks Python for anything. */
 static void
 shut(pyrt_py_home *home)
@@ -107,7 +90,7 @@ at_exit(PyObject *capsule, PyObject *unused)
         return NULL;
     }
     pyrt_py_wait_at_exit(home, pyrt_deadline_after(PATIENCE_AT_EXIT_NS));
-    report_what_is_left(home);
+    pyrt_py_report_at_exit(home);
     shut(home);
     if (!home->is_main) {
         pyrt_py_domain_end_default(home);

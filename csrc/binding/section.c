@@ -1,7 +1,8 @@
 /* section.c -- blocks: entered and left by one OS thread, any number of times, each leave for an enter.
  *
- * `owner` is the OS thread that is inside, by its id, and 0 while nobody is. Only the owner touches the other fields, so
- * that a block which two threads share by mistake is refused and not broken.
+ * `owner` is the OS thread that is inside, by its id, and 0 while nobody is. Only the owner touches `number`, so that a block
+ * which two threads share by mistake is refused and not broken. Whether it is open, and how often, is in the words of the owner
+ * (blocks.h) and not here: so a section may be collected while it is open.
  */
 #include "binding/section.h"
 
@@ -13,9 +14,8 @@ typedef struct pyrt_py_section {
     PyObject_HEAD
     pyrt_py_domain *domain; /* a strong reference */
     pyrt_py_section_kind kind;
-    uint32_t entries;
     uint64_t owner;         /* atomic */
-    uint64_t serial;        /* of the use that it is open in */
+    uint64_t number;        /* of its blocks on the owner */
 } pyrt_py_section;
 
 static const char *
@@ -32,24 +32,22 @@ refuse(const pyrt_py_section *section, const char *reason)
 
 /* ---- enter ------------------------------------------------------------------------------------------------------- */
 
-/* Makes the calling OS thread, which has a state by now, the owner. */
+/* Makes the calling OS thread, which has a state by now, the owner, and the newest block one of this section. */
 static bool
-claim(pyrt_py_section *section, const pyrt_py_use *use)
+claim(pyrt_py_section *section)
 {
+    pyrt_py_words *words = pyrt_py_my_words();
     uint64_t owner = 0;
     uint64_t me = pyrt_tls()->os_id;
-    if (pyrt_cas_acquire(&section->owner, &owner, me)) {
-        section->serial = use->serial;
-        return true;
-    }
-    if (owner != me) {
-        refuse(section, "another thread is inside; call reading() or attached() anew for each thread");
+    bool is_new = pyrt_cas_acquire(&section->owner, &owner, me);
+    if (!is_new && owner != me) {
         return false;
     }
-    if (section->serial != use->serial) {
-        refuse(section, "it is open already, outside of a block of another domain; take a new one");
-        return false;
+    /* What a callable leaves open is closed without the section. */
+    if (is_new || pyrt_py_block_find(words, section->number) == PYRT_PY_NOT_OPEN) {
+        section->number = ++words->numbers;
     }
+    words->blocks[words->block_count - 1] = section->number;
     return true;
 }
 
@@ -62,13 +60,13 @@ section_enter(PyObject *self, PyObject *unused)
     if (use == NULL) {
         return NULL;
     }
-    if (!claim(section, use)) {
+    pyrt_thread *thread = use->thread;
+    if (!claim(section)) {
         pyrt_py_use_leave();
-        return NULL;
+        return refuse(section, "another thread is inside; call reading() or attached() anew for each thread");
     }
-    section->entries++;
     if (section->kind == PYRT_PY_READING) {
-        pyrt_read_begin_counted(use->thread);
+        pyrt_read_begin_counted(thread);
     }
     Py_INCREF(self);
     return self;
@@ -87,17 +85,18 @@ why_not_leave(const pyrt_py_section *section)
     if (owner != pyrt_tls()->os_id) {
         return "it was entered on another thread, and can be left on that thread only; there it is still open";
     }
-    const pyrt_py_use *use = pyrt_py_innermost_use();
-    if (use == NULL || use->serial < section->serial) {
-        return "it has been closed already, with the block around it";
+    switch (pyrt_py_block_find(pyrt_py_my_words(), section->number)) {
+    case PYRT_PY_NOT_OPEN:
+        return "it is not open any more: a retired callable had entered it, and left it open when it returned";
+    case PYRT_PY_PUT_ASIDE:
+        return "it was entered outside of the retired callable that runs now, and cannot be left in there";
+    case PYRT_PY_BURIED:
+        return "another block was entered after it on this thread and is still open; leave that one first. "
+               "(An await or yield inside a block lets others come in between: do neither)";
+    case PYRT_PY_NEWEST:
+        break;
     }
-    if (use->serial > section->serial) {
-        return "a block of another domain was entered after it and is still open; leave that one first";
-    }
-    if (pyrt_thread_current() != use->thread) {
-        return "something else than a block has detached the state of this thread";
-    }
-    return NULL;
+    return pyrt_py_why_not_leave();
 }
 
 static PyObject *
@@ -114,12 +113,12 @@ section_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
         pyrt_read_end_counted(pyrt_py_innermost_use()->thread);
     }
     pyrt_py_home *home = section->domain->home;
-    section->entries--;
-    if (section->entries == 0) {
+    uint64_t number = section->number;
+    pyrt_py_use_leave();
+    if (pyrt_py_block_find(pyrt_py_my_words(), number) == PYRT_PY_NOT_OPEN) {
         /* release: pairs with the swap of the next owner. */
         pyrt_store_release(&section->owner, (uint64_t)0);
     }
-    pyrt_py_use_leave();
     if (pyrt_py_innermost_use() == NULL) {
         pyrt_py_run_if_any(home);
     }
@@ -128,21 +127,60 @@ section_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 
 /* ---- the type ---------------------------------------------------------------------------------------------------- */
 
+/* Keeps the exception that may be set. A warning that is made an error cannot be raised here. */
+static void
+warn_of_collection(const pyrt_py_section *section, const char *what)
+{
+    PyObject *type = NULL;
+    PyObject *value = NULL;
+    PyObject *traceback = NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (PyErr_ResourceWarning(NULL, 1, "%s block of domain '%S' was entered, never left, and is collected: %s",
+                              name_of(section), section->domain->name, what) != 0) {
+        PyErr_WriteUnraisable((PyObject *)section->domain);
+    }
+    PyErr_Restore(type, value, traceback);
+}
+
+/* Nobody can leave it any more. */
+static void
+collect_open(const pyrt_py_section *section)
+{
+    if (pyrt_load_relaxed(&section->owner) != pyrt_tls()->os_id) {
+        warn_of_collection(section, "the thread that entered it is another one than this, and stays inside until it ends");
+    }
+    else if (pyrt_py_use_collect(section->number, section->kind == PYRT_PY_READING)) {
+        warn_of_collection(section, "it is left now");
+    }
+}
+
 static void
 section_dealloc(PyObject *self)
 {
+    pyrt_py_section *section = (pyrt_py_section *)self;
     PyTypeObject *type = Py_TYPE(self);
-    Py_DECREF((PyObject *)((pyrt_py_section *)self)->domain);
+    if (pyrt_unlikely(pyrt_load_relaxed(&section->owner) != 0)) {
+        collect_open(section);
+    }
+    Py_DECREF((PyObject *)section->domain);
     freefunc free_object = PyType_GetSlot(type, Py_tp_free);
     free_object(self);
     Py_DECREF(type);
+}
+
+static bool
+is_open(const pyrt_py_section *section)
+{
+    uint64_t owner = pyrt_load_relaxed(&section->owner);
+    return owner != 0 &&
+           (owner != pyrt_tls()->os_id || pyrt_py_block_find(pyrt_py_my_words(), section->number) != PYRT_PY_NOT_OPEN);
 }
 
 static PyObject *
 section_repr(PyObject *self)
 {
     pyrt_py_section *section = (pyrt_py_section *)self;
-    const char *state = pyrt_load_relaxed(&section->owner) != 0 ? "open" : "not open";
+    const char *state = is_open(section) ? "open" : "not open";
     return PyUnicode_FromFormat("<%s block of domain '%S', %s>", name_of(section), section->domain->name, state);
 }
 
@@ -157,9 +195,11 @@ static PyMethodDef section_methods[] = {
 
 PyDoc_STRVAR(section_doc,
              "A block that a thread is inside of, made by Domain.reading() and Domain.attached().\n\n"
-             "For a with statement. A thread may enter it again while it is inside. Leaving it raises StateError\n"
-             "on another thread than the one that is inside, and before a block of another domain that was\n"
-             "entered later; the block stays open then.");
+             "For a with statement. It belongs to the thread, not to a task or generator. A thread may enter it again\n"
+             "while it is inside. Blocks are left in the reverse order of entering, by the thread that entered them:\n"
+             "anything else raises StateError, and the block stays open.\n\n"
+             "One that is collected while it is open gives a ResourceWarning. On the thread that is inside it is left\n"
+             "by that. On another one it cannot be: the thread that is inside stays there until it ends.");
 
 static PyType_Slot section_slots[] = {
     {Py_tp_dealloc, section_dealloc},
@@ -196,8 +236,7 @@ pyrt_py_section_new(pyrt_py_domain *domain, pyrt_py_section_kind kind)
     Py_INCREF((PyObject *)domain);
     section->domain = domain;
     section->kind = kind;
-    section->entries = 0;
     section->owner = 0;
-    section->serial = 0;
+    section->number = 0;
     return (PyObject *)section;
 }

@@ -1,91 +1,14 @@
-/* uses.c -- entering and leaving domains on one OS thread. */
+/* uses.c -- entering and leaving a domain on one OS thread. */
 #include "binding/uses.h"
 
 #include "binding/callables.h"
 #include "binding/gil.h"
-
-#include "platform/os_thread.h"
+#include "binding/states.h"
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 static pthread_key_t end_of_thread;
-
-/* ---- the name and the kept state of an OS thread ------------------------------------------------------------------ */
-
-/* Python's name for this thread, without making one up: threading.current_thread() would add a thread that nobody removes.
- * Any failure means: no name. Where the module is not loaded there are no other threads of Python's to be told apart. */
-static void
-find_name(char name[PYRT_PY_NAME])
-{
-    if (pyrt_os_thread_tid() == getpid()) {
-        PyOS_snprintf(name, PYRT_PY_NAME, "MainThread");
-    }
-    PyObject *module_name = PyUnicode_FromString("threading");
-    PyObject *module = module_name == NULL ? NULL : PyImport_GetModule(module_name);
-    PyObject *threads = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
-    PyObject *key = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
-    PyObject *found = NULL;
-    if (threads != NULL && key != NULL && PyDict_Check(threads)) {
-        PyObject *thread = PyDict_GetItemWithError(threads, key);
-        found = thread == NULL ? NULL : PyObject_GetAttrString(thread, "name");
-    }
-    Py_ssize_t length = 0;
-    const char *text = found != NULL && PyUnicode_Check(found) ? PyUnicode_AsUTF8AndSize(found, &length) : NULL;
-    if (text != NULL) {
-        PyOS_snprintf(name, PYRT_PY_NAME, "%s", text);
-    }
-    PyErr_Clear();
-    Py_XDECREF(module_name);
-    Py_XDECREF(module);
-    Py_XDECREF(threads);
-    Py_XDECREF(key);
-    Py_XDECREF(found);
-}
-
-/* For a state that has just been made here. */
-static void
-introduce(pyrt_thread *thread)
-{
-    pyrt_py_words *words = pyrt_py_my_words();
-    if (words->name[0] == '\0') {
-        find_name(words->name);
-    }
-    if (words->name[0] != '\0') {
-        pyrt_thread_set_name(thread, words->name);
-    }
-}
-
-/* Whether the kept state is still the one that was kept: its memory stays the interpreter's, so that looking is safe. */
-static bool
-is_kept(const pyrt_py_words *words)
-{
-    return words->kept != NULL && words->kept->id == words->kept_id &&
-           pyrt_load_relaxed(&words->kept->slot.word) != PYRT_STATE_SHUTTING_DOWN;
-}
-
-static pyrt_thread *
-keep_state(pyrt_interp *interp)
-{
-    pyrt_py_words *words = pyrt_py_my_words();
-    if (pyrt_likely(is_kept(words))) {
-        return words->kept;
-    }
-    pyrt_thread *thread = pyrt_thread_find(interp);
-    if (thread == NULL) {
-        PyThreadState *outer = pyrt_py_enter();
-        thread = pyrt_thread_new(interp);
-        pyrt_py_leave(outer);
-        if (thread == NULL) {
-            return NULL;
-        }
-        introduce(thread);
-    }
-    words->kept = thread;
-    words->kept_id = thread->id;
-    return thread;
-}
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
 
@@ -133,30 +56,8 @@ pyrt_py_use_end(pyrt_py_domain *domain)
     }
 }
 
-/* An attached state of the domain, made if need be; NULL with an exception. The caller has begun the use. */
-static pyrt_thread *
-ensure_state(pyrt_py_domain *domain)
-{
-    bool made = pyrt_thread_find(domain->interp) == NULL;
-    PyThreadState *outer = pyrt_py_enter();
-    pyrt_thread *thread = pyrt_thread_ensure(domain->interp);
-    pyrt_py_leave(outer);
-    if (thread == NULL) {
-        pyrt_py_raise(PYRT_ENOMEM, "no memory for a thread state in domain '%S'", domain->name);
-    }
-    else if (made) {
-        introduce(thread);
-    }
-    return thread;
-}
-
-static void
-release_state(pyrt_thread *thread)
-{
-    PyThreadState *outer = pyrt_py_enter();
-    pyrt_thread_release(thread);
-    pyrt_py_leave(outer);
-}
+/* Ends the use when the last of its blocks was collected. Called where the thread's own words are whole. */
+static void settle(void);
 
 /* ---- leases ------------------------------------------------------------------------------------------------------ */
 
@@ -170,33 +71,31 @@ state_for_call(pyrt_py_domain *domain, const char *what, bool *ensured)
         return current;
     }
     if (domain->is_kept) {
-        pyrt_thread *kept = keep_state(domain->interp);
-        if (kept == NULL) {
-            pyrt_py_raise(PYRT_ENOMEM, "no memory for a state of this thread");
-        }
-        return kept;
+        return pyrt_py_state_keep(domain->interp);
     }
     if (pyrt_py_refuse_reading(what)) {
         return NULL;
     }
     *ensured = true;
-    return ensure_state(domain);
+    return pyrt_py_state_ensure(domain);
 }
 
 bool
 pyrt_py_lease_begin(pyrt_py_domain *domain, const char *what, pyrt_py_lease *lease)
 {
+    pyrt_py_state_prepare();
     if (!pyrt_py_use_begin(domain, what)) {
         return false;
     }
-    bool ensured = false;
-    pyrt_thread *thread = state_for_call(domain, what, &ensured);
-    if (thread == NULL) {
-        pyrt_py_use_end(domain);
+    pyrt_py_words *words = pyrt_py_my_words();
+    *lease = (pyrt_py_lease){words->leases, domain, words->top, NULL, false};
+    words->leases = lease;
+    lease->thread = state_for_call(domain, what, &lease->ensured);
+    if (lease->thread == NULL) {
+        lease->ensured = false;
+        pyrt_py_lease_end(lease);
         return false;
     }
-    *lease = (pyrt_py_lease){pyrt_py_my_words()->leases, domain, thread, ensured};
-    pyrt_py_my_words()->leases = lease;
     return true;
 }
 
@@ -204,13 +103,14 @@ void
 pyrt_py_lease_end(pyrt_py_lease *lease)
 {
     if (lease->ensured) {
-        release_state(lease->thread);
+        pyrt_py_state_release(lease->thread);
     }
     pyrt_py_my_words()->leases = lease->outer;
     pyrt_py_use_end(lease->domain);
+    settle();
 }
 
-/* ---- uses -------------------------------------------------------------------------------------------------------- */
+/* ---- entering ---------------------------------------------------------------------------------------------------- */
 
 static pyrt_py_use *
 new_use(pyrt_py_words *words)
@@ -221,14 +121,14 @@ new_use(pyrt_py_words *words)
         }
         words->is_watched = true;
     }
-    return words->first.depth == 0 ? &words->first : malloc(sizeof(pyrt_py_use));
+    return words->first.domain == NULL ? &words->first : malloc(sizeof(pyrt_py_use));
 }
 
 static void
 free_use(pyrt_py_words *words, pyrt_py_use *use)
 {
     if (use == &words->first) {
-        use->depth = 0;
+        use->domain = NULL;
     }
     else {
         free(use);
@@ -240,12 +140,11 @@ attach_in(pyrt_py_domain *domain, pyrt_py_use *use)
 {
     use->ensured = !domain->is_kept || pyrt_thread_current() != NULL;
     if (use->ensured) {
-        use->thread = ensure_state(domain);
+        use->thread = pyrt_py_state_ensure(domain);
         return use->thread != NULL;
     }
-    use->thread = keep_state(domain->interp);
+    use->thread = pyrt_py_state_keep(domain->interp);
     if (use->thread == NULL) {
-        pyrt_py_raise(PYRT_ENOMEM, "no memory for a state of this thread");
         return false;
     }
     PyThreadState *outer = pyrt_py_enter();
@@ -254,7 +153,7 @@ attach_in(pyrt_py_domain *domain, pyrt_py_use *use)
     return true;
 }
 
-/* The first block of a use. */
+/* For the first block. */
 __attribute__((noinline)) static pyrt_py_use *
 start_use(pyrt_py_domain *domain, const char *what)
 {
@@ -272,7 +171,7 @@ start_use(pyrt_py_domain *domain, const char *what)
         pyrt_py_raise(PYRT_ENOMEM, "no memory to enter domain '%S'", domain->name);
         return NULL;
     }
-    pyrt_py_use made = {.outer = words->top, .domain = domain, .serial = ++words->serials, .depth = 1};
+    pyrt_py_use made = {.outer = words->top, .domain = domain};
     if (!attach_in(domain, &made)) {
         if (use != &words->first) {
             free(use);
@@ -286,32 +185,59 @@ start_use(pyrt_py_domain *domain, const char *what)
     return use;
 }
 
+static void
+refuse_second_domain(const pyrt_py_use *open, const pyrt_py_domain *domain, const char *what)
+{
+    pyrt_py_raise(PYRT_ESTATE,
+                  "%s of domain '%S' inside %s block of domain '%S' would end the protection of that block: leave it first",
+                  what, domain->name, open->thread->slot.read_depth != 0 ? "a reading()" : "an attached()",
+                  open->domain->name);
+}
+
 pyrt_py_use *
 pyrt_py_use_enter(pyrt_py_domain *domain, const char *what)
 {
-    pyrt_py_use *top = pyrt_py_innermost_use();
-    if (top == NULL || top->thread->interp != domain->interp) {
-        return start_use(domain, what);
+    pyrt_py_state_prepare();
+    pyrt_py_words *words = pyrt_py_my_words();
+    pyrt_py_use *use = pyrt_py_innermost_use();
+    if (use == NULL) {
+        use = start_use(domain, what);
     }
-    if (pyrt_thread_current() != top->thread) {
+    else if (use->thread->interp != domain->interp) {
+        refuse_second_domain(use, domain, what);
+        return NULL;
+    }
+    else if (pyrt_thread_current() != use->thread) {
         pyrt_py_raise(PYRT_ESTATE,
                       "%s: the thread is inside a block of domain '%S', but something has detached its state meanwhile",
                       what, domain->name);
         return NULL;
     }
-    top->depth++;
-    return top;
+    if (use == NULL) {
+        return NULL;
+    }
+    if (pyrt_unlikely(!pyrt_py_blocks_reserve(words))) {
+        settle();
+        pyrt_py_raise(PYRT_ENOMEM, "no memory for one block more in domain '%S'", domain->name);
+        return NULL;
+    }
+    words->blocks[words->block_count++] = PYRT_PY_BLOCK_NEW;
+    return use;
 }
 
-void
-pyrt_py_use_leave(void)
+/* ---- leaving ----------------------------------------------------------------------------------------------------- */
+
+/* Whether a call that is under way counts on the use. */
+static bool
+is_leased(const pyrt_py_words *words, const pyrt_py_use *use)
 {
-    pyrt_py_words *words = pyrt_py_my_words();
+    return words->leases != NULL && words->leases->inside == use;
+}
+
+static void
+end_use(pyrt_py_words *words)
+{
     pyrt_py_use *use = words->top;
-    if (use->depth > 1) {
-        use->depth--;
-        return;
-    }
     words->top = use->outer;
     pyrt_py_domain *domain = use->domain;
     pyrt_thread *thread = use->thread;
@@ -331,14 +257,67 @@ pyrt_py_use_leave(void)
     Py_DECREF((PyObject *)domain);
 }
 
+static void
+settle(void)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    pyrt_py_use *use = pyrt_py_innermost_use();
+    if (use == NULL) {
+        return;
+    }
+    pyrt_py_blocks_settle(words);
+    if (words->block_count == words->floor_count && !is_leased(words, use)) {
+        end_use(words);
+    }
+}
+
+const char *
+pyrt_py_why_not_leave(void)
+{
+    const pyrt_py_words *words = pyrt_py_my_words();
+    const pyrt_py_use *use = pyrt_py_innermost_use();
+    if (pyrt_thread_current() != use->thread) {
+        return "something else than a block has detached the state of this thread";
+    }
+    if (words->block_count - 1 == words->floor_count && is_leased(words, use)) {
+        return "a call that this thread is in has to return first: it was made inside of the block";
+    }
+    return NULL;
+}
+
+void
+pyrt_py_use_leave(void)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    words->block_count--;
+    if (words->block_count == words->floor_count) {
+        end_use(words);
+    }
+}
+
+bool
+pyrt_py_use_collect(uint64_t number, bool is_reading)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    const pyrt_py_use *use = pyrt_py_innermost_use();
+    uint32_t count = pyrt_py_blocks_collect(words, number);
+    /* A reading block is never put aside. */
+    for (uint32_t i = 0; is_reading && i < count && use != NULL && pyrt_thread_current() == use->thread; i++) {
+        pyrt_read_end_counted(use->thread);
+    }
+    settle();
+    return count != 0;
+}
+
 /* ---- outside of everything, for a while -------------------------------------------------------------------------- */
 
 pyrt_py_suspended
 pyrt_py_suspend_uses(void)
 {
     pyrt_py_words *words = pyrt_py_my_words();
-    pyrt_py_suspended suspended = {words->floor, pyrt_thread_current()};
+    pyrt_py_suspended suspended = {words->floor, words->floor_count, pyrt_thread_current()};
     words->floor = words->top;
+    words->floor_count = words->block_count;
     if (suspended.attached != NULL) {
         pyrt_detach(suspended.attached);
     }
@@ -352,14 +331,12 @@ close_what_is_open(pyrt_py_words *words)
     pyrt_py_raise(PYRT_ESTATE, "a retired callable has left a block of domain '%S' open; it is closed now",
                   words->top->domain->name);
     PyErr_WriteUnraisable(NULL);
-    while (words->top != words->floor) {
-        pyrt_thread *thread = words->top->thread;
-        while (pyrt_thread_current() == thread && thread->slot.read_depth != 0) {
-            pyrt_read_end_counted(thread);
-        }
-        words->top->depth = 1;
-        pyrt_py_use_leave();
+    pyrt_thread *thread = words->top->thread;
+    while (pyrt_thread_current() == thread && thread->slot.read_depth != 0) {
+        pyrt_read_end_counted(thread);
     }
+    words->block_count = words->floor_count;
+    end_use(words);
 }
 
 void
@@ -370,11 +347,13 @@ pyrt_py_resume_uses(pyrt_py_suspended suspended)
         close_what_is_open(words);
     }
     words->floor = suspended.floor;
+    words->floor_count = suspended.floor_count;
     if (suspended.attached != NULL) {
         PyThreadState *outer = pyrt_py_enter();
         pyrt_attach(suspended.attached);
         pyrt_py_leave(outer);
     }
+    settle();
 }
 
 /* ---- ends -------------------------------------------------------------------------------------------------------- */
@@ -388,6 +367,7 @@ on_end_of_thread(void *arg)
     words->is_watched = false;
     words->floor = NULL;
     words->leases = NULL;
+    pyrt_py_blocks_free(words);
     while (words->top != NULL) {
         pyrt_py_use *use = words->top;
         words->top = use->outer;

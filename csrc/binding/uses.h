@@ -1,18 +1,18 @@
-/* uses.h -- which domains this OS thread is inside of, and with which thread states.
+/* uses.h -- which domain this OS thread is inside of, and with which thread state.
  *
- * Blocks of the same domain in a row share one use, which holds the thread attached. A block of another domain starts a use of
- * its own, further in; the outer one is put aside meanwhile, which ends its protection, so that it is refused inside
- * reading(). Uses are left in the reverse order; blocks within one use in any order.
+ * The blocks that are open on it are all of one domain, and share one use, which holds the thread attached. A block of another
+ * domain would detach it, which ends the protection of those that are open; so it is refused, and so is leaving blocks in
+ * another order than the reverse one of entering.
  *
- * States. In the default domain of the main interpreter an OS thread keeps one state as long as it lives. In every other
- * domain it has one only while it is inside, so that a domain can be closed when nobody is.
+ * While a retired callable runs, what was open before is put aside, below a floor; the callable may use another domain.
  */
 #ifndef PYRT_BINDING_USES_H
 #define PYRT_BINDING_USES_H
 
+#include "binding/blocks.h"
 #include "binding/domain.h"
 
-/* The innermost use, or NULL. */
+/* The use above the floor, or NULL. */
 static inline pyrt_py_use *
 pyrt_py_innermost_use(void)
 {
@@ -20,11 +20,18 @@ pyrt_py_innermost_use(void)
     return words->top == words->floor ? NULL : words->top;
 }
 
-/* Goes into the domain, or one block deeper. `what` is what the user called, for the message. NULL with an exception. */
+/* Opens a block, PYRT_PY_BLOCK_NEW, in the domain. `what` is what the user called, for the message. NULL with an exception. */
 pyrt_py_use *pyrt_py_use_enter(pyrt_py_domain *domain, const char *what);
 
-/* One block out of the innermost use; the last one detaches. */
+/* Closes the newest block; the last one detaches. */
 void pyrt_py_use_leave(void);
+
+/* Why the newest block cannot be closed now, or NULL. */
+const char *pyrt_py_why_not_leave(void);
+
+/* The section of this OS thread with this number is gone: closes its blocks, where the thread is inside of something now as
+ * soon as it is not. `is_reading`: they have counted as read-side sections. False if none was open. */
+bool pyrt_py_use_collect(uint64_t number, bool is_reading);
 
 /* Keeps the domain from being closed between the two; false with an exception when it is closed already. */
 bool pyrt_py_use_begin(pyrt_py_domain *domain, const char *what);
@@ -34,6 +41,7 @@ void pyrt_py_use_end(pyrt_py_domain *domain);
 typedef struct pyrt_py_lease {
     struct pyrt_py_lease *outer;
     pyrt_py_domain *domain;
+    const pyrt_py_use *inside; /* the use that it was begun in, or NULL: cannot be left before the lease has ended */
     pyrt_thread *thread;
     bool ensured;
 } pyrt_py_lease;
@@ -48,6 +56,7 @@ bool pyrt_py_refuse_reading(const char *what);
 /* Puts this OS thread outside of everything while callables run, and back again. What those left open is closed. */
 typedef struct pyrt_py_suspended {
     pyrt_py_use *floor;
+    uint32_t floor_count;
     pyrt_thread *attached;
 } pyrt_py_suspended;
 

@@ -220,3 +220,45 @@ pyrt_py_wait_at_exit(pyrt_py_home *home, int64_t deadline)
         sleep_for_runner(home, batches, left);
     }
 }
+
+/* The attached thread that holds up this domain. */
+static bool
+find_who_is_inside(pyrt_interp *interp, pyrt_thread_info *found)
+{
+    pyrt_stall_report stall = {.struct_size = sizeof(stall)};
+    bool is_stalled = pyrt_qsbr_stall_report(interp, &stall) == PYRT_OK;
+    enum { LOOKED_AT = 16 };
+    pyrt_thread_info infos[LOOKED_AT];
+    size_t count = pyrt_thread_list(interp, infos, LOOKED_AT);
+    for (size_t i = 0; i < count && i < LOOKED_AT; i++) {
+        if (is_stalled ? infos[i].id == stall.thread_id : infos[i].state == PYRT_STATE_ATTACHED) {
+            *found = infos[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+void
+pyrt_py_report_at_exit(pyrt_py_home *home)
+{
+    unsigned long long left = pyrt_load_acquire(&home->waiting);
+    if (left == 0) {
+        return;
+    }
+    const char *what = left == 1 ? "retired callable was" : "retired callables were";
+    pyrt_interp *interp;
+    for (size_t n = 0; (interp = pin_interp(home, n)) != NULL; n++) {
+        pyrt_thread_info thread;
+        bool found = find_who_is_inside(interp, &thread);
+        if (found) {
+            pyrt_report("%llu %s not run at exit: thread %llu '%s' is still inside a block of domain '%s'", left, what,
+                        (unsigned long long)thread.id, thread.name, pyrt_interp_name(interp));
+        }
+        pyrt_interp_unpin(interp);
+        if (found) {
+            return;
+        }
+    }
+    pyrt_report("%llu %s not run at exit: the readers did not leave in time", left, what);
+}

@@ -15,4 +15,7 @@ pyrt_py_wait_result pyrt_py_barrier(pyrt_py_domain *domain, int64_t timeout_ns);
 /* At the exit of the interpreter: all domains, as far as they come until the deadline. */
 void pyrt_py_wait_at_exit(pyrt_py_home *home, int64_t deadline);
 
+/* After that: says which callables will not be run, and who is in the way. */
+void pyrt_py_report_at_exit(pyrt_py_home *home);
+
 #endif

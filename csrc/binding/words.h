@@ -7,15 +7,13 @@
 
 #include "binding/python.h"
 
-enum { PYRT_PY_NAME = 32 };
+enum { PYRT_PY_NAME = 32, PYRT_PY_FIRST_BLOCKS = 6 };
 
-/* Open blocks of one domain, in a row, on one OS thread (uses.h). */
+/* Being inside of a domain, from the first block to the last (uses.h). */
 typedef struct pyrt_py_use {
-    struct pyrt_py_use *outer;     /* of another domain, entered before */
-    struct pyrt_py_domain *domain; /* a strong reference */
+    struct pyrt_py_use *outer;     /* put aside: of the thread while it runs no callable */
+    struct pyrt_py_domain *domain; /* a strong reference; NULL: `first` is free */
     pyrt_thread *thread;
-    uint64_t serial;               /* tells it from other uses of this OS thread */
-    uint32_t depth;                /* blocks that are open in it; 0: `first` is free */
     bool ensured;                  /* by pyrt_thread_ensure; else the kept state, by pyrt_attach */
 } pyrt_py_use;
 
@@ -24,14 +22,20 @@ typedef struct pyrt_py_words {
     PyThreadState *inside_before_sleep; /* the same, while the thread sleeps */
     pyrt_py_use *top;             /* the innermost use, or NULL */
     pyrt_py_use *floor;           /* it and those outside of it are put aside while callables run; top: none is open */
+    uint64_t *blocks;             /* that are open, oldest first (blocks.h) */
+    uint32_t block_count;
+    uint32_t block_capacity;
+    uint32_t floor_count;         /* so many of them are put aside */
     struct pyrt_py_lease *leases; /* newest first; of calls that are under way */
     pyrt_thread *kept;            /* its state in the main interpreter's default domain (uses.h) */
     uint64_t kept_id;
-    uint64_t serials;             /* given out so far */
+    uint64_t numbers;             /* of blocks, given out so far */
     size_t retired_bytes;         /* since a pending call was last asked for on their account */
     uint32_t retires;             /* the same */
     bool is_watched;              /* the end of this OS thread will be seen */
-    pyrt_py_use first;            /* so that the usual nesting allocates nothing */
+    bool is_named;                /* `name` has been looked for */
+    pyrt_py_use first;            /* so that the usual nesting allocates nothing; so is first_blocks */
+    uint64_t first_blocks[PYRT_PY_FIRST_BLOCKS];
     char name[PYRT_PY_NAME];      /* Python's name for the thread, as of its first state; "": none */
 } pyrt_py_words;
 

@@ -1,0 +1,115 @@
+/* states.c -- making, naming and keeping the thread states of Python's threads. */
+#include "binding/states.h"
+
+#include "binding/gil.h"
+
+#include "platform/os_thread.h"
+
+#include <unistd.h>
+
+/* ---- the name and the kept state of an OS thread ------------------------------------------------------------------ */
+
+/* Python's name for this thread, without making one up: threading.current_thread() would add a thread that nobody removes.
+ * Any failure means: no name. Where the module is not loaded there are no other threads of Python's to be told apart. */
+static void
+find_name(char name[PYRT_PY_NAME])
+{
+    if (pyrt_os_thread_tid() == getpid()) {
+        PyOS_snprintf(name, PYRT_PY_NAME, "MainThread");
+    }
+    PyObject *module_name = PyUnicode_FromString("threading");
+    PyObject *module = module_name == NULL ? NULL : PyImport_GetModule(module_name);
+    PyObject *threads = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
+    PyObject *key = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
+    PyObject *found = NULL;
+    if (threads != NULL && key != NULL && PyDict_Check(threads)) {
+        PyObject *thread = PyDict_GetItemWithError(threads, key);
+        found = thread == NULL ? NULL : PyObject_GetAttrString(thread, "name");
+    }
+    Py_ssize_t length = 0;
+    const char *text = found != NULL && PyUnicode_Check(found) ? PyUnicode_AsUTF8AndSize(found, &length) : NULL;
+    if (text != NULL) {
+        PyOS_snprintf(name, PYRT_PY_NAME, "%s", text);
+    }
+    PyErr_Clear();
+    Py_XDECREF(module_name);
+    Py_XDECREF(module);
+    Py_XDECREF(threads);
+    Py_XDECREF(key);
+    Py_XDECREF(found);
+}
+
+void
+pyrt_py_state_learn_name(void)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    words->is_named = true;
+    find_name(words->name);
+}
+
+/* For a state that has just been made here. */
+static void
+introduce(pyrt_thread *thread)
+{
+    const pyrt_py_words *words = pyrt_py_my_words();
+    if (words->name[0] != '\0') {
+        pyrt_thread_set_name(thread, words->name);
+    }
+}
+
+/* Whether the kept state is still the one that was kept: its memory stays the interpreter's, so that looking is safe. */
+static bool
+is_kept(const pyrt_py_words *words)
+{
+    return words->kept != NULL && words->kept->id == words->kept_id &&
+           pyrt_load_relaxed(&words->kept->slot.word) != PYRT_STATE_SHUTTING_DOWN;
+}
+
+pyrt_thread *
+pyrt_py_state_keep(pyrt_interp *interp)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    if (pyrt_likely(is_kept(words))) {
+        return words->kept;
+    }
+    pyrt_thread *thread = pyrt_thread_find(interp);
+    if (thread == NULL) {
+        PyThreadState *outer = pyrt_py_enter();
+        thread = pyrt_thread_new(interp);
+        pyrt_py_leave(outer);
+        if (thread == NULL) {
+            pyrt_py_raise(PYRT_ENOMEM, "no memory for a state of this thread");
+            return NULL;
+        }
+        introduce(thread);
+    }
+    words->kept = thread;
+    words->kept_id = thread->id;
+    return thread;
+}
+
+/* ---- for a while ------------------------------------------------------------------------------------------------ */
+
+pyrt_thread *
+pyrt_py_state_ensure(pyrt_py_domain *domain)
+{
+    bool made = pyrt_thread_find(domain->interp) == NULL;
+    PyThreadState *outer = pyrt_py_enter();
+    pyrt_thread *thread = pyrt_thread_ensure(domain->interp);
+    pyrt_py_leave(outer);
+    if (thread == NULL) {
+        pyrt_py_raise(PYRT_ENOMEM, "no memory for a thread state in domain '%S'", domain->name);
+    }
+    else if (made) {
+        introduce(thread);
+    }
+    return thread;
+}
+
+void
+pyrt_py_state_release(pyrt_thread *thread)
+{
+    PyThreadState *outer = pyrt_py_enter();
+    pyrt_thread_release(thread);
+    pyrt_py_leave(outer);
+}

@@ -1,0 +1,32 @@
+/* states.h -- which thread states an OS thread has, as far as the binding makes them.
+ *
+ * In the default domain of the main interpreter an OS thread keeps one state as long as it lives. In every other domain it has
+ * one only while it is inside, so that a domain can be closed when nobody is.
+ */
+#ifndef PYRT_BINDING_STATES_H
+#define PYRT_BINDING_STATES_H
+
+#include "binding/domain.h"
+
+/* Learns Python's name for this OS thread, for its states. Runs Python code, which may come back to us: to be called before
+ * anything else is begun. */
+void pyrt_py_state_learn_name(void);
+
+/* The same, once. */
+static inline void
+pyrt_py_state_prepare(void)
+{
+    if (pyrt_unlikely(!pyrt_py_my_words()->is_named)) {
+        pyrt_py_state_learn_name();
+    }
+}
+
+/* The state that this OS thread keeps in the interpreter, made if need be, attached or not; NULL with an exception. */
+pyrt_thread *pyrt_py_state_keep(pyrt_interp *interp);
+
+/* An attached state of the domain, by pyrt_thread_ensure, for pyrt_py_state_release; NULL with an exception. The caller has begun
+ * a use of the domain. */
+pyrt_thread *pyrt_py_state_ensure(pyrt_py_domain *domain);
+void pyrt_py_state_release(pyrt_thread *thread);
+
+#endif
