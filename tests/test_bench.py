@@ -230,6 +230,34 @@ def test_goals_are_for_one_thread() -> None:
     assert "goals" not in results[0]
 
 
+def test_goals_are_for_the_numbers_of_threads_that_the_benchmark_is_about() -> None:
+    bench = Bench("made.up", "nothing", goals=(Goal(Figure.TIME, 9.0),), threads=(1, 2))
+    judged = {
+        threads: "goals" in worker.results_of(bench, order_of(bench, OURS, threads=threads), {OURS: rounds_of(1.0)})[0]
+        for threads in (1, 2, 4)
+    }
+    assert judged == {1: True, 2: True, 4: False}
+
+
+def test_single_times_are_reported_and_half_of_them_may_be_the_goal() -> None:
+    bench = Bench("made.up", "nothing", goals=(Goal(Figure.P50, 30.0),))
+    singles = [measure.SingleTimes(p50=each, p99=2 * each, max=3 * each) for each in (10.0, 20.0, 60.0)]
+    done = {OURS: measure.Rounds(1, [measure.Sample(25.0, singles=each) for each in singles])}
+    (row,) = worker.results_of(bench, order_of(bench, OURS), done)
+    assert row["figures"]["p50_ns"] == {"min": 10.0, "median": 20.0, "max": 60.0}
+    assert row["goals"] == [{"figure": "p50_ns", "peer": None, "limit": 30.0, "value": 20.0, "met": True}]
+    (line,) = table.Table([bench]).rows(bench, 1, [row], {})
+    assert "p50 20.0 ns, p99 40.0 ns, longest 180 ns; p50 <= 30.0 ns met" in line
+
+
+def test_what_is_over_a_bare_peer_is_divided_among_its_causes() -> None:
+    bench = Bench("made.up", "nothing", peers=("bare",), bare="bare", bare_units=10)
+    done = {OURS: rounds_of(120.0, 140.0, 130.0), "bare": rounds_of(20.0, 20.0, 30.0)}
+    ours, bare = worker.results_of(bench, order_of(bench, OURS, "bare"), done)
+    assert ours["figures"]["over_bare"] == {"min": 10.0, "median": 10.0, "max": 12.0, "best": 10.0}
+    assert "figures" not in bare
+
+
 def test_the_control_says_how_many_cores_there_are() -> None:
     control = next(bench for bench in SUITE if bench.kind is Kind.CORES)
     order = order_of(control, suite.TWO_THREADS, suite.ONE_THREAD)
@@ -420,7 +448,7 @@ def built_in(bench: Bench) -> list[str]:
 )
 def test_smoke(bench: Bench, threads: int, tmp_path: Path) -> None:
     impls = built_in(bench)
-    operations = 1 if bench.kind is Kind.IMPORT else 300
+    operations = min(300, bench.operations[0]) if bench.operations else 300
     answer = cli._run_worker(order_of(bench, *impls, threads=threads, operations=operations), tmp_path)
     assert answer["failed"] == {}
     assert [row["impl"] for row in answer["results"]] == impls

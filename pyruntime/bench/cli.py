@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME", help="a benchmark, a group such as qsbr, or a glob; default: all"
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: half a minute for everything")
-    parser.add_argument("--threads", type=_threads, default=[1], metavar="1,2,4", help="numbers of threads; default: 1")
+    parser.add_argument(
+        "--threads", type=_threads, metavar="1,2,4", help="numbers of threads; default: 1, or what a benchmark is about"
+    )
     parser.add_argument(
         "--peers",
         nargs="?",
@@ -207,7 +209,7 @@ class _Run:
         table = Table(self.benches)
         print("\n".join(table.header()), flush=True)
         for bench in self.benches:
-            for threads in self.options.threads if bench.with_threads else [1]:
+            for threads in (self.options.threads if bench.with_threads else None) or bench.threads:
                 self._measure(bench, threads, table)
 
     def print_footer(self) -> None:

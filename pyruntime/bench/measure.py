@@ -14,6 +14,23 @@ _MAX_OPERATIONS = 1 << 40
 
 
 @dataclass(frozen=True)
+class Shares:
+    """How unevenly the operations of a sample fell to its threads: the parts of all of them, from 0 to 1."""
+
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class SingleTimes:
+    """The operations of a sample one by one, in ns."""
+
+    p50: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True)
 class Sample:
     """One run of a loop."""
 
@@ -21,6 +38,8 @@ class Sample:
     peak_bytes: int = -1  # -1: not counted
     refused: int = 0
     peak_rss_kb: int = 0  # of a process of its own; 0: it ran in this one
+    shares: Shares | None = None  # None: each thread was told to do as many
+    singles: SingleTimes | None = None  # None: they were not timed one by one
 
 
 Sampler = Callable[[int], Sample]

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyruntime._core import ffi, lib
 
-from .measure import Sample, Sampler
+from .measure import Sample, Sampler, Shares, SingleTimes
 
 
 class LoopError(RuntimeError):
@@ -35,7 +35,7 @@ class Loop:
         def sample(operations: int) -> Sample:
             order.iterations = operations
             self._check(self._entry.run(self._entry, order, out))
-            return Sample(float(out.ns), out.peak_bytes, out.refused)
+            return _sample_of(out)
 
         if self._entry.setup != ffi.NULL:
             self._check(self._entry.setup())
@@ -48,6 +48,16 @@ class Loop:
     def _check(self, error: int) -> None:
         if error != 0:
             raise LoopError(f"{self.bench} of {self.impl}: {os.strerror(error)}")
+
+
+def _sample_of(out: Any) -> Sample:
+    return Sample(
+        float(out.ns),
+        out.peak_bytes,
+        out.refused,
+        shares=Shares(out.least_share, out.most_share) if out.least_share >= 0 else None,
+        singles=SingleTimes(out.p50_ns, out.p99_ns, out.max_ns) if out.p50_ns >= 0 else None,
+    )
 
 
 def _text(chars: Any) -> str:

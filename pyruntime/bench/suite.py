@@ -18,6 +18,7 @@ URCU_QSBR, URCU_MEMB, URCU_DEFER = "liburcu-qsbr", "liburcu-memb", "liburcu-memb
 CK = "ck-epoch"
 ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-call", "batched-free", "immediate-free"
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
+NONE_DETACHED = "none-detached"
 
 
 class Kind(enum.Enum):
@@ -35,7 +36,8 @@ class Figure(enum.Enum):
     RATIO = "ratio"  # our best time over the best time of a peer
     TIME = "time"  # our best time, in ns
     PEAK_BYTES = "peak_bytes"  # the most that waited in any round
-    OVER_BARE = "over_bare"  # our best time less the best time of the peer, in ns
+    OVER_BARE = "over_bare"  # our best time less the best time of the peer, in ns, for each of Bench.bare_units
+    P50 = "p50_ns"  # half of the operations took at most so long: the median round
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Bench:
     peers: tuple[str, ...] = ()
     goals: tuple[Goal, ...] = ()
     with_threads: bool = True  # whether --threads applies
+    threads: tuple[int, ...] = (1,)  # how many run it if --threads does not say or apply; the goals are for these numbers
+    bare: str | None = None  # the peer that lacks what is measured
+    bare_units: int = 1  # and how many of them it lacks
     operations: tuple[int, int] | None = None  # in a sample, quick and full; None: as many as fill the time of a sample
     rounds: tuple[int, int] = (15, 31)  # quick and full
 
@@ -145,6 +150,23 @@ SUITE: tuple[Bench, ...] = (
         rounds=(7, 13),
     ),
     Bench(
+        "stw.stop",
+        "the time to stop 8 attached threads that do nothing but pass safepoints",
+        goals=(Goal(Figure.P50, 50e3),),
+        with_threads=False,
+        operations=(50, 200),
+        rounds=(9, 15),
+    ),
+    Bench(
+        "stw.detached",
+        "the time to stop 1000 detached thread states of another OS thread, and what each of them adds",
+        peers=(NONE_DETACHED,),
+        bare=NONE_DETACHED,
+        bare_units=1000,
+        goals=(Goal(Figure.OVER_BARE, 10.0, NONE_DETACHED),),
+        with_threads=False,
+    ),
+    Bench(
         "call.cffi0",
         "from Python into C and back through cffi, no argument; a Python function for comparison",
         kind=Kind.CALL,
@@ -179,6 +201,7 @@ SUITE: tuple[Bench, ...] = (
         "python -c 'import pyruntime', the whole process, over python -c pass",
         kind=Kind.IMPORT,
         peers=(BARE,),
+        bare=BARE,
         goals=(Goal(Figure.OVER_BARE, 3e6, BARE),),
         with_threads=False,
         operations=(1, 1),

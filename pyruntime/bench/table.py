@@ -37,6 +37,11 @@ def figure_text(figures: Mapping[str, Any]) -> str:
         parts.append(f"peak {bytes_text(peak['max'])} (median {bytes_text(peak['median'])})")
     if "over_bare" in figures:
         parts.append(f"+{time_text(figures['over_bare']['best'])} (median +{time_text(figures['over_bare']['median'])})")
+    if "p50_ns" in figures:
+        parts.append(
+            f"p50 {time_text(figures['p50_ns']['median'])}, p99 {time_text(figures['p99_ns']['median'])}, "
+            f"longest {time_text(figures['max_ns']['max'])}"
+        )
     if "refused" in figures:
         parts.append(f"{round(figures['refused']['max'])} refused")
     return ", ".join(parts)
@@ -50,6 +55,8 @@ def goal_text(goal: Mapping[str, Any]) -> str:
         text = f"peak <= {bytes_text(limit)}"
     elif figure == "over_bare":
         text = f"<= +{time_text(limit)}"
+    elif figure == "p50_ns":
+        text = f"p50 <= {time_text(limit)}"
     else:
         text = f"<= {time_text(limit)}"
     return f"{text} {'met' if goal['met'] else 'MISSED'}"

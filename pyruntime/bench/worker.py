@@ -88,15 +88,32 @@ def _figures(bench: Bench, impl: str, done: Mapping[str, measure.Rounds]) -> dic
         figures["peak_bytes"] = measure.spread([sample.peak_bytes for sample in rounds.samples])
     if any(sample.refused for sample in rounds.samples):
         figures["refused"] = measure.spread([sample.refused for sample in rounds.samples])
+    shares = [sample.shares for sample in rounds.samples if sample.shares is not None]
+    if shares:
+        figures["least_share"] = measure.spread([each.least for each in shares])
+        figures["most_share"] = measure.spread([each.most for each in shares])
+    singles = [sample.singles for sample in rounds.samples if sample.singles is not None]
+    if singles:
+        figures["p50_ns"] = measure.spread([each.p50 for each in singles])
+        figures["p99_ns"] = measure.spread([each.p99 for each in singles])
+        figures["max_ns"] = measure.spread([each.max for each in singles])
     if bench.kind is Kind.CORES and impl == TWO_THREADS and ONE_THREAD in done:
         pairs = zip(done[ONE_THREAD].ns_per_op, rounds.ns_per_op, strict=True)
         figures["cores"] = measure.spread([2 * one / two for one, two in pairs])
-    if bench.kind is Kind.IMPORT and impl == OURS:
-        for bare in (done[peer] for peer in bench.peers if peer in done):
-            pairs = zip(rounds.ns_per_op, bare.ns_per_op, strict=True)
-            extra = measure.spread([with_import - without for with_import, without in pairs])
-            figures["over_bare"] = {**extra, "best": min(rounds.ns_per_op) - min(bare.ns_per_op)}
+    if impl == bench.ours and bench.bare is not None and bench.bare in done:
+        bare = done[bench.bare].ns_per_op
+        extra = measure.spread([with_it - without for with_it, without in zip(rounds.ns_per_op, bare, strict=True)])
+        extra["best"] = min(rounds.ns_per_op) - min(bare)
+        figures["over_bare"] = {name: value / bench.bare_units for name, value in extra.items()}
     return figures
+
+
+# Which of its figures a goal is about, and of which rounds.
+_FIGURE_OF_GOAL = {
+    Figure.PEAK_BYTES: ("peak_bytes", "max"),
+    Figure.OVER_BARE: ("over_bare", "best"),
+    Figure.P50: ("p50_ns", "median"),
+}
 
 
 def _goal(goal: Goal, result: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -105,10 +122,9 @@ def _goal(goal: Goal, result: Mapping[str, Any]) -> dict[str, Any] | None:
         value = result["ns_per_op"]["min"]
     elif goal.figure is Figure.RATIO:
         value = result["ratio_to"].get(goal.peer, {}).get("best")
-    elif goal.figure is Figure.PEAK_BYTES:
-        value = result.get("figures", {}).get("peak_bytes", {}).get("max")
     else:
-        value = result.get("figures", {}).get("over_bare", {}).get("best")
+        name, which = _FIGURE_OF_GOAL[goal.figure]
+        value = result.get("figures", {}).get(name, {}).get(which)
     if value is None:
         return None
     return {"figure": goal.figure.value, "peer": goal.peer, "limit": goal.limit, "value": value, "met": value <= goal.limit}
@@ -138,7 +154,7 @@ def results_of(bench: Bench, order: Order, done: Mapping[str, measure.Rounds]) -
         figures = _figures(bench, impl, done)
         if figures:
             result["figures"] = figures
-        if impl == bench.ours and order.threads == 1:
+        if impl == bench.ours and order.threads in bench.threads:
             goals = [goal for goal in (_goal(goal, result) for goal in bench.goals) if goal is not None]
             if goals:
                 result["goals"] = goals

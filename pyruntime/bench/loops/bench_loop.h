@@ -14,9 +14,14 @@
 
 /* cdef: begin */
 typedef struct pyrt_bench_sample {
-    int64_t ns;         /* from the common start of all measured threads to the end of the slowest */
+    int64_t ns;         /* from the common start of all measured to the end of the slowest; or the sum of single times */
     int64_t peak_bytes; /* most that waited to be freed at one time, in the worst thread; -1: not counted */
     int64_t refused;    /* times that the library asked the loop to slow down */
+    double least_share; /* of all operations, what the thread with the fewest did; -1: each was told to do as many */
+    double most_share;
+    int64_t p50_ns;     /* of single operations; -1: they were not timed one by one */
+    int64_t p99_ns;
+    int64_t max_ns;
 } pyrt_bench_sample;
 
 typedef struct pyrt_bench_order {

@@ -11,6 +11,10 @@
  * Companions are threads that are not measured, the readers in the way of a grace period: they start with the others and
  * run until all of these are done.
  *
+ * Two kinds of bodies differ. One that counts shares has its threads work together until all operations are done, however
+ * they fall to them, so that a thread that gets nothing can be seen. One that times each operation says itself what belongs
+ * to it, and the time of a sample is the sum of that.
+ *
  * The caller's thread sleeps in pthread_join meanwhile. So a loop never runs in a process with one thread only, where glibc
  * takes locks and atomic operations out of malloc and no real program with threads would see the same times.
  */
@@ -48,8 +52,12 @@ typedef struct PYRT_ALIGNED(128) bench_thread {
     int64_t pending_bytes;
     int64_t peak_bytes;
     int64_t refused;
+    uint64_t done;   /* operations, where the body counts shares */
+    uint64_t before; /* what a count that the threads share was when this one entered; the body's own */
+    int64_t *times;  /* of single operations, where the body times each; room for all iterations */
     int error; /* an errno of enter or of the loop; the sample is void then */
     bool is_companion;
+    int number; /* its place among the measured threads, or among the companions */
     bool is_running;
     int64_t started;
     int64_t ended;
@@ -64,10 +72,14 @@ typedef struct bench_body {
     void (*companion)(bench_thread *self); /* runs until bench_is_over */
     int companions; /* how many; BENCH_ON_OTHER_CORES: one for each core that has no measured thread, but at least one */
     bool counts_bytes;
+    bool counts_shares;
+    bool times_each;
+    bool is_unbound; /* several threads run wherever the system puts them */
 } bench_body;
 
 typedef struct bench_crew {
     const bench_body *body;
+    uint32_t measured;
     uint32_t expected;
     uint32_t arrived;
     uint32_t failed;
@@ -121,6 +133,13 @@ bench_counted(const bench_thread *self)
         sum += self->counters[i];
     }
     return sum;
+}
+
+/* How many operations all measured threads are to do together, for loops whose body says counts_shares. */
+static inline uint64_t
+bench_all_iterations(const bench_thread *self)
+{
+    return self->iterations * self->crew->measured;
 }
 
 /* All arrive before any goes on. Yields after a while: there may be more threads than cores. */
@@ -186,7 +205,7 @@ bench_create(bench_thread *thread, int cpu)
 static inline void
 bench_start(bench_thread *threads, int count, const pyrt_bench_order *order)
 {
-    bool is_bound = count > 1 && order->cpu_count > 0;
+    bool is_bound = count > 1 && order->cpu_count > 0 && !threads[0].crew->body->is_unbound;
     for (int i = 0; i < count; i++) {
         threads[i].error = bench_create(&threads[i], is_bound ? order->cpus[i % order->cpu_count] : -1);
         threads[i].is_running = threads[i].error == 0;
@@ -217,7 +236,8 @@ bench_summarise(const bench_thread *threads, int count, bool counts_bytes, pyrt_
 {
     int64_t first = threads[0].started;
     int64_t last = threads[0].ended;
-    *out = (pyrt_bench_sample){0, counts_bytes ? 0 : -1, 0};
+    *out = (pyrt_bench_sample){
+        .peak_bytes = counts_bytes ? 0 : -1, .least_share = -1, .most_share = -1, .p50_ns = -1, .p99_ns = -1, .max_ns = -1};
     for (int i = 0; i < count; i++) {
         first = threads[i].started < first ? threads[i].started : first;
         last = threads[i].ended > last ? threads[i].ended : last;
@@ -227,6 +247,45 @@ bench_summarise(const bench_thread *threads, int count, bool counts_bytes, pyrt_
         }
     }
     out->ns = last - first;
+}
+
+static inline void
+bench_summarise_shares(const bench_thread *threads, int count, pyrt_bench_sample *out)
+{
+    uint64_t least = threads[0].done, most = least, sum = 0;
+    for (int i = 0; i < count; i++) {
+        least = threads[i].done < least ? threads[i].done : least;
+        most = threads[i].done > most ? threads[i].done : most;
+        sum += threads[i].done;
+    }
+    out->least_share = sum > 0 ? (double)least / (double)sum : 0;
+    out->most_share = sum > 0 ? (double)most / (double)sum : 0;
+}
+
+static inline int
+bench_compare_times(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* `times`: those of all threads, one thread behind the other. */
+static inline void
+bench_summarise_times(int64_t *times, uint64_t iterations, int count, pyrt_bench_sample *out)
+{
+    out->ns = 0;
+    for (int i = 0; i < count; i++) {
+        int64_t sum = 0;
+        for (uint64_t j = 0; j < iterations; j++) {
+            sum += times[(uint64_t)i * iterations + j];
+        }
+        out->ns = sum > out->ns ? sum : out->ns;
+    }
+    uint64_t n = iterations * (uint64_t)count;
+    qsort(times, n, sizeof(*times), bench_compare_times);
+    out->p50_ns = times[n / 2];
+    out->p99_ns = times[n - 1 - n / 100];
+    out->max_ns = times[n - 1];
 }
 
 /* The `run` of every loop. */
@@ -241,17 +300,27 @@ bench_run(const pyrt_bench_loop *loop, const pyrt_bench_order *order, pyrt_bench
         int others = cores - threads;
         companions = others > 1 ? others : 1;
     }
-    if (threads < 1 || threads > BENCH_MAX_THREADS) {
+    if (threads < 1 || threads > BENCH_MAX_THREADS || order->iterations < 1) {
         return EINVAL;
     }
     int count = threads + companions;
-    bench_crew crew = {.body = body, .expected = (uint32_t)count};
+    bench_crew crew = {.body = body, .measured = (uint32_t)threads, .expected = (uint32_t)count};
     bench_thread *all = (bench_thread *)aligned_alloc(128, sizeof(bench_thread) * (size_t)count);
-    if (all == NULL) {
+    int64_t *times = body->times_each ? (int64_t *)calloc(order->iterations * (uint64_t)threads, sizeof(*times)) : NULL;
+    if (all == NULL || (body->times_each && times == NULL)) {
+        free(times);
+        free(all);
         return ENOMEM;
     }
     for (int i = 0; i < count; i++) {
-        all[i] = (bench_thread){.crew = &crew, .iterations = order->iterations, .is_companion = i >= threads};
+        bool is_companion = i >= threads;
+        all[i] = (bench_thread){.crew = &crew,
+                                .iterations = order->iterations,
+                                .is_companion = is_companion,
+                                .number = is_companion ? i - threads : i};
+        if (body->times_each && !is_companion) {
+            all[i].times = times + order->iterations * (uint64_t)i;
+        }
     }
     bench_start(all, count, order);
     int error = bench_join(all, threads);
@@ -262,7 +331,14 @@ bench_run(const pyrt_bench_loop *loop, const pyrt_bench_order *order, pyrt_bench
     }
     if (error == 0) {
         bench_summarise(all, threads, body->counts_bytes, out);
+        if (body->counts_shares) {
+            bench_summarise_shares(all, threads, out);
+        }
+        if (body->times_each) {
+            bench_summarise_times(times, order->iterations, threads, out);
+        }
     }
+    free(times);
     free(all);
     return error;
 }

@@ -24,14 +24,16 @@ typedef struct pyrt_bench_group {
 extern const pyrt_bench_group pyrt_bench_control_group;
 extern const pyrt_bench_group pyrt_bench_qsbr_group;
 extern const pyrt_bench_group pyrt_bench_retire_group;
+extern const pyrt_bench_group pyrt_bench_stw_group;
 
 /* The table entry of a loop that needs the runtime. */
-#define PYRT_BENCH_OURS(name, its_body)   \
-    {.bench = name,                       \
-     .impl = "pyruntime",                 \
-     .setup = pyrt_bench_runtime_up,      \
-     .run = bench_run,                    \
-     .teardown = pyrt_bench_runtime_down, \
+#define PYRT_BENCH_OURS(name, its_body) PYRT_BENCH_WITH_RUNTIME(name, "pyruntime", its_body)
+#define PYRT_BENCH_WITH_RUNTIME(name, its_impl, its_body) \
+    {.bench = name,                                       \
+     .impl = its_impl,                                    \
+     .setup = pyrt_bench_runtime_up,                      \
+     .run = bench_run,                                    \
+     .teardown = pyrt_bench_runtime_down,                 \
      .body = its_body}
 
 #define PYRT_BENCH_GROUP(array) {array, sizeof(array) / sizeof(array[0])}

@@ -6,7 +6,7 @@
 #include <dlfcn.h>
 #include <malloc.h>
 
-enum { LOOPS_MAX = 32 };
+enum { LOOPS_MAX = 64 };
 
 const pyrt_bench_loop *
 pyrt_bench_loops(size_t *count)
@@ -15,6 +15,7 @@ pyrt_bench_loops(size_t *count)
         &pyrt_bench_control_group,
         &pyrt_bench_qsbr_group,
         &pyrt_bench_retire_group,
+        &pyrt_bench_stw_group,
     };
     /* Filled anew with the same entries at every call: nobody runs benchmarks from two threads, and it would do no harm. */
     static pyrt_bench_loop all[LOOPS_MAX];
