@@ -28,10 +28,12 @@ from pyruntime.qsbr import (
     advance,
     attached,
     barrier,
+    default_domain,
     poll,
     quiescent,
     reading,
     retire,
+    set_bound,
     stall_report,
     stats,
     synchronize,
@@ -46,11 +48,13 @@ if TYPE_CHECKING:
         BusyError,
         DeadlockError,
         Error,
+        NotFoundError,
         OutOfMemoryError,
         StateError,
         TimeoutExpired,
     )
-    from pyruntime.state import current, interpreters, runtime_info, threads
+    from pyruntime.qsbr import Section, StallReport, Stats
+    from pyruntime.state import InterpreterInfo, RuntimeInfo, ThreadInfo, current, interpreters, runtime_info, threads
 
 __all__ = [
     "ArgumentError",
@@ -60,14 +64,22 @@ __all__ = [
     "Domain",
     "Error",
     "Goal",
+    "InterpreterInfo",
+    "NotFoundError",
     "OutOfMemoryError",
+    "RuntimeInfo",
+    "Section",
+    "StallReport",
     "StateError",
+    "Stats",
+    "ThreadInfo",
     "TimeoutExpired",
     "__version__",
     "advance",
     "attached",
     "barrier",
     "current",
+    "default_domain",
     "errors",
     "get_include",
     "interpreters",
@@ -77,6 +89,7 @@ __all__ = [
     "reading",
     "retire",
     "runtime_info",
+    "set_bound",
     "stall_report",
     "state",
     "stats",
@@ -104,6 +117,13 @@ def get_include() -> str:
     return installed if os.path.isdir(installed) else in_the_source_tree
 
 
+def _home_of(name: str) -> str:
+    """The module of a name that is loaded when it is first asked for."""
+    if name.endswith(("Error", "Expired")):
+        return "pyruntime.errors"
+    return "pyruntime.qsbr" if name in ("Section", "StallReport", "Stats") else "pyruntime.state"
+
+
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -111,11 +131,10 @@ def __getattr__(name: str) -> object:
 
     if name in ("errors", "state"):
         return import_module(f"pyruntime.{name}")
-    module = import_module("pyruntime.errors" if name.endswith(("Error", "Expired")) else "pyruntime.state")
-    value: object = getattr(module, name)
+    value: object = getattr(import_module(_home_of(name)), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__} - {"__dir__", "__getattr__"})

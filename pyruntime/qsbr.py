@@ -97,9 +97,10 @@ def _count(name: str, value: int) -> int:
 
 
 class Goal:
-    """A moment that every reader of a domain has to pass, made by :meth:`Domain.advance`.
+    """A moment that every reader of a domain has to pass, made by :meth:`Domain.advance` and by nothing else.
 
-    Goals of one domain compare by age: an older one is less than a newer one.
+    Goals of one domain compare by age: an older one is less than a newer one. To compare with anything else raises
+    ArgumentTypeError, but for ``==``, which is False.
 
         >>> from pyruntime import advance
         >>> first, second = advance(), advance()
@@ -109,9 +110,11 @@ class Goal:
 
     __slots__ = ("_domain", "_value")
 
-    def __init__(self, domain: "Domain", value: int) -> None:
-        self._domain = domain
-        self._value = value
+    _domain: "Domain"
+    _value: int
+
+    def __new__(cls, *args: object, **kwargs: object) -> "Self":
+        raise _type_error("a Goal cannot be made by hand: advance(), of a Domain or of the default one, answers one")
 
     @property
     def domain(self) -> "Domain":
@@ -124,6 +127,10 @@ class Goal:
         return self._value
 
     def _is_before(self, other: "Goal") -> bool:
+        if not isinstance(other, Goal):
+            raise _type_error(f"{self!r} compares with other goals of its domain, not with {other!r}")
+        if self._domain is not other._domain:
+            raise _type_error(f"{self!r} and {other!r} have no order: they are goals of two domains")
         return (self._value - other._value) % 2**64 >= 2**63
 
     def __eq__(self, other: object) -> bool:
@@ -135,17 +142,26 @@ class Goal:
         return hash((id(self._domain), self._value))
 
     def __lt__(self, other: "Goal") -> bool:
-        if not isinstance(other, Goal) or self._domain is not other._domain:
-            return NotImplemented
         return self._is_before(other)
 
     def __le__(self, other: "Goal") -> bool:
-        if not isinstance(other, Goal) or self._domain is not other._domain:
-            return NotImplemented
-        return not other._is_before(self)
+        return self._is_before(other) or self._value == other._value
+
+    def __gt__(self, other: "Goal") -> bool:
+        return not self <= other
+
+    def __ge__(self, other: "Goal") -> bool:
+        return not self < other
 
     def __repr__(self) -> str:
         return f"<goal {self._value} of {self._domain!r}>"
+
+
+def _goal(domain: "Domain", value: int) -> Goal:
+    goal = object.__new__(Goal)
+    goal._domain = domain
+    goal._value = value
+    return goal
 
 
 class Domain(_core.Domain):
@@ -187,7 +203,7 @@ class Domain(_core.Domain):
 
         Raises StateError when the domain is closed. After CPython's ``_Py_qsbr_advance``.
         """
-        return Goal(self, self._advance())
+        return _goal(self, self._advance())
 
     def poll(self, goal: Goal) -> bool:
         """Whether every reader has passed a goal. The calling thread counts as one while it is inside.
@@ -334,3 +350,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(_records, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__} - {"__dir__", "__getattr__"})

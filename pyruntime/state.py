@@ -188,3 +188,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(_records, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__} - {"__dir__", "__getattr__"})

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
 import os
+import pydoc
 import re
 import shutil
 import subprocess
@@ -48,6 +50,24 @@ def test_the_names_of_the_package_are_those_of_its_modules() -> None:
             assert getattr(module, name) == value
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pyruntime.nothing
+
+
+def test_what_people_use_of_the_modules_stands_in_the_package() -> None:
+    """All functions, and all types that they take and answer."""
+    assert set(qsbr.__all__) <= set(pyruntime.__all__)
+    assert set(state.__all__) <= set(pyruntime.__all__)
+    words = " ".join(inspect.getdoc(getattr(pyruntime, name)) or "" for name in pyruntime.__all__)
+    assert {name for name in errors.__all__ if re.search(rf"\b{name}\b", words)} <= set(pyruntime.__all__)
+
+
+@pytest.mark.parametrize("module", [pyruntime, qsbr, state], ids=lambda module: module.__name__)
+def test_help_shows_what_is_for_users_only(module: ModuleType) -> None:
+    text = pydoc.render_doc(module, renderer=pydoc.plaintext)
+    for name in module.__all__:
+        assert re.search(rf"\b{name}\b", text), name
+    assert "__getattr__" not in text
+    assert "__dir__" not in text
+    assert "_home_of" not in text
 
 
 def test_the_import_loads_no_more_than_it_needs(this_python: Python) -> None:

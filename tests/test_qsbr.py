@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
+import operator
 import os
 import re
 import signal
@@ -135,25 +137,46 @@ def test_goals_know_their_domain_and_compare_by_age(domain: Domain) -> None:
 
 @given(value=st.integers(0, 2**64 - 1), steps=st.integers(1, 2**62 - 1))
 def test_goals_may_wrap(value: int, steps: int) -> None:
-    first = Goal(qsbr.default_domain, value)
-    second = Goal(qsbr.default_domain, (value + 2 * steps) % 2**64)
+    first = qsbr._goal(qsbr.default_domain, value)
+    second = qsbr._goal(qsbr.default_domain, (value + 2 * steps) % 2**64)
     assert first < second
     assert not second < first
     assert first <= second
     assert not second <= first
+    assert second > first
+    assert not first > second
+    assert second >= first
+    assert not first >= second
 
 
-def test_goals_of_two_domains_do_not_compare() -> None:
-    with Domain() as other:
+ORDER: dict[str, Callable[[Any, Any], object]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@pytest.mark.parametrize("sign", ORDER)
+def test_goals_compare_with_nothing_else(sign: str) -> None:
+    with Domain("theirs") as other:
         mine, theirs = qsbr.advance(), other.advance()
         assert mine != theirs
-        with pytest.raises(TypeError):
-            _ = mine < theirs
-        with pytest.raises(TypeError):
-            _ = mine <= theirs
-        with pytest.raises(TypeError):
-            _ = mine < 3  # type: ignore[operator]
-        assert mine != 3
+        with pytest.raises(pyruntime.ArgumentTypeError, match=r"of <domain 'main'>.* of <domain 'theirs'>.*two domains"):
+            ORDER[sign](mine, theirs)
+    for wrong in (3, None, "goal"):
+        assert mine != wrong
+        with pytest.raises(pyruntime.ArgumentTypeError, match="compares with other goals of its domain, not with"):
+            ORDER[sign](mine, wrong)
+
+
+def test_a_goal_cannot_be_made_by_hand() -> None:
+    with pytest.raises(pyruntime.ArgumentTypeError, match=r"cannot be made by hand: advance\(\), .* answers one"):
+        Goal(qsbr.default_domain, 1)
+    with pytest.raises(pyruntime.ArgumentTypeError, match="cannot be made by hand"):
+        Goal()
+    with pytest.raises(pyruntime.ArgumentTypeError, match="cannot be made by hand"):
+        copy.deepcopy(qsbr.advance())
 
 
 def test_poll_refuses_goals_of_other_domains_by_name() -> None:
