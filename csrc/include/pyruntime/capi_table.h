@@ -23,6 +23,9 @@ typedef struct pyrt_requeued pyrt_requeued;
 typedef struct pyrt_retire_node pyrt_retire_node;
 typedef struct pyrt_stall_report pyrt_stall_report;
 typedef struct pyrt_stop_report pyrt_stop_report;
+typedef struct pyrt_striped_lock pyrt_striped_lock;
+typedef struct pyrt_striped_lock_config pyrt_striped_lock_config;
+typedef struct pyrt_striped_lock_stats pyrt_striped_lock_stats;
 typedef struct pyrt_thread_info pyrt_thread_info;
 typedef struct pyrt_unparked pyrt_unparked;
 
@@ -107,6 +110,29 @@ typedef struct pyrt_capi {
     void (*mutex_wake)(const pyrt_mutex *address_only);
     pyrt_status (*mutex_lock_timed)(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags);
     void (*mutex_at_fork_reinit)(pyrt_mutex *mutex);
+    /* striped_lock.h */
+    pyrt_status (*striped_lock_init)(pyrt_striped_lock *lock, size_t stripes);
+    pyrt_status (*striped_lock_init_config)(pyrt_striped_lock *lock, const pyrt_striped_lock_config *config);
+    size_t (*striped_lock_bytes)(size_t stripes, uint32_t flags);
+    void (*striped_lock_fini)(pyrt_striped_lock *lock);
+    void (*striped_lock_at_fork_reinit)(pyrt_striped_lock *lock);
+    pyrt_status (*striped_lock_keys)(pyrt_striped_lock *lock, const void *const *keys, size_t n);
+    pyrt_status (*striped_lock_hashes)(pyrt_striped_lock *lock, const uint64_t *hashes, size_t n);
+    pyrt_status (*striped_lock_keys_timed)(pyrt_striped_lock *lock, const void *const *keys, size_t n, int64_t timeout_ns,
+                                           unsigned flags);
+    pyrt_status (*striped_lock_hashes_timed)(pyrt_striped_lock *lock, const uint64_t *hashes, size_t n, int64_t timeout_ns,
+                                             unsigned flags);
+    bool (*striped_trylock_keys)(pyrt_striped_lock *lock, const void *const *keys, size_t n);
+    bool (*striped_trylock_hashes)(pyrt_striped_lock *lock, const uint64_t *hashes, size_t n);
+    void (*striped_unlock_keys)(pyrt_striped_lock *lock, const void *const *keys, size_t n);
+    void (*striped_unlock_hashes)(pyrt_striped_lock *lock, const uint64_t *hashes, size_t n);
+    pyrt_status (*striped_lock_all)(pyrt_striped_lock *lock);
+    pyrt_status (*striped_lock_all_timed)(pyrt_striped_lock *lock, int64_t timeout_ns, unsigned flags);
+    bool (*striped_trylock_all)(pyrt_striped_lock *lock);
+    void (*striped_unlock_all)(pyrt_striped_lock *lock);
+    uint64_t (*striped_lock_waits)(const pyrt_striped_lock *lock, size_t stripe);
+    pyrt_status (*striped_lock_stats_read)(const pyrt_striped_lock *lock, pyrt_striped_lock_stats *out);
+    void (*striped_lock_slow)(pyrt_striped_lock *lock, size_t stripe);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

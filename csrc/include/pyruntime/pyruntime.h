@@ -15,6 +15,7 @@
 #include "retire.h"
 #include "status.h"
 #include "stop_the_world.h"
+#include "striped_lock.h"
 #include "thread.h"
 
 #endif /* PYRUNTIME_PYRUNTIME_H */
