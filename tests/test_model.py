@@ -51,6 +51,7 @@ WHOLE = [
     "pause-gate",
     "pause-attached",
     "pause-birth",
+    "pause-again",
 ]
 # Every schedule would take a minute or hours: every one without a preemption.
 LARGE = ["borrow-two", "barriers", "birth"]
@@ -80,6 +81,8 @@ BREAKS = {
     "membarrier": ["synchronize", "synchronize-both", "borrow", "pause-attach", "pause-safepoint", "pause-gate"],
     # the look at the word before falling asleep
     "futex": ["synchronize", "borrow", "pause-attach", "pause-safepoint", "pause-gate", "pause-birth"],
+    # the time for a turn
+    "turn": ["pause-again"],
 }
 BROKEN = [(broken, scenario) for broken, scenarios in BREAKS.items() for scenario in scenarios]
 

@@ -62,6 +62,7 @@ static pyrt_capi table = {
     .stop_the_world_timed = pyrt_stop_the_world_timed,
     .start_the_world = pyrt_start_the_world,
     .world_is_stopped = pyrt_world_is_stopped,
+    .stop_the_world_stats = pyrt_stop_the_world_stats,
     .fork = pyrt_fork,
     .parking_cells = pyrt_parking_cells,
     .park = pyrt_park,

@@ -7,6 +7,8 @@
 #include "steps.h"
 #include "workers.h"
 
+#include <stdio.h>
+
 static const int64_t FOR_EVER = -1;
 
 /* So long that the others get to where they are wanted; that they did not would make a test pass that shows less. */
@@ -210,11 +212,16 @@ TEST(a_nested_request_is_refused)
     pyrt_interp *other = pyrt_interp_new(NULL);
     pyrt_interp *const firsts[] = {NULL, main};
     pyrt_interp *const seconds[] = {NULL, main, other};
+    const char *const names[] = {"the whole process", "main", "interpreter 1"};
     for (int i = 0; i < 2; i++) {
         CHECK_OK(pyrt_stop_the_world(firsts[i]));
         for (int k = 0; k < 3; k++) {
             CHECK_STATUS(pyrt_stop_the_world(seconds[k]), PYRT_ESTATE);
-            EXPECT_REPORT("pyrt_stop_the_world");
+            char wants[64];
+            char has[64];
+            snprintf(wants, sizeof(wants), "asks to stop %s", names[k]);
+            snprintf(has, sizeof(has), "has stopped %s already; start that first", names[i]);
+            EXPECT_REPORT("pyrt_stop_the_world", wants, has);
         }
         CHECK(pyrt_world_is_stopped(firsts[i]));
         pyrt_start_the_world(firsts[i]);

@@ -73,6 +73,7 @@ pyrt_attach_slow(pyrt_thread *thread)
         pyrt_block_after(saved);
     }
     pyrt_fence_after_rmw();
+    pyrt_pause_had_turn(pyrt_thread_impl_of(thread));
     tls->current = thread;
     tls->self_id = tls->os_id;
 }

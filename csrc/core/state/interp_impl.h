@@ -15,11 +15,30 @@
 
 enum { PYRT_INTERP_NAME = 32 };
 
+/* How often a time was in each of the spans of pause_stats.c. Written by whoever has the gate, read by anybody. */
+enum { PYRT_PAUSE_SPANS = 328 };
+
+typedef struct pyrt_pause_times {
+    uint64_t spans[PYRT_PAUSE_SPANS];
+    uint64_t total;
+    uint64_t max;
+} pyrt_pause_times;
+
+typedef struct pyrt_pause_counts {
+    uint64_t timed_out;
+    uint64_t turns_lost;
+    pyrt_pause_times to_stop;
+    pyrt_pause_times stopped;
+} pyrt_pause_counts;
+
 /* A pause that somebody asked for. `missing` counts the threads that have not parked, and one more while they are being
- * asked; who takes it to zero wakes the requester, who sleeps on it. */
+ * asked; who takes it to zero wakes the requester, who sleeps on it. The rest is the requester's. */
 typedef struct pyrt_pause {
     uint32_t missing;
     uint64_t requester; /* os_id */
+    int64_t asked_at;   /* when its turn had come */
+    int64_t stopped_at; /* when nobody was missing any more; 0: somebody is */
+    pyrt_pause_counts stats;
 } pyrt_pause;
 
 struct pyrt_interp {
@@ -60,11 +79,11 @@ typedef struct pyrt_registry {
     pyrt_interp *main;   /* also read without the lock, acquire */
     int64_t next_interp_id;
 
-    /* The gate: who may pause whom. */
+    /* The gate: who may pause whom (pause_gate.c). */
     bool global_taken;
-    uint32_t global_waiting;
-    uint32_t gates_taken; /* by pauses of single interpreters */
-    uint32_t turn;        /* changes whenever a gate becomes free; waiters sleep on it */
+    uint32_t gates_taken;          /* by pauses of single interpreters */
+    struct pyrt_pause_turn *turns; /* requests that have not had their turn, oldest first */
+    uint32_t turn;                 /* changes whenever somebody's turn may have come; waiters sleep on it */
     pyrt_pause global_pause;
 } pyrt_registry;
 

@@ -155,6 +155,7 @@ pyrt_runtime_init(void)
         if (status == PYRT_OK) {
             pyrt_membarrier_register();
             registry->next_interp_id = 0;
+            registry->global_pause = (pyrt_pause){0};
             pyrt_interp *main = make_interp(&(pyrt_interp_config){.name = "main"}, PYRT_WHENCE_RUNTIME);
             status = main == NULL ? PYRT_ENOMEM : PYRT_OK;
             /* release: whoever finds the pointer finds the interpreter. Pairs with pyrt_interp_main. */

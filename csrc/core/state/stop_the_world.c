@@ -1,9 +1,8 @@
-/* stop_the_world.c -- pauses: the gate, asking, parking, starting again.
+/* stop_the_world.c -- pauses: asking, waiting, starting again.
  *
- * A pause goes through three steps. The *gate* (under the registry's lock) decides whose turn it is: a pause of one
- * interpreter excludes a second one of the same and a global one, a global one excludes all. *Asking* (under each
- * interpreter's lock) suspends the detached threads by compare-and-swap and flags and counts the attached ones. Then the
- * requester *waits* until `missing` is zero: each counted thread takes itself off when it parks, detaches or ends.
+ * A pause goes through three steps. The *gate* (pause_gate.c) decides whose turn it is. *Asking* (under each interpreter's
+ * lock) suspends the detached threads by compare-and-swap and flags and counts the attached ones. Then the requester
+ * *waits* until `missing` is zero: each counted thread takes itself off when it parks, detaches or ends (pause_park.c).
  *
  * No wake-up is lost, although a thread detaches with a plain store followed by a load of its flags:
  *
@@ -14,14 +13,18 @@
  *
  * After the membarrier either the thread's store is visible to the requester, or its load comes later and sees STOP. Both
  * may be true; the compare-and-swap 0 -> SUSPENDED lets one of them count.
+ *
+ * Nobody starves. A thread that has waited for the end of a pause is owed a *turn*: the next request finds it detached, but
+ * leaves it alone, counts it, and flags it, so that it stands still when it has attached and come to a safepoint. Without
+ * that the moment between two pauses would be over before the thread is awake. After PYRT_PAUSE_TURN_NS, or at the
+ * deadline of the request, it loses its turn and is suspended like others, until the end of the next pause.
  */
 #include "platform/futex.h"
 #include "platform/report.h"
-#include "state/thread_impl.h"
+#include "state/pause.h"
 
 #include <pyruntime/stop_the_world.h>
 
-#include <limits.h>
 #include <string.h>
 
 /* Looks at `missing` so often before it sleeps. */
@@ -29,18 +32,8 @@ enum { LOOKS = 400 };
 
 static pyrt_registry *const registry = &pyrt_the_registry;
 
-/* What tls->pause points to while this OS thread has stopped the whole process. */
-static const char everything;
-
-static const void *
-mark_of(pyrt_interp *or_null)
-{
-    return or_null != NULL ? (const void *)or_null : (const void *)&everything;
-}
-
-/* Calls `visit` for the one interpreter or for all; the list keeps still under the registry's lock. */
-static void
-for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg)
+void
+pyrt_pause_for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg)
 {
     if (or_null != NULL) {
         visit(or_null, arg);
@@ -53,101 +46,29 @@ for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg)
     pyrt_raw_mutex_unlock(&registry->lock);
 }
 
-/* ---- the gate ---------------------------------------------------------------------------------------------------- */
-
-/* The requester is set before anybody can find the pause: from here on an interpreter may be born into it. The caller holds
- * the registry's lock. */
-static bool
-take_gate(pyrt_interp *or_null)
-{
-    if (registry->global_taken) {
-        return false;
-    }
-    if (or_null == NULL) {
-        registry->global_taken = registry->gates_taken == 0;
-        registry->global_pause.requester = registry->global_taken ? pyrt_tls()->os_id : 0;
-        return registry->global_taken;
-    }
-    /* One that wants all has been waiting: single ones do not go on overtaking it. */
-    if (or_null->gate_taken || registry->global_waiting != 0) {
-        return false;
-    }
-    or_null->gate_taken = true;
-    or_null->own_pause.requester = pyrt_tls()->os_id;
-    registry->gates_taken++;
-    return true;
-}
-
-typedef struct gate_wait {
-    uint32_t turn;
-    bool is_global;
-    int64_t deadline;
-} gate_wait;
-
-/* Sleeps until some gate has become free. It does not wait any more when it returns: the block hook after it may not. */
-static bool
-sleep_at_gate(void *arg)
-{
-    gate_wait *wait = arg;
-    bool in_time = pyrt_futex_wait(&registry->turn, wait->turn, wait->deadline);
-    pyrt_raw_mutex_lock(&registry->lock);
-    registry->global_waiting -= wait->is_global;
-    pyrt_raw_mutex_unlock(&registry->lock);
-    return in_time;
-}
-
-/* Whether there is something to stop. The caller holds the registry's lock. */
-static bool
-is_ending(pyrt_interp *or_null)
-{
-    return registry->users == 0 || registry->ending || (or_null != NULL && or_null->ending);
-}
-
-static pyrt_status
-enter_gate(pyrt_interp *or_null, int64_t deadline)
-{
-    bool in_time = true;
-    for (;;) {
-        pyrt_raw_mutex_lock(&registry->lock);
-        pyrt_status status = is_ending(or_null) ? PYRT_ESTATE : take_gate(or_null) ? PYRT_OK : PYRT_ETIMEDOUT;
-        bool done = status != PYRT_ETIMEDOUT || !in_time;
-        registry->global_waiting += or_null == NULL && !done;
-        bool gave_up = or_null == NULL && done && status != PYRT_OK;
-        registry->turn += gave_up;
-        uint32_t turn = registry->turn;
-        pyrt_raw_mutex_unlock(&registry->lock);
-        if (gave_up) {
-            /* Those that it held back may go on. */
-            pyrt_futex_wake(&registry->turn, INT_MAX);
-        }
-        if (done) {
-            return status;
-        }
-        /* Detached, so that the pause that is in the way can go on. */
-        in_time = pyrt_sleep_detached(sleep_at_gate, &(gate_wait){turn, or_null == NULL, deadline});
-    }
-}
-
 /* ---- asking ------------------------------------------------------------------------------------------------------ */
 
-static void
-uncount(pyrt_thread_impl *thread)
+/* Whether the thread is detached and shall attach first. The caller holds the interpreter's lock. */
+static bool
+is_owed_a_turn(pyrt_thread_impl *thread, int64_t now)
 {
-    pyrt_pause *pause = thread->base.interp->pause;
-    thread->counted = false;
-    /* seq_cst: what the thread did before is seen by the requester who reads the zero. Pairs with its acquire. */
-    if (pyrt_fetch_add_seq_cst(&pause->missing, -1u) == 1) {
-        pyrt_futex_wake(&pause->missing, INT_MAX);
-    }
+    /* acquire: a word that its owner has set when it detached again tells of its turn too. Pairs with detach, and
+     * pyrt_pause_had_turn. */
+    return pyrt_load_acquire(&thread->base.slot.word) == PYRT_STATE_DETACHED && pyrt_load_relaxed(&thread->turn_until) > now;
 }
 
-/* DETACHED -> SUSPENDED. The caller holds the interpreter's lock. */
+/* The same, counted if a turn is lost by it. */
 static bool
 suspend(pyrt_thread_impl *thread)
 {
-    uint64_t detached = PYRT_STATE_DETACHED;
-    /* seq_cst: pairs with the compare-and-swap of attach, one of the two wins; as an acquire with the release of detach. */
-    return pyrt_cas_seq_cst(&thread->base.slot.word, &detached, (uint64_t)PYRT_STATE_SUSPENDED);
+    if (!pyrt_pause_suspend(thread)) {
+        return false;
+    }
+    if (pyrt_load_relaxed(&thread->turn_until) != 0) {
+        pyrt_store_relaxed(&thread->turn_until, (int64_t)0);
+        (void)pyrt_fetch_add_relaxed(&thread->base.interp->pause->stats.turns_lost, (uint64_t)1);
+    }
+    return true;
 }
 
 /* Born into this pause before it asked the interpreter. The caller holds the interpreter's lock. */
@@ -158,10 +79,12 @@ is_suspended(pyrt_thread_impl *thread)
     return state == PYRT_STATE_SUSPENDED || state == PYRT_STATE_SUSPENDED_WAITED;
 }
 
+/* Visits every interpreter that is to stop: first to ask, then to look for those that have detached. */
 typedef struct request {
-    pyrt_pause *pause; /* NULL: each interpreter's own */
-    uint64_t requester;
+    pyrt_pause *pause;
+    int64_t now;      /* INT64_MAX: nobody has a turn any more */
     uint32_t stopped;
+    int64_t next_look; /* when somebody loses a turn */
 } request;
 
 static void
@@ -171,11 +94,11 @@ ask(pyrt_interp *interp, void *arg)
     pyrt_raw_mutex_lock(&interp->lock);
     interp->pause = asked->pause;
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
-        if (thread->base.os_id == asked->requester) {
+        if (thread->base.os_id == asked->pause->requester) {
             continue;
         }
         asked->stopped++;
-        if (!is_suspended(thread) && !suspend(thread)) {
+        if (!is_suspended(thread) && (is_owed_a_turn(thread, asked->now) || !suspend(thread))) {
             thread->counted = true;
             pyrt_fetch_add_seq_cst(&asked->pause->missing, 1u);
             pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_STOP);
@@ -188,26 +111,34 @@ ask(pyrt_interp *interp, void *arg)
 static void
 take_detached(pyrt_interp *interp, void *arg)
 {
-    (void)arg;
+    request *asked = arg;
     pyrt_raw_mutex_lock(&interp->lock);
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
-        if (thread->counted && suspend(thread)) {
-            uncount(thread);
+        if (!thread->counted) {
+            continue;
+        }
+        if (is_owed_a_turn(thread, asked->now)) {
+            int64_t until = pyrt_load_relaxed(&thread->turn_until);
+            asked->next_look = until < asked->next_look ? until : asked->next_look;
+        }
+        else if (suspend(thread)) {
+            pyrt_pause_uncount_missing(thread);
         }
     }
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
 static void
-set_stopped(pyrt_interp *interp, void *arg)
+set_stopped(pyrt_interp *interp, void *unused)
 {
+    (void)unused;
     pyrt_raw_mutex_lock(&interp->lock);
-    interp->stopped = *(const bool *)arg;
+    interp->stopped = true;
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
 static void
-let_go(pyrt_interp *interp)
+let_go(pyrt_interp *interp, int64_t now)
 {
     pyrt_raw_mutex_lock(&interp->lock);
     interp->pause = NULL;
@@ -216,11 +147,13 @@ let_go(pyrt_interp *interp)
         uint64_t *word = &thread->base.slot.word;
         thread->counted = false;
         pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_STOP);
-        if (is_suspended(thread)) {
-            /* seq_cst: as release it hands over what happened in the pause. Pairs with the compare-and-swap of attach. */
-            if (pyrt_exchange_seq_cst(word, (uint64_t)PYRT_STATE_DETACHED) == PYRT_STATE_SUSPENDED_WAITED) {
-                pyrt_futex_wake((const uint32_t *)(const void *)word, 1);
-            }
+        uint64_t found = PYRT_STATE_SUSPENDED;
+        /* seq_cst: as release it hands over what happened in the pause. Pairs with the compare-and-swap of attach; so does
+         * the exchange below. */
+        if (!pyrt_cas_seq_cst(word, &found, (uint64_t)PYRT_STATE_DETACHED) && found == PYRT_STATE_SUSPENDED_WAITED) {
+            pyrt_store_relaxed(&thread->turn_until, now + PYRT_PAUSE_TURN_NS);
+            (void)pyrt_exchange_seq_cst(word, (uint64_t)PYRT_STATE_DETACHED);
+            pyrt_futex_wake((const uint32_t *)(const void *)word, 1);
         }
     }
     pyrt_raw_mutex_unlock(&interp->lock);
@@ -231,34 +164,82 @@ let_go(pyrt_interp *interp)
 static void
 end_pause(pyrt_interp *or_null)
 {
+    pyrt_pause *pause = or_null != NULL ? &or_null->own_pause : &registry->global_pause;
+    int64_t now = pyrt_now_ns();
+    if (pause->stopped_at != 0) {
+        pyrt_pause_count_start(pause, now);
+    }
     pyrt_raw_mutex_lock(&registry->lock);
     if (or_null != NULL) {
-        let_go(or_null);
-        or_null->gate_taken = false;
-        registry->gates_taken--;
+        let_go(or_null, now);
     }
     else {
         for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
-            let_go(interp);
+            let_go(interp, now);
         }
-        registry->global_taken = false;
     }
-    registry->turn++;
+    pyrt_pause_open_gate(or_null);
     pyrt_raw_mutex_unlock(&registry->lock);
-    pyrt_futex_wake(&registry->turn, INT_MAX);
+    pyrt_pause_wake_waiters();
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
-/* acquire: pairs with the decrement in uncount. */
+/* acquire: pairs with the decrement in pyrt_pause_uncount_missing. */
 static bool
 nobody_missing(pyrt_pause *pause)
 {
     return pyrt_load_acquire(&pause->missing) == 0;
 }
 
+static int64_t
+earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void
+sleep_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline)
+{
+    bool in_time = true;
+    while (!nobody_missing(pause) && in_time) {
+        bool ordered = pyrt_membarrier();
+        int64_t now = pyrt_now_ns();
+        in_time = now < deadline;
+        request again = {.pause = pause, .now = in_time ? now : INT64_MAX, .next_look = deadline};
+        pyrt_pause_for_each(or_null, take_detached, &again);
+        int64_t until = ordered ? again.next_look : earlier(again.next_look, now + PYRT_WITHOUT_MEMBARRIER_NS);
+        uint32_t missing = pyrt_load_acquire(&pause->missing);
+        if (missing != 0 && in_time) {
+            (void)pyrt_futex_wait(&pause->missing, missing, until);
+        }
+    }
+}
+
+/* Writes down who is missing. */
+static void
+find_missing(pyrt_interp *interp, void *arg)
+{
+    pyrt_stop_report *report = arg;
+    pyrt_raw_mutex_lock(&interp->lock);
+    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
+        if (!thread->counted) {
+            continue;
+        }
+        report->stopped--;
+        if (report->missing++ == 0) {
+            report->thread_id = thread->base.id;
+            report->interp_id = interp->id;
+            report->os_tid = thread->os_tid;
+            memcpy(report->thread_name, thread->name, sizeof(report->thread_name));
+        }
+    }
+    pyrt_raw_mutex_unlock(&interp->lock);
+}
+
+/* Waits until nobody is missing. If somebody is at the deadline it is undone, before the block hook that may not return. */
 static bool
-wait_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline)
+wait_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline, pyrt_stop_report *report)
 {
     for (int i = 0; i < LOOKS; i++) {
         if (nobody_missing(pause)) {
@@ -266,57 +247,39 @@ wait_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline)
         }
         pyrt_cpu_relax();
     }
-    bool in_time = true;
     void *saved = pyrt_block_before();
-    while (!nobody_missing(pause) && in_time) {
-        bool ordered = pyrt_membarrier();
-        for_each(or_null, take_detached, NULL);
-        int64_t until = deadline;
-        if (!ordered && pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS < deadline) {
-            until = pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS;
-        }
-        uint32_t missing = pyrt_load_acquire(&pause->missing);
-        if (missing != 0) {
-            in_time = pyrt_futex_wait(&pause->missing, missing, until) || until != deadline;
-        }
+    sleep_until_still(or_null, pause, deadline);
+    bool still = nobody_missing(pause);
+    if (!still) {
+        pyrt_pause_for_each(or_null, find_missing, report);
+        still = report->missing == 0; /* the last one has just parked */
+    }
+    if (!still) {
+        (void)pyrt_fetch_add_relaxed(&pause->stats.timed_out, (uint64_t)1);
+        pyrt_tls()->pause = NULL;
+        end_pause(or_null);
     }
     pyrt_block_after(saved);
-    return nobody_missing(pause);
-}
-
-typedef struct missing_thread {
-    uint32_t count;
-    pyrt_stop_report *report;
-} missing_thread;
-
-static void
-find_missing(pyrt_interp *interp, void *arg)
-{
-    missing_thread *missing = arg;
-    pyrt_raw_mutex_lock(&interp->lock);
-    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
-        if (!thread->counted) {
-            continue;
-        }
-        if (missing->count++ == 0) {
-            missing->report->thread_id = thread->base.id;
-            missing->report->interp_id = interp->id;
-            missing->report->os_tid = thread->os_tid;
-            memcpy(missing->report->thread_name, thread->name, sizeof(missing->report->thread_name));
-        }
-    }
-    pyrt_raw_mutex_unlock(&interp->lock);
+    return still;
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
+
+static const char *
+name_of(pyrt_interp *or_null)
+{
+    return or_null != NULL ? or_null->name : "the whole process";
+}
 
 /* What of the caller's own state forbids a pause; reported. */
 static bool
 may_request(pyrt_interp *or_null)
 {
     pyrt_thread *current = pyrt_thread_current();
-    if (pyrt_tls()->pause != NULL) {
-        pyrt_report("pyrt_stop_the_world: this OS thread has stopped the world already; start it first");
+    const void *mark = pyrt_tls()->pause;
+    if (mark != NULL) {
+        pyrt_report("pyrt_stop_the_world: asks to stop %s, but this OS thread has stopped %s already; start that first",
+                    name_of(or_null), name_of(pyrt_pause_of_mark(mark)));
         return false;
     }
     if (or_null != NULL && current != NULL && current->interp != or_null) {
@@ -327,6 +290,33 @@ may_request(pyrt_interp *or_null)
         return false;
     }
     return !pyrt_is_reading("pyrt_stop_the_world");
+}
+
+/* With the gate taken: asks, waits, and undoes it if somebody is missing at the deadline. */
+static pyrt_status
+stop(pyrt_interp *or_null, int64_t deadline, pyrt_stop_report *report)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_pause *pause = or_null != NULL ? &or_null->own_pause : &registry->global_pause;
+    if (tls->current != NULL) {
+        pyrt_qsbr_pass(&tls->current->interp->domain, &tls->current->slot);
+    }
+    pause->asked_at = pyrt_now_ns();
+    pyrt_store_release(&pause->missing, 1u);
+    request asked = {.pause = pause, .now = pause->asked_at < deadline ? pause->asked_at : INT64_MAX};
+    pyrt_pause_for_each(or_null, ask, &asked);
+    /* Everybody has been asked: from here zero means that nobody is missing. */
+    pyrt_fetch_add_seq_cst(&pause->missing, -1u);
+
+    /* From here on the end of this OS thread undoes it: a host that shuts down may end it in the block hook. */
+    tls->pause = pyrt_pause_mark(or_null);
+    report->stopped = asked.stopped;
+    if (!wait_until_still(or_null, pause, deadline, report)) {
+        return PYRT_ETIMEDOUT;
+    }
+    pyrt_pause_for_each(or_null, set_stopped, NULL);
+    pyrt_pause_count_stop(pause, pyrt_now_ns());
+    return PYRT_OK;
 }
 
 pyrt_status
@@ -346,39 +336,12 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     int64_t begun = pyrt_now_ns();
     int64_t deadline = pyrt_deadline_after(timeout_ns);
     *report = (pyrt_stop_report){.struct_size = sizeof(*report), .interp_id = -1};
-
-    pyrt_status status = enter_gate(or_null, deadline);
-    if (status != PYRT_OK) {
-        report->time_to_stop_ns = pyrt_now_ns() - begun;
-        return status;
+    pyrt_status status = pyrt_pause_enter_gate(or_null, deadline);
+    if (status == PYRT_OK) {
+        status = stop(or_null, deadline, report);
     }
-    pyrt_tls_block *tls = pyrt_tls();
-    if (tls->current != NULL) {
-        pyrt_qsbr_pass(&tls->current->interp->domain, &tls->current->slot);
-    }
-    pyrt_pause *pause = or_null != NULL ? &or_null->own_pause : &registry->global_pause;
-    pyrt_store_release(&pause->missing, 1u);
-    request asked = {.pause = pause, .requester = tls->os_id};
-    for_each(or_null, ask, &asked);
-    /* Everybody has been asked: from here zero means that nobody is missing. */
-    pyrt_fetch_add_seq_cst(&pause->missing, -1u);
-
-    /* From here on the end of this OS thread undoes it: a host that shuts down may end it in the block hook. */
-    tls->pause = mark_of(or_null);
-    bool still = wait_until_still(or_null, pause, deadline);
-    missing_thread missing = {.report = report};
-    if (still) {
-        for_each(or_null, set_stopped, &(bool){true});
-    }
-    else {
-        for_each(or_null, find_missing, &missing);
-        tls->pause = NULL;
-        end_pause(or_null);
-    }
-    report->missing = missing.count;
-    report->stopped = asked.stopped - missing.count;
     report->time_to_stop_ns = pyrt_now_ns() - begun;
-    return still ? PYRT_OK : PYRT_ETIMEDOUT;
+    return status;
 }
 
 pyrt_status
@@ -391,9 +354,8 @@ void
 pyrt_start_the_world(pyrt_interp *or_null)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    if (tls->pause != mark_of(or_null)) {
-        pyrt_report("pyrt_start_the_world: this OS thread has not stopped %s",
-                    or_null != NULL ? or_null->name : "the whole process");
+    if (tls->pause != pyrt_pause_mark(or_null)) {
+        pyrt_report("pyrt_start_the_world: this OS thread has not stopped %s", name_of(or_null));
         return;
     }
     tls->pause = NULL;
@@ -412,68 +374,19 @@ bool
 pyrt_world_is_stopped(pyrt_interp *or_null)
 {
     bool stopped = pyrt_runtime_is_initialized();
-    for_each(or_null, check_stopped, &stopped);
+    pyrt_pause_for_each(or_null, check_stopped, &stopped);
     return stopped;
-}
-
-/* ---- the thread's side ------------------------------------------------------------------------------------------- */
-
-void
-pyrt_pause_park(pyrt_thread_impl *thread)
-{
-    pyrt_interp *interp = thread->base.interp;
-    pyrt_qsbr_slot *slot = &thread->base.slot;
-    pyrt_tls_block *tls = pyrt_tls();
-    pyrt_raw_mutex_lock(&interp->lock);
-    bool park = thread->counted;
-    pyrt_fetch_and_seq_cst(&slot->flags, ~PYRT_FLAG_STOP);
-    if (park) {
-        tls->current = NULL;
-        tls->self_id = 0;
-        /* seq_cst: as the release of detach, and before the look at the flags below. */
-        (void)pyrt_exchange_seq_cst(&slot->word, (uint64_t)PYRT_STATE_SUSPENDED);
-        uncount(thread);
-    }
-    pyrt_raw_mutex_unlock(&interp->lock);
-    if (!park) {
-        return;
-    }
-    if (pyrt_load_relaxed(&slot->flags) & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
-        pyrt_qsbr_answer_wake(&interp->domain, slot);
-    }
-    pyrt_attach_slow(&thread->base);
-}
-
-void
-pyrt_pause_count_detached(pyrt_thread_impl *thread)
-{
-    pyrt_interp *interp = thread->base.interp;
-    pyrt_raw_mutex_lock(&interp->lock);
-    pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_STOP);
-    if (thread->counted && suspend(thread)) {
-        uncount(thread);
-    }
-    pyrt_raw_mutex_unlock(&interp->lock);
-}
-
-void
-pyrt_pause_uncount(pyrt_thread_impl *thread)
-{
-    if (thread->counted) {
-        uncount(thread);
-    }
 }
 
 void
 pyrt_pause_end_of_os_thread(void)
 {
+    pyrt_pause_leave_queue();
     const void *mark = pyrt_tls()->pause;
     if (mark != NULL) {
-        pyrt_start_the_world(mark == &everything ? NULL : (pyrt_interp *)mark);
+        pyrt_start_the_world(pyrt_pause_of_mark(mark));
     }
 }
-
-/* ---- fork -------------------------------------------------------------------------------------------------------- */
 
 /* In the child, with all locks new and the other threads gone: a pause of another thread is over, one of this thread goes
  * on, with nobody left in it. */
@@ -482,23 +395,22 @@ pyrt_pause_fork_child(void)
 {
     const void *mine = pyrt_tls()->pause;
     uint64_t self = pyrt_tls()->os_id;
-    registry->global_taken = mine == &everything;
-    registry->global_waiting = 0;
-    registry->gates_taken = 0;
+    pyrt_pause_gate_fork_child();
+    if (mine == NULL || pyrt_pause_of_mark(mine) != NULL) {
+        registry->global_pause.stopped_at = 0;
+    }
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
-        interp->gate_taken = mine == interp;
-        registry->gates_taken += interp->gate_taken;
-        if (mine == &everything || mine == interp) {
+        if (mine != NULL && (pyrt_pause_of_mark(mine) == NULL || mine == interp)) {
             continue;
         }
         interp->pause = NULL;
         interp->stopped = false;
+        interp->own_pause.stopped_at = 0;
         for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
-            uint64_t word = pyrt_load_relaxed(&thread->base.slot.word);
-            bool suspended = word == PYRT_STATE_SUSPENDED || word == PYRT_STATE_SUSPENDED_WAITED;
             thread->counted = false;
+            thread->turn_until = 0;
             pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_STOP);
-            if (thread->base.os_id == self && suspended) {
+            if (thread->base.os_id == self && is_suspended(thread)) {
                 pyrt_store_release(&thread->base.slot.word, (uint64_t)PYRT_STATE_DETACHED);
             }
         }

@@ -95,6 +95,7 @@ identify(pyrt_thread_impl *thread)
     thread->held = 0;
     thread->kept = 0;
     thread->counted = false;
+    thread->turn_until = 0;
     thread->frames = NULL;
     thread->stats = (pyrt_qsbr_stats){0};
 }

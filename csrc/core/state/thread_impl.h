@@ -16,6 +16,7 @@ typedef struct pyrt_thread_impl {
     struct pyrt_thread_impl *next;     /* in threads or free_threads */
     struct pyrt_thread_impl *previous; /* in threads */
     bool counted;                      /* in `missing` of the pause that was asked for */
+    int64_t turn_until;                /* pauses let it attach first, until then; 0, also set by the owner: no need */
     char name[PYRT_OS_THREAD_NAME];
 
     /* The owner's. */
@@ -108,11 +109,14 @@ void pyrt_ensure_forget(pyrt_thread_impl *thread);
 /* In the child of a fork: frees the frames of a state whose OS thread is not there any more. */
 void pyrt_ensure_lose(pyrt_thread_impl *thread);
 
-/* Pauses (stop_the_world.c). Park at a safepoint if a pause is asked for; count a thread that has just become detached or
- * that is being unlinked, the latter under the interpreter's lock. */
+/* Pauses, the thread's side (pause_park.c). Park at a safepoint if a pause is asked for; count a thread that has just become
+ * detached or that is being unlinked, the latter under the interpreter's lock; it has attached after a wait. */
 void pyrt_pause_park(pyrt_thread_impl *thread);
 void pyrt_pause_count_detached(pyrt_thread_impl *thread);
 void pyrt_pause_uncount(pyrt_thread_impl *thread);
+void pyrt_pause_had_turn(pyrt_thread_impl *thread);
+
+/* The OS thread ends with the world stopped, or waiting for its turn; in the child of a fork. */
 void pyrt_pause_end_of_os_thread(void);
 void pyrt_pause_fork_child(void);
 

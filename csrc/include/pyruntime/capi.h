@@ -82,6 +82,7 @@
 #define pyrt_stop_the_world_timed PYRT_CALL(stop_the_world_timed)
 #define pyrt_start_the_world PYRT_CALL(start_the_world)
 #define pyrt_world_is_stopped PYRT_CALL(world_is_stopped)
+#define pyrt_stop_the_world_stats PYRT_CALL(stop_the_world_stats)
 #define pyrt_fork PYRT_CALL(fork)
 #define pyrt_park PYRT_CALL(park)
 #define pyrt_unpark_one PYRT_CALL(unpark_one)

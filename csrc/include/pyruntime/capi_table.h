@@ -19,6 +19,7 @@ PYRT_BEGIN_DECLS
 typedef struct pyrt_block_hooks pyrt_block_hooks;
 typedef struct pyrt_interp_config pyrt_interp_config;
 typedef struct pyrt_mutex pyrt_mutex;
+typedef struct pyrt_pause_stats pyrt_pause_stats;
 typedef struct pyrt_requeued pyrt_requeued;
 typedef struct pyrt_retire_node pyrt_retire_node;
 typedef struct pyrt_stall_report pyrt_stall_report;
@@ -92,6 +93,7 @@ typedef struct pyrt_capi {
     pyrt_status (*stop_the_world_timed)(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_report *report_or_null);
     void (*start_the_world)(pyrt_interp *or_null);
     bool (*world_is_stopped)(pyrt_interp *or_null);
+    pyrt_status (*stop_the_world_stats)(pyrt_interp *or_null, pyrt_pause_stats *out);
     /* fork.h */
     pid_t (*fork)(void);
     /* parking_lot.h */

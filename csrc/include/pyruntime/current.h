@@ -13,6 +13,13 @@
 
 PYRT_BEGIN_DECLS
 
+/* The place of an OS thread in the queue of those who want to stop the world; under the registry's lock. */
+typedef struct pyrt_pause_turn {
+    struct pyrt_pause_turn *next;
+    const void *wants;   /* what pyrt_tls_block.pause will be; NULL: not in the queue */
+    int64_t awake_since; /* when it last began to look whether its turn has come; 0: it sleeps */
+} pyrt_pause_turn;
+
 /* Written by its own OS thread only. */
 typedef struct pyrt_tls_block {
     pyrt_thread *current; /* the attached thread state of this OS thread, or NULL */
@@ -22,6 +29,7 @@ typedef struct pyrt_tls_block {
     struct pyrt_thread_impl *states;    /* all states bound to this OS thread, newest first */
     struct pyrt_ensure_frame *ensures;  /* what pyrt_thread_release restores, newest first */
     const void *pause;                  /* the interpreter that this OS thread has stopped, or the mark for all, or NULL */
+    pyrt_pause_turn turn;
     uint32_t disposing;                 /* disposers that run on it, one inside of the other */
     bool reserved;                      /* the mutex of `woken_for` is reserved for this OS thread */
     const void *woken_for;              /* the mutex that it was woken for and has not looked at yet, or NULL */

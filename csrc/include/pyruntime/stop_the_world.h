@@ -26,10 +26,13 @@ typedef struct pyrt_stop_report {
 } pyrt_stop_report;
 
 /* Stops the threads of an interpreter; NULL: of all. The states of the calling OS thread itself stay free to attach.
- * Requests of other threads wait for their turn; pauses of different interpreters may overlap, a global one excludes all.
+ * Requests of other threads that exclude each other get their turn in the order in which they came; pauses of different
+ * interpreters may overlap, a global one excludes all. However close pauses follow each other, a thread that waits to attach
+ * gets through between two of them.
  * Errors: PYRT_ESTATE for a nested request of this OS thread, attached to another interpreter than the one to stop, inside a
- * counted read-side section (all reported), or without runtime; PYRT_ENOMEM; PYRT_EINVAL for a wrong struct_size. The timed form gives PYRT_ETIMEDOUT, fills the report with the first thread that is missing, and leaves
- * nothing stopped; a negative timeout is none.
+ * counted read-side section (all reported), or without runtime; PYRT_ENOMEM; PYRT_EINVAL for a wrong struct_size. The timed
+ * form gives PYRT_ETIMEDOUT, fills the report with the first thread that is missing, and leaves nothing stopped; a negative
+ * timeout is none.
  * blocks: yes · allocates: no · runs user code: no · quiescent: always · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_stop_the_world(pyrt_interp *or_null);
 pyrt_status pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_report *report_or_null);
@@ -41,6 +44,27 @@ void pyrt_start_the_world(pyrt_interp *or_null);
 /* Whether the interpreter (NULL: every one) stands still at this moment.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 bool pyrt_world_is_stopped(pyrt_interp *or_null);
+
+/* What the pauses of one interpreter have cost, or (NULL) those of the whole process. A percentile is told at most an eighth
+ * too long. */
+typedef struct pyrt_pause_stats {
+    uint32_t struct_size;      /* in: sizeof(pyrt_pause_stats) */
+    uint64_t pauses;
+    uint64_t timed_out;        /* requests that were given up because a thread was missing */
+    uint64_t turns_lost; /* times that a thread which had waited, to attach or for a pause of its own, was woken, did not
+                                  come in time, and had to wait again */
+    int64_t to_stop_p50_ns; /* from the request, when it had its turn, until everybody stood still */
+    int64_t to_stop_p99_ns;
+    int64_t to_stop_max_ns;
+    int64_t stopped_p50_ns; /* from then until the world was started again */
+    int64_t stopped_p99_ns;
+    int64_t stopped_max_ns;
+    int64_t stopped_total_ns;
+} pyrt_pause_stats;
+
+/* Errors: PYRT_EINVAL for NULL or a wrong struct_size; PYRT_ESTATE without runtime.
+ * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
+pyrt_status pyrt_stop_the_world_stats(pyrt_interp *or_null, pyrt_pause_stats *out);
 /* cdef: end */
 
 PYRT_END_DECLS

@@ -48,7 +48,8 @@ typedef enum model_break {
     MODEL_BREAK_SUSPEND,    /* so is the one of who suspends a thread */
     MODEL_BREAK_ADVANCE,    /* the addition of the advance is a load and a plain store */
     MODEL_BREAK_MEMBARRIER, /* pyrt_membarrier does nothing */
-    MODEL_BREAK_FUTEX       /* pyrt_futex_wait falls asleep without a look at the word */
+    MODEL_BREAK_FUTEX,      /* pyrt_futex_wait falls asleep without a look at the word */
+    MODEL_BREAK_TURN        /* the clock runs so fast that every turn is lost */
 } model_break;
 
 extern model_break model_broken;
@@ -119,6 +120,9 @@ __attribute__((format(printf, 2, 3))) void machine_note(const char *function, co
 /* Called at the beginning of a run; and whether an address is in memory that has been freed. */
 void platform_start(void);
 bool platform_is_freed(const volatile void *address);
+
+/* How often a thread was about to sleep in this run. */
+int platform_sleeps(int thread);
 
 /* What an OS thread does that ends, and what must hold of it before. */
 void platform_thread_exit(void);

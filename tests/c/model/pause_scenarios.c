@@ -3,6 +3,7 @@
  * Each worker marks when it is attached and between safepoints. With the world stopped no mark may be set, and none may
  * come; and everybody must get going again.
  */
+#include "machine.h"
 #include "shared_item.h"
 
 static uint32_t attached[MODEL_THREADS];
@@ -149,6 +150,32 @@ birth_body(int thread)
     model_end();
 }
 
+/* Pauses one after the other, and one that comes in the middle: it waits for the end of one of them at most. */
+static void
+come_soon(int thread)
+{
+    pyrt_thread *self = item_thread(thread);
+    model_begin();
+    pyrt_attach(self);
+    MODEL_CHECK(platform_sleeps(thread) <= 1, "a thread has waited for the end of %d pauses", platform_sleeps(thread));
+    pyrt_detach(self);
+    model_end();
+    pyrt_thread_delete(self);
+}
+
+static void
+again_body(int thread)
+{
+    if (thread == 0) {
+        come_soon(thread);
+        return;
+    }
+    model_begin();
+    stop_and_start(pyrt_interp_main());
+    stop_and_start(pyrt_interp_main());
+    model_end();
+}
+
 static void
 none_gone(void)
 {
@@ -199,5 +226,12 @@ const model_scenario model_pause_scenarios[] = {
      birth_body,
      none_gone,
      {"newborn", "stopper"}},
+    {"pause-again",
+     "two pauses in a row, and one that attaches",
+     MODEL_ALL,
+     setup,
+     again_body,
+     none_gone,
+     {"worker", "stopper"}},
     {.name = NULL},
 };

@@ -1,0 +1,43 @@
+/* pause.h -- what the files of the pauses share.
+ *
+ * pause_gate.c decides whose turn it is, stop_the_world.c asks and waits, pause_park.c is the side of the threads that are
+ * asked, pause_stats.c counts.
+ */
+#ifndef PYRT_STATE_PAUSE_H
+#define PYRT_STATE_PAUSE_H
+
+#include "state/thread_impl.h"
+
+/* Who does not come although it is its turn loses it after this: its host may never let it. */
+enum { PYRT_PAUSE_TURN_NS = 10000000 };
+
+/* What tls->pause points to while this OS thread has stopped an interpreter, or (NULL) the whole process; and back. */
+const void *pyrt_pause_mark(pyrt_interp *or_null);
+pyrt_interp *pyrt_pause_of_mark(const void *mark);
+
+/* Calls `visit` for the one interpreter or for all; the list keeps still under the registry's lock. */
+void pyrt_pause_for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg);
+
+/* Waits for the turn of this OS thread. From PYRT_OK on the gate is its own, and the requester is written into the pause.
+ * PYRT_ESTATE if there is nothing to stop (any more), PYRT_ETIMEDOUT. */
+pyrt_status pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t deadline);
+
+/* Opens it again; under the registry's lock. Then, without it, the waiters are to be woken. */
+void pyrt_pause_open_gate(pyrt_interp *or_null);
+void pyrt_pause_wake_waiters(void);
+
+/* The OS thread ends in the queue; in the child of a fork, with all locks new. */
+void pyrt_pause_leave_queue(void);
+void pyrt_pause_gate_fork_child(void);
+
+/* DETACHED -> SUSPENDED; under the interpreter's lock. */
+bool pyrt_pause_suspend(pyrt_thread_impl *thread);
+
+/* Takes a counted thread off `missing`; under the interpreter's lock. */
+void pyrt_pause_uncount_missing(pyrt_thread_impl *thread);
+
+/* Statistics. A pause is complete; is over. */
+void pyrt_pause_count_stop(pyrt_pause *pause, int64_t now);
+void pyrt_pause_count_start(pyrt_pause *pause, int64_t now);
+
+#endif
