@@ -1,6 +1,6 @@
 """The command: ``python -m pyruntime``, or ``pyruntime``.
 
-info            what runs here: versions, interpreters, threads, what waits to be disposed of
+info            versions, and what runs in the process of the command itself
 bench           the benchmark suite; ``bench --help`` has its options
 --includes      the compiler's -I option for the public C headers
 --cflags        all options that an extension needs which uses them
@@ -47,6 +47,7 @@ def _print_info(runtime: RuntimeInfo, interpreters: list[InterpreterInfo], threa
             if thread.interpreter_id == interpreter.id:
                 print(f"       thread {thread.id}  {thread.name}, {thread.state}, system id {thread.os_thread_id}")
     _print_lines("default domain", dict(asdict(stats)))
+    print("Interpreters, threads and counters are those of this process; a program asks pyruntime.stats() for its own.")
 
 
 def _info(as_json: bool) -> None:
@@ -66,12 +67,16 @@ def _info(as_json: bool) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pyruntime", description="The machinery of free-threaded Python as a library.")
+    parser = argparse.ArgumentParser(
+        prog="pyruntime",
+        description="The machinery of free-threaded Python as a library.",
+        epilog="Begin with 'python -m pyruntime info', or 'python -m pyruntime bench --quick'.",
+    )
     parser.add_argument("--version", action="version", version=f"pyruntime {pyruntime.__version__}")
     parser.add_argument("--includes", action="store_true", help="print the -I option for the public C headers")
     parser.add_argument("--cflags", action="store_true", help="print all compiler options that the headers need")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    info = commands.add_parser("info", help="what runs here: versions, interpreters, threads, what waits")
+    info = commands.add_parser("info", help="versions, and what runs in the process of the command itself")
     info.add_argument("--json", action="store_true", help="as one JSON document")
     commands.add_parser("bench", help="the benchmark suite; bench --help has its options", add_help=False)
     return parser
@@ -103,7 +108,8 @@ def _main(arguments: list[str]) -> int:
     elif options.command == "info":
         _info(options.json)
     else:
-        parser.print_help()
+        parser.print_help(sys.stderr)
+        print("pyruntime: error: say what to do: info, bench, --includes, --cflags or --version", file=sys.stderr)
         return 2
     return 0
 

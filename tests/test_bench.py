@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,7 +163,15 @@ def test_calibration_is_not_fooled_by_one_long_wait() -> None:
 
 def test_memory_is_measured_with_what_the_others_left_given_back() -> None:
     steps: list[str] = []
-    samplers = {name: lambda operations, name=name: steps.append(name) or measure.Sample(1.0) for name in "ab"}
+
+    def sampler(name: str) -> Callable[[int], measure.Sample]:
+        def sample(_: int) -> measure.Sample:
+            steps.append(name)
+            return measure.Sample(1.0)
+
+        return sample
+
+    samplers = {name: sampler(name) for name in "ab"}
     own_process = measure.Rounds(5, [measure.Sample(1.0, peak_rss_kb=kb) for kb in (3, 9, 4)])
     results = {"a": rounds_of(1.0), "b": rounds_of(1.0), "c": own_process}
     measure.measure_memory(samplers, results, lambda: steps.append("give back"))
@@ -302,6 +311,32 @@ def test_rows_put_ratios_and_goals_where_they_belong_and_name_who_is_missing() -
     assert ours.index("10.0 ns") == urcu.index("20.0 ns")
     heading = layout.header()[0]
     assert heading.index("best") + len("best") == ours.index("10.0 ns") + len("10.0 ns")
+
+
+def test_a_missed_goal_says_what_was_wanted() -> None:
+    ours = made_up_results()[0]
+    goals = ours["goals"]
+    assert isinstance(goals, list)
+    assert [table.missed_text("made.up", goal) for goal in goals if not goal["met"]] == [
+        "made.up: 10.0 ns, wanted 9.00 ns or less"
+    ]
+    ratio = {"figure": "ratio", "peer": "liburcu-qsbr", "limit": 0.25, "value": 0.254, "met": False}
+    assert table.missed_text("made.up", ratio) == "made.up, over liburcu-qsbr: 0.254x, wanted 0.250x or less"
+    peak = {"figure": "peak_bytes", "peer": None, "limit": 1 << 20, "value": 3 << 20, "met": False}
+    assert table.missed_text("made.up", peak) == "made.up, peak: 3.00 MiB, wanted 1.00 MiB or less"
+    over = {"figure": "over_bare", "peer": None, "limit": 5.0, "value": 7.25, "met": False}
+    assert table.missed_text("made.up", over) == "made.up, over bare: +7.25 ns, wanted +5.00 ns or less"
+
+
+@pytest.mark.parametrize("name", ["qsbr.quiescent", "qsbr", "qsbr.q*"])
+def test_a_benchmark_in_the_place_of_the_file_is_told(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["--json", name]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"--json takes a FILE, and '{name}' is the name of benchmarks: write --json FILE {name}" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_machine_is_described() -> None:

@@ -62,7 +62,7 @@ def test_what_people_use_of_the_modules_stands_in_the_package() -> None:
 
 @pytest.mark.parametrize("module", [pyruntime, qsbr, state], ids=lambda module: module.__name__)
 def test_help_shows_what_is_for_users_only(module: ModuleType) -> None:
-    text = pydoc.render_doc(module, renderer=pydoc.plaintext)
+    text = pydoc.plain(pydoc.render_doc(module))
     for name in module.__all__:
         assert re.search(rf"\b{name}\b", text), name
     assert "__getattr__" not in text
@@ -285,6 +285,7 @@ def test_info_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         "mine, made by Python code",
         "attached",
         "retired",
+        "counters are those of this process; a program asks pyruntime.stats() for its own",
     )
     for word in words:
         assert word in out
@@ -311,7 +312,11 @@ def test_bench_is_handed_on(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main([]) == 2
-    assert "usage: pyruntime" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("usage: pyruntime")
+    assert "Begin with 'python -m pyruntime info'" in said.err
+    assert said.err.endswith("error: say what to do: info, bench, --includes, --cflags or --version\n")
     with pytest.raises(SystemExit) as caught:
         command.main(["nothing"])
     assert caught.value.code == 2

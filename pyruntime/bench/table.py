@@ -47,19 +47,27 @@ def figure_text(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def goal_text(goal: Mapping[str, Any]) -> str:
-    limit, figure = goal["limit"], goal["figure"]
+def _amount_text(figure: str, amount: float, digits: int = 2) -> str:
+    """A figure of a goal, or its limit."""
     if figure == "ratio":
-        text = f"<= {limit:.2f}x"
-    elif figure == "peak_bytes":
-        text = f"peak <= {bytes_text(limit)}"
-    elif figure == "over_bare":
-        text = f"<= +{time_text(limit)}"
-    elif figure == "p50_ns":
-        text = f"p50 <= {time_text(limit)}"
-    else:
-        text = f"<= {time_text(limit)}"
-    return f"{text} {'met' if goal['met'] else 'MISSED'}"
+        return f"{amount:.{digits}f}x"
+    if figure == "peak_bytes":
+        return bytes_text(amount)
+    return f"+{time_text(amount)}" if figure == "over_bare" else time_text(amount)
+
+
+def goal_text(goal: Mapping[str, Any]) -> str:
+    """A goal in its row, beside the figure."""
+    what = {"peak_bytes": "peak ", "p50_ns": "p50 "}.get(goal["figure"], "")
+    return f"{what}<= {_amount_text(goal['figure'], goal['limit'])} {'met' if goal['met'] else 'MISSED'}"
+
+
+def missed_text(bench: str, goal: Mapping[str, Any]) -> str:
+    """A missed goal in the footer, where its figure is far away."""
+    figures = {"ratio": f", over {goal['peer']}", "peak_bytes": ", peak", "over_bare": ", over bare", "p50_ns": ", p50"}
+    what = figures.get(goal["figure"], "")
+    is_, wanted = (_amount_text(goal["figure"], amount, 3) for amount in (goal["value"], goal["limit"]))
+    return f"{bench}{what}: {is_}, wanted {wanted} or less"
 
 
 def _row_of(goal: Mapping[str, Any]) -> str:
