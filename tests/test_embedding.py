@@ -114,6 +114,33 @@ else:
     return done.stdout
 
 
+def test_a_thread_state_that_is_refused_is_no_lack_of_memory(samples: list[ModuleType]) -> None:
+    with pyruntime.Domain() as domain:
+        with domain.reading(), pytest.raises(RuntimeError, match="end a read-side section of another interpreter"):
+            samples[0].read()
+        with domain.attached():
+            samples[0].read()
+
+
+def test_a_runtime_that_has_ended_is_no_lack_of_memory(tmp_path: Path) -> None:
+    path = build(tmp_path, "sample_late")
+    script = f"""
+import importlib.machinery, importlib.util, os
+import pyruntime
+loader = importlib.machinery.ExtensionFileLoader("sample_late", {str(path)!r})
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader("sample_late", loader))
+loader.exec_module(module)
+assert pyruntime._core.lib.pyrt_runtime_fini() == 0
+try:
+    module.read()
+except RuntimeError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "the runtime of the process has not been started, or has ended\n", done.stderr
+
+
 def test_another_major_version_is_refused_by_name(tmp_path: Path) -> None:
     shutil.copytree(pyruntime.get_include(), tmp_path / "include")
     config = tmp_path / "include" / "pyruntime" / "config.h"
@@ -136,6 +163,31 @@ def test_a_package_without_the_capsule_is_refused(tmp_path: Path) -> None:
     path = build(tmp_path, "sample_alone")
     message = import_error(path, "sample_alone", "import types; sys.modules['pyruntime'] = types.ModuleType('pyruntime')")
     assert "_C_API" in message
+
+
+ORDERS = {
+    "python first": (["Python.h", "pyruntime/capi.h"], True),
+    "python second": (["pyruntime/capi.h", "Python.h"], False),
+    "python between": (["pyruntime/capi.h", "Python.h", "pyruntime/capi.h"], False),
+    "no python": (["pyruntime/capi.h"], False),
+}
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_an_import_without_python_says_what_is_missing(tmp_path: Path, order: str, language: str) -> None:
+    headers, works = ORDERS[order]
+    source = tmp_path / "order.c"
+    source.write_text(
+        "".join(f"#include <{header}>\n" for header in headers)
+        + "int use(void);\nint use(void)\n{\n    return pyruntime_import();\n}\n"
+    )
+    standard = "-std=c11" if language == "c" else "-std=c++17"
+    command = [CC, "-x", language, standard, "-Wall", "-Wextra", "-fsyntax-only"]
+    command += [f"-I{sysconfig.get_path('include')}", f"-I{pyruntime.get_include()}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode == 0) is works, done.stderr
+    assert ("where <Python.h> is included before <pyruntime/capi.h>" in done.stderr) is not works
 
 
 def test_the_header_refuses_to_come_second(tmp_path: Path) -> None:

@@ -21,6 +21,23 @@ dispose_word(void *word)
     free(word);
 }
 
+/* Raises what stands behind a NULL of pyrt_thread_ensure and pyrt_thread_new: each reason wants another answer of the user. */
+static PyObject *
+raise_no_state(void)
+{
+    const pyrt_thread *current = pyrt_thread_current();
+    if (pyrt_interp_main() == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the runtime of the process has not been started, or has ended");
+    }
+    else if (current != NULL && current->interp != pyrt_interp_main() && current->slot.read_depth != 0) {
+        PyErr_SetString(PyExc_RuntimeError, "this would end a read-side section of another interpreter: leave it first");
+    }
+    else {
+        PyErr_SetString(PyExc_MemoryError, "no memory for a thread state, or for a slot of it");
+    }
+    return NULL;
+}
+
 /* The address of the one runtime: its main interpreter. */
 static PyObject *
 runtime_address(PyObject *module, PyObject *args)
@@ -38,7 +55,7 @@ read_word(PyObject *module, PyObject *args)
     (void)args;
     pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
     if (thread == NULL) {
-        return PyErr_NoMemory();
+        return raise_no_state();
     }
     pyrt_read_begin(thread);
     const long *word = pyrt_load_acquire(&shared_word);
@@ -88,7 +105,7 @@ inline_paths(PyObject *module, PyObject *args)
     (void)args;
     pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
     if (thread == NULL) {
-        return PyErr_NoMemory();
+        return raise_no_state();
     }
     bool detached_first = pyrt_thread_current() != thread && PYRT_TLS.self_id == 0;
     pyrt_attach(thread);

@@ -158,6 +158,13 @@ pyruntime_import(void)
     pyrt_capi_pointer = table;
     return 0;
 }
+#else
+/* So that the compiler says what is missing. */
+#    define pyruntime_import()                                                                                            \
+        __extension__({                                                                                                   \
+            PYRT_STATIC_ASSERT(0, "pyruntime_import exists only where <Python.h> is included before <pyruntime/capi.h>"); \
+            -1;                                                                                                           \
+        })
 #endif
 
 #endif /* PYRUNTIME_CAPI_H */
