@@ -63,6 +63,12 @@ int use(pyrt_retire_node *node)
     pyrt_qsbr_quiescent_state(thread);
     pyrt_detach(thread);
     pyrt_attach(pyrt_thread_current() == thread ? thread : pyrt_thread_find(thread->interp));
+    pyrt_mutex mutex = PYRT_MUTEX_INIT;
+    pyrt_mutex_lock(&mutex);
+    pyrt_mutex_unlock(&mutex);
+    if (pyrt_mutex_trylock(&mutex) && pyrt_mutex_is_locked(&mutex) && pyrt_parked_near(&mutex) == 0) {{
+        status = pyrt_mutex_lock_timed(&mutex, 0, PYRT_LOCK_NO_DETACH);
+    }}
     status = pyrt_retire(thread, node, sizeof(*node), dispose);
     pyrt_retire_node(thread, node, sizeof(*node), dispose_node);
     pyrt_thread_release(thread);

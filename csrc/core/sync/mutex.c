@@ -239,12 +239,19 @@ pyrt_mutex_lock_slow(pyrt_mutex *mutex)
     (void)lock_until(mutex, INT64_MAX, PYRT_LOCK_DETACH, "pyrt_mutex_lock");
 }
 
+/* A reservation is not waited for: inside of one's own pause its thread may be standing still. */
 bool
 pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
 {
-    uint8_t state = PYRT_MUTEX_WATCHED;
-    /* acquire: as in the inline form. */
-    return pyrt_cas_acquire(&mutex->state, &state, (uint8_t)(PYRT_MUTEX_WATCHED | PYRT_MUTEX_LOCKED));
+    bool paused = pyrt_tls()->pause != NULL;
+    uint8_t state = pyrt_load_relaxed(&mutex->state);
+    while (without_watch(state) == PYRT_MUTEX_UNLOCKED || (without_watch(state) == PYRT_MUTEX_RESERVED && paused)) {
+        /* acquire: as in the inline form. */
+        if (pyrt_cas_acquire(&mutex->state, &state, (uint8_t)(PYRT_MUTEX_LOCKED | (state & PYRT_MUTEX_WATCHED)))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 pyrt_status

@@ -73,9 +73,10 @@ static inline bool
 pyrt_mutex_trylock(pyrt_mutex *mutex)
 {
     uint8_t unlocked = PYRT_MUTEX_UNLOCKED;
-    /* acquire: as in pyrt_mutex_lock. Only a lock that was unlocked, but watched, is worth the long way. */
+    /* acquire: as in pyrt_mutex_lock. Only a lock that nobody holds, but is watched or reserved, is worth the long way. */
     return pyrt_cas_acquire(&mutex->state, &unlocked, (uint8_t)PYRT_MUTEX_LOCKED) ||
-           (pyrt_unlikely(unlocked == PYRT_MUTEX_WATCHED) && PYRT_CALL(mutex_trylock_slow)(mutex));
+           (pyrt_unlikely((unlocked & (PYRT_MUTEX_WATCHED | PYRT_MUTEX_RESERVED)) != PYRT_MUTEX_LOCKED) &&
+            PYRT_CALL(mutex_trylock_slow)(mutex));
 }
 
 /* Unlocks, on whichever thread. Unlocking what is not locked is reported and changes nothing. The memory of the mutex may go
