@@ -100,6 +100,7 @@ wait_until_fair(void)
 
 /* ---- the host ------------------------------------------------------------------------------------------------------ */
 
+static int asleep;
 static int kept;
 static bool keeping;
 static void (*doing)(void);
@@ -107,7 +108,14 @@ static void (*doing)(void);
 static void *
 before(void)
 {
+    (void)pyrt_fetch_add_seq_cst(&asleep, 1);
     return NULL;
+}
+
+int
+waiters_asleep(void)
+{
+    return pyrt_load_seq_cst(&asleep);
 }
 
 /* The test itself is led by nobody. */
@@ -115,6 +123,7 @@ static void
 keep(void *unused)
 {
     (void)unused;
+    (void)pyrt_fetch_add_seq_cst(&asleep, -1);
     if (pyrt_os_thread_tid() == getpid()) {
         return;
     }
@@ -127,6 +136,7 @@ static void
 act(void *unused)
 {
     (void)unused;
+    (void)pyrt_fetch_add_seq_cst(&asleep, -1);
     static __thread bool inside;
     void (*what)(void) = pyrt_load_acquire(&doing);
     if (what != NULL && !inside) {

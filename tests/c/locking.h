@@ -42,6 +42,7 @@ void wait_until_fair(void);
  * nobody can be in them any more, the host leaves. */
 void host_keeps_waiters(void);
 int waiters_kept(void);
+int waiters_asleep(void); /* between the two hooks */
 void host_lets_go(void);
 void host_does(void (*what)(void));
 void host_leaves(void);

@@ -243,7 +243,7 @@ reserve(locker *one)
     pyrt_mutex_lock(&the_mutex);
     host_keeps_waiters();
     begin_locking(one);
-    check_waits(one);
+    WAIT_UNTIL(waiters_asleep() == 1);
     wait_until_fair();
     pyrt_mutex_unlock(&the_mutex);
     WAIT_UNTIL(waiters_kept() == 1);
@@ -290,9 +290,9 @@ TEST(so_it_is_for_one_that_sleeps)
     pyrt_mutex_lock(&the_mutex);
     host_keeps_waiters();
     begin_locking(&one);
-    WAIT_UNTIL(pyrt_parked_count(&the_mutex) == 1);
+    WAIT_UNTIL(waiters_asleep() == 1);
     begin_locking(&two);
-    WAIT_UNTIL(pyrt_parked_count(&the_mutex) == 2);
+    WAIT_UNTIL(waiters_asleep() == 2);
     wait_until_fair();
     pyrt_mutex_unlock(&the_mutex);
     /* One has the reservation; two comes for it, and is then kept too. */
@@ -324,7 +324,7 @@ TEST(who_waits_for_something_else_first_gives_it_back)
     pyrt_mutex_lock(&the_mutex);
     host_does(lock_inner);
     begin_locking(&one);
-    check_waits(&one);
+    WAIT_UNTIL(waiters_asleep() == 1);
     wait_until_fair();
     pyrt_mutex_unlock(&the_mutex);
     WAIT_UNTIL(pyrt_parked_count(&inner) == 1);
@@ -354,9 +354,9 @@ check_end_in_the_wait(bool fair)
     pyrt_mutex_lock(&the_mutex);
     host_does(end_os_thread);
     begin_locking(&one);
-    WAIT_UNTIL(pyrt_parked_count(&the_mutex) == 1);
+    WAIT_UNTIL(waiters_asleep() == 1);
     begin_locking(&two);
-    WAIT_UNTIL(pyrt_parked_count(&the_mutex) == 2);
+    WAIT_UNTIL(waiters_asleep() == 2);
     if (fair) {
         wait_until_fair();
     }

@@ -170,6 +170,7 @@ TEST(a_requester_takes_a_reservation_at_once)
         pyrt_mutex_lock(&the_mutex);
         host_keeps_waiters();
         begin_waiters(&one, 1);
+        WAIT_UNTIL(waiters_asleep() == 1);
         wait_until_fair();
         CHECK_OK(pyrt_stop_the_world(NULL));
         pyrt_mutex_unlock(&the_mutex);
@@ -278,7 +279,7 @@ TEST(a_child_takes_what_was_reserved_for_a_lost_thread)
     pyrt_mutex_lock(&the_mutex);
     host_keeps_waiters();
     begin_locking(&one);
-    WAIT_UNTIL(pyrt_parked_count(&the_mutex) == 1);
+    WAIT_UNTIL(waiters_asleep() == 1);
     wait_until_fair();
     pyrt_mutex_unlock(&the_mutex);
     WAIT_UNTIL(waiters_kept() == 1);
