@@ -200,6 +200,42 @@ TEST(disposal_keeps_the_order_of_retiring_within_a_form)
     free(nodes);
 }
 
+static intptr_t next_either;
+
+static void
+either_in_turn(void *p)
+{
+    CHECK_INT((intptr_t)p, next_either++);
+}
+
+static void
+either_call_in_turn(void *p, void *arg)
+{
+    CHECK_INT((intptr_t)arg, -(intptr_t)p);
+    either_in_turn(p);
+}
+
+/* The forms with one and two arguments share chunks, from opposite ends: in every proportion neither writes over the other. */
+TEST(items_of_both_kinds_fill_chunks_in_one_order)
+{
+    enum { MANY = 1500, PROPORTIONS = 12 };
+    random_stream choices = random_for(7);
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    for (uint32_t one_in = 1; one_in <= PROPORTIONS; one_in++) {
+        next_either = 0;
+        for (intptr_t i = 0; i < MANY; i++) {
+            bool call = random_below(&choices, one_in) == 0;
+            CHECK_OK(call ? pyrt_retire_call(thread, either_call_in_turn, (void *)i, (void *)-i, 0)
+                          : pyrt_retire(thread, (void *)i, 0, either_in_turn));
+        }
+        CHECK_UINT(pyrt_process_delayed(thread), MANY);
+        CHECK_INT(next_either, MANY);
+    }
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
 /* While a reader holds everything up for long, and then lets go. */
 TEST(the_order_is_kept_over_a_long_wait)
 {

@@ -71,34 +71,67 @@ check_bound(size_t item_bytes, size_t bound_items, size_t bound_bytes, int at_le
     reader_end();
     CHECK_UINT(pyrt_process_delayed(thread), taken);
     CHECK_INT(disposed, taken);
-    /* There is room again. */
-    CHECK_OK(pyrt_retire(thread, NULL, 1, count));
+    /* There is room again, if only for what reaches the bound at once. */
+    CHECK_STATUS(pyrt_retire(thread, NULL, 1, count), bound_items == 1 || bound_bytes == 1 ? PYRT_EBUSY : PYRT_OK);
     pyrt_thread_release(thread);
     runtime_down();
 }
 
-/* A bound is looked at when a chunk is sealed, so it is kept to within one chunk. */
-enum { CHUNK_ITEMS = 256, CHUNK_BYTES = 64 * 1024 };
+/* The item that reaches the bound is the first that is answered with EBUSY; two more are taken after it. */
+static void
+check_bound_is_met(size_t item_bytes, size_t bound_items, size_t bound_bytes, int items)
+{
+    check_bound(item_bytes, bound_items, bound_bytes, items + 1, items);
+}
 
 TEST(the_usual_bound_in_bytes_is_one_mebibyte)
 {
-    const int bound = 1024 * 1024 / 1000;
-    check_bound(1000, 0, 0, bound, bound + CHUNK_ITEMS);
+    check_bound_is_met(1000, 0, 0, 1024 * 1024 / 1000 + 1);
 }
 
 TEST(the_usual_bound_in_items_is_64_ki)
 {
-    check_bound(1, 0, 0, 64 * 1024, 64 * 1024 + CHUNK_ITEMS);
+    check_bound_is_met(1, 0, 0, 64 * 1024);
 }
 
 TEST(a_bound_in_bytes_can_be_set)
 {
-    check_bound(1000, 1000000, 200000, 200, 200 + 2 * CHUNK_BYTES / 1000);
+    check_bound_is_met(1000, 1000000, 200000, 200);
 }
 
 TEST(a_bound_in_items_can_be_set)
 {
-    check_bound(1, 2000, 1000000000, 2000, 2000 + CHUNK_ITEMS);
+    check_bound_is_met(1, 2000, 1000000000, 2000);
+}
+
+/* From the first chunk on, and in chunks that are not full by far. */
+TEST(small_bounds_are_met_to_the_item_too)
+{
+    const int bounds[] = {1, 2, 3, 10, 252, 253, 254, 255, 506, 507, 508, 509, 700};
+    for (size_t i = 0; i < sizeof(bounds) / sizeof(bounds[0]); i++) {
+        check_bound_is_met(1, (size_t)bounds[i], 1000000000, bounds[i]);
+        check_bound_is_met(1, 1000000000, (size_t)bounds[i], bounds[i]);
+        check_bound_is_met(1000, 1000000000, (size_t)bounds[i] * 1000 - 1, bounds[i]);
+        check_bound_is_met(100 * 1024, (size_t)bounds[i], SIZE_MAX, bounds[i]);
+    }
+}
+
+/* What has been disposed of makes room for exactly as much. */
+TEST(the_bound_is_met_again_after_disposal)
+{
+    enum { BOUND = 300 };
+    runtime_up();
+    CHECK_OK(pyrt_retire_set_bound(pyrt_interp_main(), BOUND, 1000000000));
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    for (int round = 0; round < 5; round++) {
+        for (int i = 1; i < BOUND; i++) {
+            CHECK_OK(i % 3 != 0 ? pyrt_retire(thread, NULL, 1, count) : pyrt_retire_call(thread, count_call, NULL, NULL, 1));
+        }
+        CHECK_STATUS(pyrt_retire(thread, NULL, 1, count), PYRT_EBUSY);
+        CHECK_UINT(pyrt_process_delayed(thread), BOUND);
+    }
+    pyrt_thread_release(thread);
+    runtime_down();
 }
 
 TEST(a_bound_of_zero_is_refused)
@@ -213,7 +246,7 @@ run_out_later(int prelude, size_t bytes, int busy_before_failing)
 
 TEST(busy_comes_well_before_out_of_memory)
 {
-    const int preludes[] = {1, 50, 100, 169, 170, 500};
+    const int preludes[] = {1, 50, 250, 300, 506, 507, 508, 1500};
     for (size_t i = 0; i < sizeof(preludes) / sizeof(preludes[0]); i++) {
         run_out_later(preludes[i], 1, 40);
     }

@@ -2,9 +2,9 @@
  *
  * The order of the stores matters to one reader only, the child of a fork: what another thread had stored at that moment is a
  * prefix of its stores in program order, because its memory is copied while it cannot go on storing. So each step is written
- * such that any prefix of it can be told apart: an item is complete before `written` counts it and is counted as read before
- * it is disposed of; what moves from one place to another is for a moment in both, never in none, and pyrt_queue_adopt drops
- * the second. The release stores keep the compiler from reordering.
+ * such that any prefix of it can be told apart: an item is complete before the cursor passes it, and `read` has passed it
+ * before it is disposed of; what moves from one place to another is for a moment in both, never in none, and pyrt_queue_adopt
+ * drops the second. The release stores keep the compiler from reordering.
  */
 #include "reclaim/queue.h"
 
@@ -14,6 +14,13 @@ static pyrt_retired_chunk *
 new_chunk(void)
 {
     return pyrt_meta_alloc(PYRT_CHUNK_SIZE);
+}
+
+/* In a sealed one, those that have not been taken. */
+static size_t
+items_in(const pyrt_retired_chunk *chunk)
+{
+    return (size_t)(chunk->end - chunk->read);
 }
 
 static pyrt_retired_batch *
@@ -30,33 +37,51 @@ items_in_open(const pyrt_retire_queue *queue)
     return queue->window->cursor == NULL ? 0 : (uint32_t)(queue->window->cursor - queue->open->items);
 }
 
-/* The long way is for the push that fills the chunk; for the upper half of it without a spare chunk; for every push while
- * the bound is passed. */
+/* A chunk with less room than this is full, and one with less than half its room wants a spare one reserved. */
+enum { FULL = sizeof(pyrt_retired) + sizeof(pyrt_retired_call), HALF_FULL = PYRT_CHUNK_ROOM / 2 };
+
+static pyrt_retired_call *
+end_of(pyrt_retired_chunk *chunk)
+{
+    return (pyrt_retired_call *)(void *)(chunk + 1);
+}
+
+static size_t
+room_in_open(const pyrt_retire_queue *queue)
+{
+    return (size_t)((const char *)queue->calls - (const char *)queue->window->cursor);
+}
+
+/* The long way is for the push that fills the chunk or reaches the bound; for the upper half of the chunk without a spare
+ * one; for every push while the bound is passed. */
 static void
 set_slow_at(pyrt_retire_queue *queue)
 {
-    if (queue->open == NULL || queue->over_bound) {
-        queue->window->slow_at = queue->window->cursor;
-        return;
+    pyrt_retired *cursor = queue->window->cursor;
+    size_t left = queue->spare != NULL ? FULL : HALF_FULL;
+    size_t fast = 0;
+    if (queue->open != NULL && !queue->over_bound && room_in_open(queue) >= left) {
+        size_t until_bound = queue->most_items - items_in_open(queue);
+        fast = (room_in_open(queue) - left) / sizeof(pyrt_retired);
+        fast = fast < until_bound ? fast : until_bound == 0 ? 0 : until_bound - 1;
     }
-    uint32_t fast = queue->spare != NULL ? PYRT_CHUNK_ITEMS - 1 : PYRT_CHUNK_ITEMS / 2;
-    uint32_t items = items_in_open(queue);
-    queue->window->slow_at = queue->open->items + (items > fast ? items : fast);
+    queue->window->slow_at = fast == 0 ? cursor : cursor + fast;
 }
 
-/* The order is that of repair_chunks: an open chunk with the cursor elsewhere has no items yet. */
+/* The order is that of repair_chunks: an open chunk with the cursor elsewhere has no items yet. set_slow_at comes next. */
 static void
 open_chunk(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
 {
     pyrt_store_release(&queue->open, chunk);
+    queue->calls = chunk == NULL ? NULL : end_of(chunk);
     pyrt_store_release(&queue->window->cursor, chunk == NULL ? NULL : chunk->items);
     pyrt_store_relaxed(&queue->capacity, (size_t)PYRT_SEAL_BYTES);
     pyrt_store_relaxed(&queue->window->bytes_left, (size_t)PYRT_SEAL_BYTES);
-    set_slow_at(queue);
+    queue->most_items = PYRT_CHUNK_ITEMS;
 }
 
-size_t
-pyrt_queue_open_bytes(const pyrt_retire_queue *queue)
+static size_t
+bytes_in_open(const pyrt_retire_queue *queue)
 {
     /* relaxed: who adds up statistics may see the two in between; nothing is made of a difference that cannot be. */
     size_t capacity = pyrt_load_relaxed(&queue->capacity);
@@ -65,17 +90,29 @@ pyrt_queue_open_bytes(const pyrt_retire_queue *queue)
 }
 
 void
-pyrt_queue_set_bound(pyrt_retire_queue *queue, bool over, size_t room)
+pyrt_queue_set_bound(pyrt_retire_queue *queue, size_t items, size_t bytes)
 {
-    size_t used = pyrt_queue_open_bytes(queue);
-    /* Beyond the bound chunks are of the usual size again: sealing each item would cost a page for each. */
-    size_t capacity = !over && room < PYRT_SEAL_BYTES ? room : PYRT_SEAL_BYTES;
+    bool over = queue->sealed_items >= items || queue->sealed_bytes >= bytes;
     if (queue->open != NULL) {
+        /* Beyond the bound chunks are of the usual size again: sealing each item would cost a chunk for each. */
+        size_t item_room = over ? PYRT_CHUNK_ITEMS : items - queue->sealed_items;
+        size_t room = over ? PYRT_SEAL_BYTES : bytes - queue->sealed_bytes;
+        size_t used = bytes_in_open(queue);
+        size_t used_items = items_in_open(queue);
+        size_t capacity = room < PYRT_SEAL_BYTES ? room : PYRT_SEAL_BYTES;
         pyrt_store_relaxed(&queue->capacity, capacity > used ? capacity : used);
         pyrt_store_relaxed(&queue->window->bytes_left, queue->capacity - used);
+        item_room = item_room < PYRT_CHUNK_ITEMS ? item_room : PYRT_CHUNK_ITEMS;
+        queue->most_items = item_room > used_items ? item_room : used_items;
     }
     queue->over_bound = over;
     set_slow_at(queue);
+}
+
+bool
+pyrt_queue_holds(const pyrt_retire_queue *queue, size_t items, size_t bytes)
+{
+    return queue->sealed_items + items_in_open(queue) >= items || queue->sealed_bytes + bytes_in_open(queue) >= bytes;
 }
 
 /* ---- sealing ----------------------------------------------------------------------------------------------------- */
@@ -91,7 +128,7 @@ append_sealed(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
         pyrt_store_release(&queue->sealed_last->next, chunk);
     }
     pyrt_store_release(&queue->sealed_last, chunk);
-    queue->sealed_items += chunk->written - chunk->read;
+    queue->sealed_items += items_in(chunk);
     queue->sealed_bytes += chunk->bytes;
 }
 
@@ -102,8 +139,9 @@ seal_chunk(pyrt_retire_queue *queue, uint64_t goal)
     chunk->goal = goal;
     chunk->waiting_since = 0;
     /* Until here it had only what went beyond the bytes of a full one. */
-    chunk->bytes += pyrt_queue_open_bytes(queue);
-    pyrt_store_release(&chunk->written, items_in_open(queue));
+    chunk->bytes += bytes_in_open(queue);
+    chunk->read = chunk->items;
+    pyrt_store_release(&chunk->end, queue->window->cursor);
     append_sealed(queue, chunk);
     open_chunk(queue, queue->spare);
     pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
@@ -111,19 +149,27 @@ seal_chunk(pyrt_retire_queue *queue, uint64_t goal)
     /* release, after the window has moved on: who sees the sum does not see the items in the window as well. Pairs with
      * pyrt_queue_count. */
     pyrt_store_release(&queue->ever_bytes, queue->ever_bytes + chunk->bytes);
-    pyrt_store_release(&queue->ever_items, queue->ever_items + chunk->written);
+    pyrt_store_release(&queue->ever_items, queue->ever_items + items_in(chunk));
+}
+
+/* Whether a cursor stands in a chunk; at the latter's end, too. Looks at the addresses only. */
+static bool
+is_in(const pyrt_retired *cursor, const pyrt_retired_chunk *chunk)
+{
+    return chunk != NULL && cursor >= chunk->items && cursor <= chunk->items + PYRT_CHUNK_ITEMS;
 }
 
 void
 pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes)
 {
-    /* acquire: the window is looked at afterwards. A chunk begins a page, so that the cursor alone tells how far it is. */
+    /* acquire: the window is looked at afterwards. */
     *bytes += pyrt_load_acquire(&queue->ever_bytes);
     *items += pyrt_load_acquire(&queue->ever_items);
-    uintptr_t cursor = (uintptr_t)pyrt_load_acquire(&queue->window->cursor);
-    if (cursor % PYRT_CHUNK_SIZE != 0) {
-        *items += (cursor % PYRT_CHUNK_SIZE - offsetof(pyrt_retired_chunk, items)) / sizeof(pyrt_retired);
-        *bytes += pyrt_queue_open_bytes(queue);
+    pyrt_retired_chunk *open = pyrt_load_acquire(&queue->open);
+    pyrt_retired *cursor = pyrt_load_acquire(&queue->window->cursor);
+    if (is_in(cursor, open)) {
+        *items += (size_t)(cursor - open->items);
+        *bytes += bytes_in_open(queue);
     }
 }
 
@@ -183,34 +229,53 @@ pyrt_queue_seal(pyrt_retire_queue *queue)
 
 /* ---- pushing ----------------------------------------------------------------------------------------------------- */
 
-pyrt_push_result
-pyrt_queue_push(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+void
+pyrt_retired_run_call(void *call)
+{
+    const pyrt_retired_call *it = call;
+    it->fn(it->p, it->arg);
+}
+
+bool
+pyrt_queue_open(pyrt_retire_queue *queue)
 {
     if (queue->open == NULL) {
         /* One that came back empty may be there already. Open before it is spare no longer: see repair_chunks. */
         open_chunk(queue, queue->spare != NULL ? queue->spare : new_chunk());
         pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
+        set_slow_at(queue);
     }
-    if (queue->open == NULL) {
+    return queue->open != NULL;
+}
+
+pyrt_push_result
+pyrt_queue_push(pyrt_retire_queue *queue, pyrt_retired item, size_t bytes)
+{
+    if (!pyrt_queue_open(queue)) {
         return PYRT_PUSH_FAILED;
     }
-    *queue->window->cursor = (pyrt_retired){p, arg, fn};
+    if (item.dispose == pyrt_retired_run_call) {
+        *--queue->calls = *(const pyrt_retired_call *)item.p;
+        item.p = queue->calls;
+    }
+    *queue->window->cursor = item;
     size_t fitting = bytes < queue->window->bytes_left ? bytes : queue->window->bytes_left;
     pyrt_store_relaxed(&queue->window->bytes_left, queue->window->bytes_left - fitting);
     queue->open->bytes += bytes - fitting;
     pyrt_store_release(&queue->window->cursor, queue->window->cursor + 1);
 
-    uint32_t items = items_in_open(queue);
-    bool half_full = items > PYRT_CHUNK_ITEMS / 2 || queue->window->bytes_left < PYRT_SEAL_BYTES / 2;
+    bool half_full = room_in_open(queue) < HALF_FULL || queue->window->bytes_left < PYRT_SEAL_BYTES / 2;
     if (half_full && queue->spare == NULL) {
         pyrt_store_release(&queue->spare, new_chunk());
     }
     bool is_short = half_full && queue->spare == NULL;
-    bool full = items == PYRT_CHUNK_ITEMS || queue->window->bytes_left == 0;
+    bool full = room_in_open(queue) < FULL || queue->window->bytes_left == 0 || items_in_open(queue) >= queue->most_items;
     if (full) {
         pyrt_queue_seal(queue);
     }
-    set_slow_at(queue);
+    else {
+        set_slow_at(queue);
+    }
     return full ? PYRT_PUSHED_SEALED : is_short ? PYRT_PUSHED_SHORT : PYRT_PUSHED;
 }
 
@@ -238,32 +303,6 @@ pyrt_queue_push_node(pyrt_retire_queue *queue, pyrt_retire_node *node, size_t by
 /* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 bool
-pyrt_queue_chunk_goal(const pyrt_retire_queue *queue, uint64_t *goal)
-{
-    if (queue->sealed == NULL) {
-        return false;
-    }
-    *goal = queue->sealed->goal;
-    return true;
-}
-
-pyrt_retired_batch *
-pyrt_queue_first_batch(pyrt_retire_queue *queue)
-{
-    return queue->first_batch == queue->open_batch ? NULL : batch_at(queue, queue->first_batch);
-}
-
-bool
-pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal)
-{
-    if (queue->first_batch == queue->open_batch) {
-        return false;
-    }
-    *goal = batch_at(queue, queue->first_batch)->goal;
-    return true;
-}
-
-bool
 pyrt_queue_is_empty(const pyrt_retire_queue *queue)
 {
     return queue->sealed == NULL && items_in_open(queue) == 0 && queue->first_batch == queue->open_batch &&
@@ -281,7 +320,7 @@ pyrt_queue_take_chunk(pyrt_retire_queue *queue, pyrt_disposal *disposal)
         pyrt_store_release(&queue->sealed_last, (pyrt_retired_chunk *)NULL);
     }
     pyrt_store_release(&queue->sealed, chunk->next);
-    queue->sealed_items -= chunk->written - chunk->read;
+    queue->sealed_items -= items_in(chunk);
     queue->sealed_bytes -= chunk->bytes;
 }
 
@@ -304,8 +343,6 @@ pyrt_queue_recycle(pyrt_retire_queue *queue, pyrt_retired_chunk *chunk)
     }
     chunk->next = NULL;
     chunk->bytes = 0;
-    chunk->read = 0;
-    chunk->written = 0;
     pyrt_store_release(&queue->spare, chunk);
 }
 
@@ -360,7 +397,7 @@ pyrt_queue_put_back(pyrt_retire_queue *queue, pyrt_disposal *disposal)
         if (queue->sealed == NULL) {
             queue->sealed_last = chunk;
         }
-        queue->sealed_items += chunk->written - chunk->read;
+        queue->sealed_items += items_in(chunk);
         queue->sealed_bytes += chunk->bytes;
         pyrt_store_release(&queue->sealed, chunk);
         pyrt_store_release(&disposal->chunk, (pyrt_retired_chunk *)NULL);
@@ -415,7 +452,7 @@ repair_chunks(pyrt_retire_queue *queue, const pyrt_disposal *disposal)
     queue->sealed_bytes = 0;
     for (pyrt_retired_chunk *chunk = queue->sealed; chunk != NULL; chunk = chunk->next) {
         queue->sealed_last = chunk;
-        queue->sealed_items += chunk->written - chunk->read;
+        queue->sealed_items += items_in(chunk);
         queue->sealed_bytes += chunk->bytes;
     }
     /* Stopped in seal_chunk: the open chunk is sealed already, or the spare one is open already. */
@@ -429,7 +466,8 @@ repair_chunks(pyrt_retire_queue *queue, const pyrt_disposal *disposal)
     if (queue->open == NULL) {
         queue->window->cursor = NULL;
     }
-    else if (queue->window->cursor < queue->open->items || queue->window->cursor > queue->open->items + PYRT_CHUNK_ITEMS) {
+    else if (!is_in(queue->window->cursor, queue->open)) {
+        queue->calls = end_of(queue->open);
         queue->window->cursor = queue->open->items;
     }
     set_slow_at(queue);
@@ -475,6 +513,7 @@ pyrt_queue_fini(pyrt_retire_queue *queue)
     pyrt_retired_chunk *spare = queue->spare;
     pyrt_store_release(&queue->spare, (pyrt_retired_chunk *)NULL);
     open_chunk(queue, NULL);
+    set_slow_at(queue);
     pyrt_meta_free(open, PYRT_CHUNK_SIZE);
     pyrt_meta_free(spare, PYRT_CHUNK_SIZE);
 }

@@ -14,24 +14,35 @@
 
 #include <pyruntime/retire.h>
 
-/* A chunk gets its goal when it holds so many items or bytes, whatever comes first; so a thread has at most so much that
- * is not waiting for a goal yet. */
-enum { PYRT_CHUNK_SIZE = 4096, PYRT_CHUNK_ITEMS = 169, PYRT_SEAL_BYTES = 64 * 1024 };
+/* A chunk gets its goal when it is full of items, or holds so many bytes, whatever comes first; so a thread has at most so
+ * much that is not waiting for a goal yet. */
+enum { PYRT_CHUNK_SIZE = 8192, PYRT_CHUNK_ROOM = PYRT_CHUNK_SIZE - 48, PYRT_SEAL_BYTES = 64 * 1024 };
 
-/* What `arg` of an item is when its function takes `p` only: an address that nobody else has a use for. */
-#define PYRT_RETIRED_PLAIN ((void *)&pyrt_qsbr_sequence.value)
+/* An item whose function takes two arguments: `p` of the item is the address of this, and `dispose` is pyrt_retired_run_call.
+ * So each item is one function to call with one argument, and most need no more than two words. */
+typedef struct pyrt_retired_call {
+    void *p;
+    void *arg;
+    void (*fn)(void *p, void *arg);
+} pyrt_retired_call;
 
+void pyrt_retired_run_call(void *call);
+
+/* Items fill it from the front, what their calls need from the back. It is full when not both find room any more. */
 typedef struct pyrt_retired_chunk {
     struct pyrt_retired_chunk *next; /* sealed after this one */
     uint64_t goal;
     int64_t waiting_since;           /* when its goal was first found not to be reached; 0 until then */
     size_t bytes;                    /* of all its items, once sealed */
-    uint32_t read;                   /* items before it have been taken, each before it was disposed of */
-    uint32_t written;                /* items in it, once sealed */
-    pyrt_retired items[PYRT_CHUNK_ITEMS];
+    pyrt_retired *read;              /* items before it have been taken, each before it was disposed of */
+    pyrt_retired *end;               /* of the items in it, once sealed */
+    pyrt_retired items[PYRT_CHUNK_ROOM / sizeof(pyrt_retired)];
 } pyrt_retired_chunk;
 
-PYRT_STATIC_ASSERT(sizeof(pyrt_retired_chunk) <= PYRT_CHUNK_SIZE, "a chunk is one page");
+PYRT_STATIC_ASSERT(sizeof(pyrt_retired_chunk) == PYRT_CHUNK_SIZE, "a chunk is a block of the allocator, to the last byte");
+
+/* So many items of one argument fill a chunk; as many nodes get a goal together. */
+enum { PYRT_CHUNK_ITEMS = (PYRT_CHUNK_ROOM - sizeof(pyrt_retired) - sizeof(pyrt_retired_call)) / sizeof(pyrt_retired) + 1 };
 
 typedef struct pyrt_retired_batch {
     pyrt_retire_node *head; /* the chain ends with NULL; `tail` is only trusted by the owner */
@@ -47,8 +58,10 @@ enum { PYRT_BATCHES = 8 };
 typedef struct pyrt_retire_queue {
     pyrt_retire_window *window; /* into the open chunk: the thread's own, or the shared queue's */
     pyrt_retired_chunk *open;  /* NULL until the first item, and when memory is short */
+    pyrt_retired_call *calls;  /* the lowest one in the open chunk: it is free from the window's cursor up to here */
     pyrt_retired_chunk *spare; /* reserved when the open one is half full */
-    size_t capacity;           /* bytes at which the open one is sealed: less than usual close to the bound */
+    size_t capacity;           /* bytes at which the open one is sealed, and items: less than usual close to the bound */
+    size_t most_items;
     bool over_bound;           /* every push takes the long way and is answered with PYRT_EBUSY */
 
     pyrt_retired_chunk *sealed;
@@ -73,8 +86,12 @@ typedef enum {
     PYRT_PUSH_FAILED    /* no memory; nothing was done */
 } pyrt_push_result;
 
-/* Pushes in any case; what pyrt_retire does inline is the part of it that neither opens, reserves nor seals a chunk. */
-pyrt_push_result pyrt_queue_push(pyrt_retire_queue *queue, void *p, void *arg, pyrt_retired_fn fn, size_t bytes);
+/* Opens a chunk if none is; false without memory for it. A push does so too, but then knows no bound. */
+bool pyrt_queue_open(pyrt_retire_queue *queue);
+
+/* Pushes in any case; what pyrt_retire does inline is the part of it that neither opens, reserves nor seals a chunk. The
+ * call of an item for pyrt_retired_run_call is copied. */
+pyrt_push_result pyrt_queue_push(pyrt_retire_queue *queue, pyrt_retired item, size_t bytes);
 
 pyrt_push_result pyrt_queue_push_node(pyrt_retire_queue *queue, pyrt_retire_node *node, size_t bytes);
 
@@ -85,18 +102,40 @@ bool pyrt_queue_seal(pyrt_retire_queue *queue);
  * moment may be left out. */
 void pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes);
 
-/* Sets `over_bound`, and how many bytes more may be pushed before it has to be thought over again. */
-void pyrt_queue_set_bound(pyrt_retire_queue *queue, bool over, size_t room);
+/* Sets `over_bound`, and how much more may be pushed before it has to be thought over again, so that the bound is met to the
+ * item. The open chunk has no bound before. */
+void pyrt_queue_set_bound(pyrt_retire_queue *queue, size_t items, size_t bytes);
 
-/* The bytes of the items in the open chunk. */
-size_t pyrt_queue_open_bytes(const pyrt_retire_queue *queue);
+/* Whether so many items, or bytes, are in it; open nodes do not count. */
+bool pyrt_queue_holds(const pyrt_retire_queue *queue, size_t items, size_t bytes);
 
 /* The oldest sealed batch, or NULL. */
-pyrt_retired_batch *pyrt_queue_first_batch(pyrt_retire_queue *queue);
+static inline pyrt_retired_batch *
+pyrt_queue_first_batch(pyrt_retire_queue *queue)
+{
+    return queue->first_batch == queue->open_batch ? NULL : &queue->batches[queue->first_batch % PYRT_BATCHES];
+}
 
 /* The oldest goal of the chunks, or of the batches; false if none is sealed. */
-bool pyrt_queue_chunk_goal(const pyrt_retire_queue *queue, uint64_t *goal);
-bool pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal);
+static inline bool
+pyrt_queue_chunk_goal(const pyrt_retire_queue *queue, uint64_t *goal)
+{
+    if (queue->sealed == NULL) {
+        return false;
+    }
+    *goal = queue->sealed->goal;
+    return true;
+}
+
+static inline bool
+pyrt_queue_batch_goal(const pyrt_retire_queue *queue, uint64_t *goal)
+{
+    if (queue->first_batch == queue->open_batch) {
+        return false;
+    }
+    *goal = queue->batches[queue->first_batch % PYRT_BATCHES].goal;
+    return true;
+}
 
 bool pyrt_queue_is_empty(const pyrt_retire_queue *queue);
 

@@ -6,22 +6,23 @@
 #include "platform/report.h"
 #include "reclaim/reclaim.h"
 
-/* How many bytes more the bound allows; 0 if it is reached, in bytes or items. */
 static size_t
-room_in(const pyrt_retire_queue *queue, const pyrt_interp *interp)
+bound_items_of(const pyrt_interp *interp)
 {
-    pyrt_reclaim_interp *reclaim = pyrt_reclaim_of_interp(interp);
-    size_t bytes = pyrt_load_relaxed(&reclaim->bound_bytes);
-    bool full = queue->sealed_bytes >= bytes || queue->sealed_items >= pyrt_load_relaxed(&reclaim->bound_items);
-    return full ? 0 : bytes - queue->sealed_bytes;
+    return pyrt_load_relaxed(&pyrt_reclaim_of_interp(interp)->bound_items);
+}
+
+static size_t
+bound_bytes_of(const pyrt_interp *interp)
+{
+    return pyrt_load_relaxed(&pyrt_reclaim_of_interp(interp)->bound_bytes);
 }
 
 void
 pyrt_reclaim_check_bound(pyrt_thread_impl *thread)
 {
-    pyrt_retire_queue *queue = &pyrt_reclaim_of(thread)->queue;
-    size_t room = room_in(queue, thread->base.interp);
-    pyrt_queue_set_bound(queue, room == 0, room);
+    const pyrt_interp *interp = thread->base.interp;
+    pyrt_queue_set_bound(&pyrt_reclaim_of(thread)->queue, bound_items_of(interp), bound_bytes_of(interp));
 }
 
 /* Whether the next pushes may find no memory: a chunk could not be reserved when this one got half full, or full at once. */
@@ -33,11 +34,12 @@ is_short(const pyrt_retire_queue *queue, pyrt_push_result result)
 
 /* Counts for the interpreter, whose bound holds too. */
 static pyrt_status
-shared_push(pyrt_shared_queue *shared, pyrt_interp *interp, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+shared_push(pyrt_shared_queue *shared, pyrt_interp *interp, pyrt_retired item, size_t bytes)
 {
     pyrt_raw_mutex_lock(&shared->lock);
-    pyrt_push_result result = pyrt_queue_push(&shared->queue, p, arg, fn, bytes);
-    bool busy = is_short(&shared->queue, result) || room_in(&shared->queue, interp) <= pyrt_queue_open_bytes(&shared->queue);
+    pyrt_push_result result = pyrt_queue_push(&shared->queue, item, bytes);
+    bool busy =
+        is_short(&shared->queue, result) || pyrt_queue_holds(&shared->queue, bound_items_of(interp), bound_bytes_of(interp));
     pyrt_store_relaxed(&shared->filled, 1u);
     pyrt_raw_mutex_unlock(&shared->lock);
     if (result == PYRT_PUSH_FAILED) {
@@ -61,10 +63,13 @@ note_sealed(pyrt_thread_impl *thread)
 }
 
 static pyrt_status
-own_push(pyrt_thread_impl *thread, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+own_push(pyrt_thread_impl *thread, pyrt_retired item, size_t bytes)
 {
     pyrt_retire_queue *queue = &pyrt_reclaim_of(thread)->queue;
-    pyrt_push_result result = pyrt_queue_push(queue, p, arg, fn, bytes);
+    if (queue->open == NULL && pyrt_queue_open(queue)) {
+        pyrt_reclaim_check_bound(thread);
+    }
+    pyrt_push_result result = pyrt_queue_push(queue, item, bytes);
     if (result == PYRT_PUSH_FAILED) {
         return PYRT_ENOMEM;
     }
@@ -77,9 +82,9 @@ own_push(pyrt_thread_impl *thread, void *p, void *arg, pyrt_retired_fn fn, size_
 }
 
 static pyrt_status
-orphan_push(pyrt_interp *interp, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+orphan_push(pyrt_interp *interp, pyrt_retired item, size_t bytes)
 {
-    return shared_push(&pyrt_reclaim_of_interp(interp)->orphans, interp, p, arg, fn, bytes);
+    return shared_push(&pyrt_reclaim_of_interp(interp)->orphans, interp, item, bytes);
 }
 
 static bool
@@ -89,7 +94,7 @@ is_mine(pyrt_thread_impl *thread)
 }
 
 static pyrt_status
-push(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
+push(pyrt_thread *or_null, pyrt_retired item, size_t bytes)
 {
     pyrt_thread *thread = or_null != NULL ? or_null : pyrt_thread_current();
     pyrt_interp *interp = pyrt_interp_of(thread);
@@ -97,20 +102,20 @@ push(pyrt_thread *or_null, void *p, void *arg, pyrt_retired_fn fn, size_t bytes)
         return PYRT_ESTATE;
     }
     if (thread == NULL) {
-        return orphan_push(interp, p, arg, fn, bytes);
+        return orphan_push(interp, item, bytes);
     }
     pyrt_thread_impl *impl = pyrt_thread_impl_of(thread);
     if (!is_mine(impl)) {
         return PYRT_EINVAL;
     }
     if (pyrt_thread_current() == thread && pyrt_reclaim_of(impl) != NULL) {
-        return own_push(impl, p, arg, fn, bytes);
+        return own_push(impl, item, bytes);
     }
     pyrt_raw_mutex_lock(&interp->lock);
     bool has_queue = pyrt_reclaim_of(impl) != NULL;
-    pyrt_status status = has_queue ? own_push(impl, p, arg, fn, bytes) : PYRT_OK;
+    pyrt_status status = has_queue ? own_push(impl, item, bytes) : PYRT_OK;
     pyrt_raw_mutex_unlock(&interp->lock);
-    return has_queue ? status : orphan_push(interp, p, arg, fn, bytes);
+    return has_queue ? status : orphan_push(interp, item, bytes);
 }
 
 pyrt_status
@@ -119,7 +124,7 @@ pyrt_retire_slow(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(vo
     if (dispose == NULL) {
         return PYRT_EINVAL;
     }
-    return push(or_null, p, PYRT_RETIRED_PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
+    return push(or_null, (pyrt_retired){p, dispose}, bytes);
 }
 
 pyrt_status
@@ -128,7 +133,8 @@ pyrt_retire_call(pyrt_thread *or_null, void (*fn)(void *p, void *arg), void *p, 
     if (fn == NULL) {
         return PYRT_EINVAL;
     }
-    return push(or_null, p, arg, (pyrt_retired_fn){.call = fn}, bytes);
+    pyrt_retired_call call = {p, arg, fn};
+    return push(or_null, (pyrt_retired){&call, pyrt_retired_run_call}, bytes);
 }
 
 pyrt_status
@@ -138,7 +144,7 @@ pyrt_retire_global(void *p, size_t bytes, void (*dispose)(void *))
     if (dispose == NULL || main == NULL) {
         return dispose == NULL ? PYRT_EINVAL : PYRT_ESTATE;
     }
-    return shared_push(&pyrt_global_queue, main, p, PYRT_RETIRED_PLAIN, (pyrt_retired_fn){.dispose = dispose}, bytes);
+    return shared_push(&pyrt_global_queue, main, (pyrt_retired){p, dispose}, bytes);
 }
 
 /* ---- embedded nodes ---------------------------------------------------------------------------------------------- */

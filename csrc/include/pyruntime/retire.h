@@ -37,8 +37,7 @@ pyrt_retire(pyrt_thread *or_null, void *p, size_t bytes, void (*dispose)(void *)
         size_t bytes_left = window->bytes_left;
         if (pyrt_likely(item != window->slow_at && bytes < bytes_left)) {
             item->p = p;
-            item->arg = (void *)or_null->slot.sequence;
-            item->fn.dispose = dispose;
+            item->dispose = dispose;
             /* relaxed: read by who adds up statistics. */
             pyrt_store_relaxed(&window->bytes_left, bytes_left - bytes);
             /* release: the item is complete before it counts. Pairs with who adds up, and with the child of a fork. */
@@ -95,7 +94,8 @@ size_t pyrt_process_delayed(pyrt_thread *thread);
 pyrt_status pyrt_qsbr_barrier(pyrt_thread *or_null);
 pyrt_status pyrt_qsbr_barrier_timed(pyrt_thread *or_null, int64_t timeout_ns);
 
-/* Sets the bound behind which a thread of the interpreter gets PYRT_EBUSY. Errors: PYRT_EINVAL for NULL or zero.
+/* Sets the bound at which a thread of the interpreter gets PYRT_EBUSY, the item that reaches it first of all. A thread that
+ * has retired something already heeds it from its next chunk on. Errors: PYRT_EINVAL for NULL or zero.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 pyrt_status pyrt_retire_set_bound(pyrt_interp *interp, size_t items, size_t bytes);
 /* cdef: end */

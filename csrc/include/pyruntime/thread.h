@@ -20,15 +20,9 @@ PYRT_BEGIN_DECLS
 
 /* One retired thing (retire.h), and the place where the next one goes: so much of a retire queue is public that retiring is
  * inline. Both belong to the library. */
-typedef union pyrt_retired_fn {
-    void (*dispose)(void *p);
-    void (*call)(void *p, void *arg);
-} pyrt_retired_fn;
-
 typedef struct pyrt_retired {
     void *p;
-    void *arg; /* the address of the sequence: `dispose` takes `p` only */
-    pyrt_retired_fn fn;
+    void (*dispose)(void *p);
 } pyrt_retired;
 
 typedef struct pyrt_retire_window {
@@ -53,6 +47,12 @@ PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, id) == 72, "inline code of embed
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, interp) == 80, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, index) == 88, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, retire) == 96, "inline code of embedding extensions uses it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, cursor) == 0, "inline code of embedding extensions uses it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, slow_at) == 8, "inline code of embedding extensions reads it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, bytes_left) == 16, "inline code of embedding extensions uses it there");
+PYRT_STATIC_ASSERT(sizeof(pyrt_retired) == 16, "inline code of embedding extensions steps over items");
+PYRT_STATIC_ASSERT(offsetof(pyrt_retired, p) == 0, "inline code of embedding extensions writes it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_retired, dispose) == 8, "inline code of embedding extensions writes it there");
 
 /* ---- the runtime ------------------------------------------------------------------------------------------------- */
 

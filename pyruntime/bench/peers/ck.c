@@ -13,7 +13,7 @@
 
 /* POLL_EVERY: a poll that succeeds moves the epoch by one and disposes of what is two epochs old; one for each item would be
  * dear, and so many items are about what a chunk of ours holds. */
-enum { BLOCK = 64, POLL_EVERY = 128, RING = 1024 };
+enum { BLOCK = 64, POLL_EVERY = 512, RING = 1024 };
 
 static ck_epoch_t epoch;
 
