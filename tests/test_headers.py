@@ -11,6 +11,7 @@ from c_support import CORE, CXX, INCLUDE, compiles
 HEADERS = sorted(file.name for file in (INCLUDE / "pyruntime").glob("*.h"))
 COMPILED_IN = [name for name in HEADERS if name != "capi.h"]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+LONGEST_LINE = 131
 LANGUAGES = {"c11": "c", "c++17": "cpp"}
 
 
@@ -111,6 +112,13 @@ def test_every_header_names_its_licence() -> None:
     for header in HEADERS:
         first = (INCLUDE / "pyruntime" / header).read_text().splitlines()[0]
         assert first == "/* SPDX-License-Identifier: MIT", header
+
+
+def test_no_line_is_too_long_to_read() -> None:
+    """clang-format leaves comments alone."""
+    for file in sorted([*(INCLUDE / "pyruntime").glob("*.h"), *CORE.rglob("*.[ch]")]):
+        long = [number for number, line in enumerate(file.read_text().splitlines(), start=1) if len(line) > LONGEST_LINE]
+        assert long == [], file.name
 
 
 def test_table_and_names_agree() -> None:

@@ -1,7 +1,7 @@
 /* blocks.h -- the open blocks of an OS thread, oldest first, each by the number of the section that opened it.
  *
- * A section that is entered several times stands there as often. Numbers are given out per OS thread and not used again, so that
- * one that is not there stands for a block that is not open any more. Touched by their OS thread only.
+ * A section that is entered several times stands there as often. Numbers are given out per OS thread and not used again, so
+ * that one that is not there stands for a block that is not open any more. Touched by their OS thread only.
  */
 #ifndef PYRT_BINDING_BLOCKS_H
 #define PYRT_BINDING_BLOCKS_H

@@ -1,7 +1,7 @@
 /* domain.c -- the type behind pyruntime.qsbr.Domain, and its life: made, found as the default one, closed, dropped.
  *
- * What is here and in domain_calls.c takes plain numbers and answers plain values; pyruntime/qsbr.py checks the arguments that
- * need words, and names what comes back.
+ * What is here and in domain_calls.c takes plain numbers and answers plain values; pyruntime/qsbr.py checks the arguments
+ * that need words, and names what comes back.
  */
 #include "binding/domain.h"
 

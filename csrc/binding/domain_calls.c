@@ -1,5 +1,5 @@
-/* domain_calls.c -- the calls of a domain that do not end it, but for retire(): blocks, quiescent states, goals, waits, and what
- * there is to look at.
+/* domain_calls.c -- the calls of a domain that do not end it, but for retire(): blocks, quiescent states, goals, waits, and
+ * what there is to look at.
  */
 #include "binding/domain_calls.h"
 

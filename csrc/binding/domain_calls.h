@@ -1,5 +1,5 @@
-/* domain_calls.h -- the calls of a domain, for the method table of its type (domain.c), and the words of those that are public
- * as they stand. The others are wrapped by pyruntime/qsbr.py.
+/* domain_calls.h -- the calls of a domain, for the method table of its type (domain.c), and the words of those that are
+ * public as they stand. The others are wrapped by pyruntime/qsbr.py.
  */
 #ifndef PYRT_BINDING_DOMAIN_CALLS_H
 #define PYRT_BINDING_DOMAIN_CALLS_H

@@ -1,8 +1,8 @@
 /* section.c -- blocks: entered and left by one OS thread, any number of times, each leave for an enter.
  *
- * `owner` is the OS thread that is inside, by its id, and 0 while nobody is. Only the owner touches `number`, so that a block
- * which two threads share by mistake is refused and not broken. Whether it is open, and how often, is in the words of the owner
- * (blocks.h) and not here: so a section may be collected while it is open.
+ * `owner` is the OS thread that is inside, by its id, and 0 while nobody is. Only the owner touches `number`, so that a
+ * block which two threads share by mistake is refused and not broken. Whether it is open, and how often, is in the words of
+ * the owner (blocks.h) and not here: so a section may be collected while it is open.
  */
 #include "binding/section.h"
 

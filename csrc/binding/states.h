@@ -1,7 +1,7 @@
 /* states.h -- which thread states an OS thread has, as far as the binding makes them.
  *
- * In the default domain of the main interpreter an OS thread keeps one state as long as it lives. In every other domain it has
- * one only while it is inside, so that a domain can be closed when nobody is.
+ * In the default domain of the main interpreter an OS thread keeps one state as long as it lives. In every other domain it
+ * has one only while it is inside, so that a domain can be closed when nobody is.
  */
 #ifndef PYRT_BINDING_STATES_H
 #define PYRT_BINDING_STATES_H
@@ -24,8 +24,8 @@ pyrt_py_state_prepare(void)
 /* The state that this OS thread keeps in the interpreter, made if need be, attached or not; NULL with an exception. */
 pyrt_thread *pyrt_py_state_keep(pyrt_interp *interp);
 
-/* An attached state of the domain, by pyrt_thread_ensure, for pyrt_py_state_release; NULL with an exception. The caller has begun
- * a use of the domain. */
+/* An attached state of the domain, by pyrt_thread_ensure, for pyrt_py_state_release; NULL with an exception. The caller has
+ * begun a use of the domain. */
 pyrt_thread *pyrt_py_state_ensure(pyrt_py_domain *domain);
 void pyrt_py_state_release(pyrt_thread *thread);
 

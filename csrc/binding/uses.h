@@ -1,8 +1,8 @@
 /* uses.h -- which domain this OS thread is inside of, and with which thread state.
  *
- * The blocks that are open on it are all of one domain, and share one use, which holds the thread attached. A block of another
- * domain would detach it, which ends the protection of those that are open; so it is refused, and so is leaving blocks in
- * another order than the reverse one of entering.
+ * The blocks that are open on it are all of one domain, and share one use, which holds the thread attached. A block of
+ * another domain would detach it, which ends the protection of those that are open; so it is refused, and so is leaving blocks
+ * in another order than the reverse one of entering.
  *
  * While a retired callable runs, what was open before is put aside, below a floor; the callable may use another domain.
  */
@@ -20,7 +20,7 @@ pyrt_py_innermost_use(void)
     return words->top == words->floor ? NULL : words->top;
 }
 
-/* Opens a block, PYRT_PY_BLOCK_NEW, in the domain. `what` is what the user called, for the message. NULL with an exception. */
+/* Opens a block, PYRT_PY_BLOCK_NEW, in the domain. `what` is what the user called, for messages. NULL with an exception. */
 pyrt_py_use *pyrt_py_use_enter(pyrt_py_domain *domain, const char *what);
 
 /* Closes the newest block; the last one detaches. */

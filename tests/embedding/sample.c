@@ -21,7 +21,7 @@ dispose_word(void *word)
     free(word);
 }
 
-/* Raises what stands behind a NULL of pyrt_thread_ensure and pyrt_thread_new: each reason wants another answer of the user. */
+/* Raises what stands behind a NULL of pyrt_thread_ensure and pyrt_thread_new: each reason wants something else of the user. */
 static PyObject *
 raise_no_state(void)
 {

@@ -262,8 +262,8 @@ is_reached(pyrt_interp *or_null, uint64_t goal)
     return or_null != NULL ? pyrt_qsbr_poll_interp(or_null, goal) : reached_everywhere(goal);
 }
 
-/* Takes the oldest chunk or batch that is reached, with a goal no newer than the one given. The goal is looked at without the lock: only the runner takes anything out,
- * so that what was the oldest stays the oldest. */
+/* Takes the oldest chunk or batch that is reached, with a goal no newer than the one given. The goal is looked at without the
+ * lock: only the runner takes anything out, so that what was the oldest stays the oldest. */
 static taken
 take_next(pyrt_shared_queue *shared, pyrt_interp *or_null, uint64_t newest)
 {

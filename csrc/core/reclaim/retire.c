@@ -1,7 +1,8 @@
 /* retire.c -- the forms of retiring. None runs user code or waits; what is to be done is left to the next safepoint.
  *
  * The short way, inline in retire.h, is for the attached state of the calling OS thread, whose queue is nobody else's. A
- * detached state's queue may be a borrower's at any moment: it is touched under the interpreter's lock. Without a state there are the orphans.
+ * detached state's queue may be a borrower's at any moment: it is touched under the interpreter's lock. Without a state there
+ * are the orphans.
  */
 #include "platform/report.h"
 #include "reclaim/reclaim.h"

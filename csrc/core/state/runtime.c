@@ -428,8 +428,8 @@ pyrt_ends_cancel(bool mine)
     }
 }
 
-/* Whatever it left open is closed: locks reserved for it, ends of interpreters, pauses, ensures, read-side sections, then its states, newest
- * first. */
+/* Whatever it left open is closed: locks reserved for it, ends of interpreters, pauses, ensures, read-side sections, then its
+ * states, newest first. */
 static void
 on_os_thread_exit(void)
 {

@@ -5,8 +5,8 @@
  * There are two ways to use these headers, and the same source text works in both:
  *
  *   compiled in     include the headers, compile csrc/core/ into your program or extension, call the functions.
- *   through a table include <pyruntime/capi.h> before any other pyruntime header; every out-of-line call then goes through the
- *                   function table of the one runtime that the process already has. Nothing of the core is linked.
+ *   through a table include <pyruntime/capi.h> before any other pyruntime header; every out-of-line call then goes through
+ *                   the function table of the one runtime that the process already has. Nothing of the core is linked.
  *
  * In the text of the headers an out-of-line call of pyrt_name is therefore written PYRT_CALL(name).
  */

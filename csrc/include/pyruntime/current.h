@@ -23,7 +23,7 @@ typedef struct pyrt_pause_turn {
 /* Written by its own OS thread only. */
 typedef struct pyrt_tls_block {
     pyrt_thread *current; /* the attached thread state of this OS thread, or NULL */
-    uint64_t self_id;     /* os_id while attached, else 0: the fast path of owner counts compares with it */
+    uint64_t self_id;     /* os_id while attached, else 0: tells in one compare whether an attached owner is here */
     uint64_t os_id;       /* unique per OS thread, never reused in this process; 0 until the thread has its first state */
     /* From here on the core's own. */
     struct pyrt_thread_impl *states;    /* all states bound to this OS thread, newest first */

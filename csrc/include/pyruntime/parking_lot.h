@@ -65,11 +65,11 @@ pyrt_parked_near(const void *address)
  *   flags         PYRT_LOCK_... and PYRT_PARK_FRONT.
  *   token         (or NULL) receives, with PYRT_OK, what the unparker has handed over.
  *
- * PYRT_OK: unparked. PYRT_ETIMEDOUT, PYRT_EINTR: not unparked and not queued any more. PYRT_EINVAL: unknown flags. A thread that is chosen by an unparker
- * while its time runs out counts as unparked. The block hooks (block.h) are called around the sleep, when the thread is
- * queued resp. not queued any more, detached unless PYRT_LOCK_NO_DETACH.
- * Not in a child that was forked in before_sleep or a block hook: nobody is parked there. Inside a counted read-side section
- * it is reported, and the thread waits without being detached.
+ * PYRT_OK: unparked. PYRT_ETIMEDOUT, PYRT_EINTR: not unparked and not queued any more. PYRT_EINVAL: unknown flags. A thread
+ * that is chosen by an unparker while its time runs out counts as unparked. The block hooks (block.h) are called around the
+ * sleep, when the thread is queued resp. not queued any more, detached unless PYRT_LOCK_NO_DETACH. Not in a child that was
+ * forked in before_sleep or a block hook: nobody is parked there. Inside a counted read-side section it is reported, and
+ * the thread waits without being detached.
  * blocks: yes · allocates: no · runs user code: validate, before_sleep · quiescent: may · needs attached: no ·
  * async-signal-safe: no */
 pyrt_status pyrt_park(const void *address, bool (*validate)(void *arg), bool (*before_sleep)(void *arg), void *arg,

@@ -5,7 +5,8 @@
  * Retiring never runs user code and never waits. Items collect in chunks; a chunk that is full, in items or bytes, gets a
  * goal, and the next safepoint of the thread disposes of the chunks whose goals are reached. So disposal runs in
  * pyrt_safepoint, pyrt_process_delayed, the barrier and when a thread ends; in the order of retiring, within one form and
- * thread, unless a barrier has taken the queue meanwhile. Disposers may retire, attach, detach and pass safepoints; what they retire is disposed of later.
+ * thread, unless a barrier has taken the queue meanwhile. Disposers may retire, attach, detach and pass safepoints; what they
+ * retire is disposed of later.
  *
  * What is retired in one interpreter waits for the readers of that interpreter. What readers of several interpreters can
  * reach is retired with pyrt_retire_global.
@@ -65,9 +66,9 @@ typedef struct pyrt_retire_node {
     void (*dispose)(struct pyrt_retire_node *);
 } pyrt_retire_node;
 
-/* Disposes with `dispose(embedded)`, later (NULL is reported, and the node not taken); cannot fail and does not allocate. A state of another OS thread stands for its
- * interpreter. Written pyrt_retire_node(...): C keeps types
- * and functions in one name space, so the function has a name of its own behind the macro.
+/* Disposes with `dispose(embedded)`, later (NULL is reported, and the node not taken); cannot fail and does not allocate. A
+ * state of another OS thread stands for its interpreter. Written pyrt_retire_node(...): C keeps types and functions in one name
+ * space, so the function has a name of its own behind the macro.
  * blocks: no (shortly when not attached) · allocates: no · runs user code: no · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
 void pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes,
@@ -85,10 +86,10 @@ size_t pyrt_process_delayed(pyrt_thread *thread);
 
 /* Waits until all that was retired before the call has been disposed of: by the threads of the thread's interpreter, by
  * those that ended, and globally. Takes the queues of detached threads, asks the attached ones for theirs at their next
- * safepoint. NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer, and
- * in a pause of one's own if a thread is parked in one;
- * PYRT_ESTATE in a counted read-side section (reported) or without runtime; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT
- * (nothing is lost, and what was collected is disposed of by whoever processes next). A negative timeout is none.
+ * safepoint. NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer,
+ * and in a pause of one's own if a thread is parked in one; PYRT_ESTATE in a counted read-side section (reported) or without
+ * runtime; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT (nothing is lost, and what was collected is disposed of by whoever
+ * processes next). A negative timeout is none.
  * blocks: yes · allocates: yes (a state for the time, if there is none) · runs user code: yes · quiescent: always · needs
  * attached: no · async-signal-safe: no */
 pyrt_status pyrt_qsbr_barrier(pyrt_thread *or_null);

@@ -89,7 +89,8 @@ void pyrt_striped_lock_at_fork_reinit(pyrt_striped_lock *lock);
 /* ---- several keys, all stripes ----------------------------------------------------------------------------------------- */
 
 /* Locks the stripes of n keys; doubles are fine, and so is n == 0. It waits as long as it takes. Errors, with nothing locked:
- * PYRT_EINVAL if keys is NULL and n is not 0; PYRT_EDEADLK as pyrt_mutex_lock_timed has it. Costs n steps for each 1024 stripes among which keys are found.
+ * PYRT_EINVAL if keys is NULL and n is not 0; PYRT_EDEADLK as pyrt_mutex_lock_timed has it. Costs n steps for
+ * each 1024 stripes among which keys are found.
  * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_striped_lock_keys(pyrt_striped_lock *lock, const void *const *keys, size_t n);
 pyrt_status pyrt_striped_lock_hashes(pyrt_striped_lock *lock, const uint64_t *hashes, size_t n);

@@ -82,7 +82,7 @@ enum { PYRT_WHENCE_UNKNOWN = 0, PYRT_WHENCE_RUNTIME = 1, PYRT_WHENCE_CAPI = 3, P
 
 typedef struct pyrt_interp_config {
     uint32_t struct_size;   /* sizeof(pyrt_interp_config) */
-    int use_main_allocator; /* nonzero: shares the allocator state of the main interpreter */
+    int use_main_allocator; /* kept, without effect: no interpreter has an allocator of its own */
     int whence;             /* PYRT_WHENCE_...: who made it */
     const char *name;       /* copied, cut to 31 bytes; NULL: "interpreter <id>" */
 } pyrt_interp_config;
@@ -129,7 +129,7 @@ size_t pyrt_interp_list(int64_t *ids, size_t capacity);
 pyrt_thread *pyrt_thread_new(pyrt_interp *interp);
 
 /* Ends a state, on its own OS thread, detached. What is retired and cannot be disposed of yet goes to the interpreter.
- * Order: exit hooks of slots, per-thread counts, merge queue, retire queue, heaps, epoch slot, index.
+ * Order: exit hooks of slots, retire queue, epoch slot, index.
  * Wrong use (another OS thread, attached, inside ensure or a disposer) is reported and changes nothing.
  * blocks: while the world is stopped · allocates: no · runs user code: yes · quiescent: may · needs attached: no (must be
  * detached) · async-signal-safe: no */
@@ -260,9 +260,9 @@ enum { PYRT_THREAD_SLOT_MAX = 64, PYRT_THREAD_SLOT_SIZE = 64 };
 
 /* Reserves PYRT_THREAD_SLOT_SIZE bytes in every thread state, until the runtime ends. `init` (NULL: none) gets the zeroed
  * bytes when a state is made, or at the first look-up in a state that is older than the slot; an error of it refuses the
- * state or the look-up. `exit` (NULL: none) gets them back when the state ends, on its own OS thread, attached (but detached
- * if another slot's `init` has refused the state), slots of lower `order` first. Answers the number of the slot, or minus a pyrt_status (-PYRT_EOVERFLOW after
- * PYRT_THREAD_SLOT_MAX, -PYRT_ESTATE while the runtime is not initialised).
+ * state or the look-up. `exit` (NULL: none) gets them back when the state ends, on its own OS thread, attached (but
+ * detached if another slot's `init` has refused the state), slots of lower `order` first. Answers the number of the slot,
+ * or minus a pyrt_status (-PYRT_EOVERFLOW after PYRT_THREAD_SLOT_MAX, -PYRT_ESTATE while the runtime is not initialised).
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 int pyrt_thread_slot_new(pyrt_status (*init)(void *), void (*exit)(void *), int order);
 
