@@ -30,7 +30,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that measure next to nothing."""
-    monkeypatch.setattr(cli, "SAMPLE_NS", {"quick": 1e3, "full": 1e3})
+    monkeypatch.setattr(cli, "SAMPLE_NS", (1e3, 1e3))
 
 
 def rounds_of(*ns: float, operations: int = 10, peak_bytes: int = -1) -> measure.Rounds:
@@ -257,6 +257,45 @@ def test_single_times_are_reported_and_half_of_them_may_be_the_goal() -> None:
     assert row["goals"] == [{"figure": "p50_ns", "peer": None, "limit": 30.0, "value": 20.0, "met": True}]
     (line,) = table.Table([bench]).rows(bench, 1, [row], {})
     assert "p50 20.0 ns, p99 40.0 ns, longest 180 ns; p50 <= 30.0 ns met" in line
+
+
+def test_shares_are_reported_and_have_a_floor() -> None:
+    bench = Bench("made.up", "nothing", goals=(Goal(Figure.LEAST_SHARE, 0.4),), threads=(2,))
+    shares = [measure.Shares(least, 1 - least) for least in (0.3, 0.45, 0.5)]
+    done = {OURS: measure.Rounds(1, [measure.Sample(25.0, shares=each) for each in shares])}
+    (row,) = worker.results_of(bench, order_of(bench, OURS, threads=2), done)
+    assert row["goals"] == [{"figure": "least_share", "peer": None, "limit": 0.4, "value": 0.45, "met": True}]
+    (line,) = table.Table([bench]).rows(bench, 2, [row], {})
+    assert "45% to 55% each (30% to 70%); each >= 40% met" in line
+
+
+def test_scaling_is_held_against_the_control_of_the_same_rounds() -> None:
+    goal = Goal(Figure.SCALING, 0.9)
+    bench = Bench(
+        "made.up",
+        "nothing",
+        kind=Kind.SCALING,
+        peers=(suite.ONE_THREAD, suite.CONTROL_TWO, suite.CONTROL_ONE),
+        goals=(goal,),
+    )
+    times = {suite.TWO_THREADS: 16.0, suite.ONE_THREAD: 10.0, suite.CONTROL_TWO: 5.0, suite.CONTROL_ONE: 4.0}
+    done = {impl: rounds_of(ns) for impl, ns in times.items()}
+    two, one, *_ = worker.results_of(bench, order_of(bench, *bench.impls), done)
+    assert (two["threads"], one["threads"]) == (2, 1)
+    assert two["figures"]["cores"]["median"] == 1.25
+    assert two["figures"]["scaling"]["best"] == pytest.approx(1.25 / 1.6)
+    assert [made["met"] for made in two["goals"]] == [False]
+    line, *_ = table.Table([bench]).rows(bench, 1, [two], {})
+    assert "1.25 cores, 0.78 of the control's (median 0.78); >= 0.90 MISSED" in line
+
+
+def test_a_ratio_may_be_held_against_the_median_round() -> None:
+    bench = Bench("made.up", "nothing", peers=("ck-epoch",), goals=(Goal(Figure.RATIO_MEDIAN, 1.0, "ck-epoch"),))
+    done = {OURS: rounds_of(10.0, 30.0, 40.0), "ck-epoch": rounds_of(20.0, 20.0, 20.0)}
+    ours, theirs = worker.results_of(bench, order_of(bench, OURS, "ck-epoch"), done)
+    assert [(goal["value"], goal["met"]) for goal in ours["goals"]] == [(1.5, False)]
+    _, line = table.Table([bench]).rows(bench, 1, [ours, theirs], {})
+    assert "median <= 1.00x MISSED" in line
 
 
 def test_what_is_over_a_bare_peer_is_divided_among_its_causes() -> None:
@@ -514,7 +553,8 @@ def test_smoke_of_the_peers(peer: peer_build.Peer) -> None:
 
 def test_the_suite_and_the_table_of_loops_agree() -> None:
     wanted = {(bench.name, impl) for bench in SUITE if bench.kind is Kind.LOOP for impl in built_in(bench)}
-    assert set(native.compiled_in()) == wanted | {("control.cores", OURS)}
+    halves = {(bench.name, OURS) for bench in SUITE if bench.kind in (Kind.CORES, Kind.SCALING)}
+    assert set(native.compiled_in()) == wanted | halves
 
 
 # ---- a whole run -----------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from .worker import Order
 SCHEMA = 1
 ENOUGH_CORES = 1.8
 MAX_THREADS = 256
-SAMPLE_NS = {"quick": 3e6, "full": 20e6}
+SAMPLE_NS = (3e6, 20e6)  # quick and full
 WORKER_TIMEOUT = 600  # seconds; a guard against a loop that hangs
 
 _EPILOG = """
@@ -92,8 +92,8 @@ def _print_list(benches: Sequence[Bench]) -> None:
 
 
 def _wanted_impls(bench: Bench, peers: set[str]) -> list[str]:
-    is_control = bench.kind is Kind.CORES  # nothing without both
-    return [impl for impl in bench.impls if is_control or impl == bench.ours or impl in peers]
+    needs_all = bench.kind in (Kind.CORES, Kind.SCALING)  # they are no peers, but two halves of a figure
+    return [impl for impl in bench.impls if needs_all or impl == bench.ours or impl in peers]
 
 
 def _build_peers(benches: Sequence[Bench], peers: set[str], directory: Path) -> dict[str, peer_build.Built]:
@@ -173,7 +173,7 @@ class _Run:
             threads=threads,
             impls=tuple(impls),
             rounds=bench.rounds[index],
-            sample_ns=SAMPLE_NS["quick" if self.options.quick else "full"],
+            sample_ns=(bench.sample_ns or SAMPLE_NS)[index],
             operations=bench.operations[index] if bench.operations else None,
             libraries={impl: self.built[impl].path for impl in impls if impl in self.built},
         )
@@ -206,7 +206,7 @@ class _Run:
     def _judge(self, results: Sequence[Mapping[str, Any]]) -> None:
         for result in results:
             cores = result.get("figures", {}).get("cores")
-            if cores is not None and cores["median"] < ENOUGH_CORES:
+            if cores is not None and "scaling" not in result["figures"] and cores["median"] < ENOUGH_CORES:
                 self.warnings.append(
                     f"two threads got {cores['median']:.2f} cores here, less than {ENOUGH_CORES}: "
                     "figures with more than one thread say more about the machine than about the code"

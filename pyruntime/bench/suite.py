@@ -14,11 +14,13 @@ from dataclasses import dataclass
 # Implementations. What is not a library is there to compare with: a floor, or what plain Python costs.
 OURS = "pyruntime"
 ONE_THREAD, TWO_THREADS = "one-thread", "two-threads"
+CONTROL_ONE, CONTROL_TWO = "control-one-thread", "control-two-threads"
 URCU_QSBR, URCU_MEMB, URCU_DEFER = "liburcu-qsbr", "liburcu-memb", "liburcu-memb-defer"
 CK = "ck-epoch"
 ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-call", "batched-free", "immediate-free"
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
 NONE_DETACHED = "none-detached"
+PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 
 
 class Kind(enum.Enum):
@@ -26,6 +28,7 @@ class Kind(enum.Enum):
 
     LOOP = "loop"  # a loop in C, for each implementation
     CORES = "cores"  # one loop in C, with one thread and with two
+    SCALING = "scaling"  # the same, and the control beside it in the same rounds
     CALL = "call"  # a loop in Python
     IMPORT = "import"  # whole processes
 
@@ -37,7 +40,15 @@ class Figure(enum.Enum):
     TIME = "time"  # our best time, in ns
     PEAK_BYTES = "peak_bytes"  # the most that waited in any round
     OVER_BARE = "over_bare"  # our best time less the best time of the peer, in ns, for each of Bench.bare_units
+    RATIO_MEDIAN = "ratio_median"  # our time over the time of a peer, the median of the rounds: where the best one was luck
+    LEAST_SHARE = "least_share"  # of all operations, at least so many fell to each thread: the median round
+    SCALING = "scaling"  # the cores that two threads get out of the code, over those of the control, best rounds
     P50 = "p50_ns"  # half of the operations took at most so long: the median round
+
+    @property
+    def is_floor(self) -> bool:
+        """Whether it has to reach its limit, and not to stay below it."""
+        return self in (Figure.LEAST_SHARE, Figure.SCALING)
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ class Bench:
     bare: str | None = None  # the peer that lacks what is measured
     bare_units: int = 1  # and how many of them it lacks
     operations: tuple[int, int] | None = None  # in a sample, quick and full; None: as many as fill the time of a sample
+    sample_ns: tuple[float, float] | None = None  # the time of a sample, quick and full; None: that of the run
     rounds: tuple[int, int] = (15, 31)  # quick and full
 
     @property
@@ -72,7 +84,7 @@ class Bench:
     @property
     def ours(self) -> str:
         """The implementation that the others are compared with."""
-        return TWO_THREADS if self.kind is Kind.CORES else OURS
+        return TWO_THREADS if self.kind in (Kind.CORES, Kind.SCALING) else OURS
 
     @property
     def impls(self) -> tuple[str, ...]:
@@ -83,6 +95,10 @@ class Bench:
 # Fixed numbers of operations where the measured time ends with a barrier, so that this wait is spread over as many of them
 # in every implementation; call_rcu's helper thread alone pauses for about 10 ms between two batches.
 _MANY = (300_000, 1_000_000)
+
+# Fairness shows in a second, not in the milliseconds for which a lock may stay with one thread.
+_A_SECOND = (0.1e9, 1e9)
+_CONTENDED = (Goal(Figure.RATIO_MEDIAN, 1.0, PTHREAD_MUTEX), Goal(Figure.LEAST_SHARE, 0.4))
 
 SUITE: tuple[Bench, ...] = (
     Bench(
@@ -148,6 +164,40 @@ SUITE: tuple[Bench, ...] = (
         goals=(Goal(Figure.PEAK_BYTES, 1 << 20),),
         operations=_MANY,
         rounds=(7, 13),
+    ),
+    Bench(
+        "lock.pair",
+        "taking and leaving a lock that nobody else wants",
+        peers=(PTHREAD_MUTEX,),
+        goals=(Goal(Figure.RATIO, 0.92, PTHREAD_MUTEX),),
+    ),
+    Bench(
+        "lock.contended",
+        "two threads that do nothing but take one lock, count and leave it, and how much each of them gets done",
+        peers=(PTHREAD_MUTEX,),
+        goals=_CONTENDED,
+        threads=(2,),
+        sample_ns=_A_SECOND,
+        rounds=(5, 5),
+    ),
+    Bench(
+        "lock.contended_rest",
+        "the same with some 20 ns of other work between",
+        peers=(PTHREAD_MUTEX,),
+        goals=_CONTENDED,
+        threads=(2,),
+        sample_ns=_A_SECOND,
+        rounds=(5, 5),
+    ),
+    Bench(
+        "striped.lock",
+        "the lock of one of 1024 keys, of which each thread has its half: how that scales, next to sharing nothing at all",
+        kind=Kind.SCALING,
+        peers=(ONE_THREAD, CONTROL_TWO, CONTROL_ONE),
+        goals=(Goal(Figure.SCALING, 0.9),),
+        with_threads=False,
+        sample_ns=(3e6, 5e6),
+        rounds=(31, 101),
     ),
     Bench(
         "stw.stop",

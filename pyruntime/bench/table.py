@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from .suite import OURS, Bench
+from .suite import Bench, Figure
 
 _TIME_UNITS = ((1e9, "s"), (1e6, "ms"), (1e3, "us"), (1.0, "ns"))
 _BYTE_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
@@ -32,11 +32,17 @@ def figure_text(figures: Mapping[str, Any]) -> str:
     parts = []
     if "cores" in figures:
         parts.append(f"{figures['cores']['median']:.2f} cores")
+    if "scaling" in figures:
+        scaling = figures["scaling"]
+        parts.append(f"{scaling['best']:.2f} of the control's (median {scaling['median']:.2f})")
     if "peak_bytes" in figures:
         peak = figures["peak_bytes"]
         parts.append(f"peak {bytes_text(peak['max'])} (median {bytes_text(peak['median'])})")
     if "over_bare" in figures:
         parts.append(f"+{time_text(figures['over_bare']['best'])} (median +{time_text(figures['over_bare']['median'])})")
+    if "least_share" in figures:
+        least, most = figures["least_share"], figures["most_share"]
+        parts.append(f"{least['median']:.0%} to {most['median']:.0%} each ({least['min']:.0%} to {most['max']:.0%})")
     if "p50_ns" in figures:
         parts.append(
             f"p50 {time_text(figures['p50_ns']['median'])}, p99 {time_text(figures['p99_ns']['median'])}, "
@@ -47,32 +53,54 @@ def figure_text(figures: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _amount_text(figure: str, amount: float, digits: int = 2) -> str:
+def _amount_text(figure: Figure, amount: float, digits: int = 2) -> str:
     """A figure of a goal, or its limit."""
-    if figure == "ratio":
+    if figure in (Figure.RATIO, Figure.RATIO_MEDIAN):
         return f"{amount:.{digits}f}x"
-    if figure == "peak_bytes":
+    if figure is Figure.SCALING:
+        return f"{amount:.{digits}f}"
+    if figure is Figure.LEAST_SHARE:
+        return f"{amount:.0%}"
+    if figure is Figure.PEAK_BYTES:
         return bytes_text(amount)
-    return f"+{time_text(amount)}" if figure == "over_bare" else time_text(amount)
+    return f"+{time_text(amount)}" if figure is Figure.OVER_BARE else time_text(amount)
+
+
+# What the figure of a goal is called: in its row, beside the figure, and in the footer, far away from it.
+_IN_ROW = {Figure.PEAK_BYTES: "peak ", Figure.P50: "p50 ", Figure.LEAST_SHARE: "each ", Figure.RATIO_MEDIAN: "median "}
+_IN_FOOTER = {
+    Figure.RATIO: ", over {peer}",
+    Figure.RATIO_MEDIAN: ", over {peer}, median",
+    Figure.PEAK_BYTES: ", peak",
+    Figure.OVER_BARE: ", over bare",
+    Figure.P50: ", p50",
+    Figure.LEAST_SHARE: ", of the thread with the least",
+    Figure.SCALING: ", of the control's cores",
+}
 
 
 def goal_text(goal: Mapping[str, Any]) -> str:
-    """A goal in its row, beside the figure."""
-    what = {"peak_bytes": "peak ", "p50_ns": "p50 "}.get(goal["figure"], "")
-    return f"{what}<= {_amount_text(goal['figure'], goal['limit'])} {'met' if goal['met'] else 'MISSED'}"
+    """A goal in its row."""
+    figure = Figure(goal["figure"])
+    relation = ">=" if figure.is_floor else "<="
+    verdict = "met" if goal["met"] else "MISSED"
+    return f"{_IN_ROW.get(figure, '')}{relation} {_amount_text(figure, goal['limit'])} {verdict}"
 
 
 def missed_text(bench: str, goal: Mapping[str, Any]) -> str:
-    """A missed goal in the footer, where its figure is far away."""
-    figures = {"ratio": f", over {goal['peer']}", "peak_bytes": ", peak", "over_bare": ", over bare", "p50_ns": ", p50"}
-    what = figures.get(goal["figure"], "")
-    is_, wanted = (_amount_text(goal["figure"], amount, 3) for amount in (goal["value"], goal["limit"]))
-    return f"{bench}{what}: {is_}, wanted {wanted} or less"
+    """A missed goal in the footer."""
+    figure = Figure(goal["figure"])
+    what = _IN_FOOTER.get(figure, "").format(peer=goal["peer"])
+    is_, wanted = (_amount_text(figure, amount, 3) for amount in (goal["value"], goal["limit"]))
+    return f"{bench}{what}: {is_}, wanted {wanted} or {'more' if figure.is_floor else 'less'}"
 
 
-def _row_of(goal: Mapping[str, Any]) -> str:
+def _goals_of(impl: str, bench: Bench, goals: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     """A goal stands where its figure does: a ratio in the peer's row, everything else in ours."""
-    return str(goal["peer"]) if goal["figure"] == "ratio" else OURS
+    for goal in goals:
+        is_ratio = Figure(goal["figure"]) in (Figure.RATIO, Figure.RATIO_MEDIAN)
+        if impl == (goal["peer"] if is_ratio else bench.ours):
+            yield goal
 
 
 class Table:
@@ -109,7 +137,9 @@ class Table:
         name, shown_threads = bench.name, str(threads)
         for impl in bench.impls:
             if impl in by_impl:
-                yield self._row(name, shown_threads, by_impl[impl], ours.get("ratio_to", {}).get(impl), goals)
+                yield self._row(
+                    name, shown_threads, by_impl[impl], ours.get("ratio_to", {}).get(impl), _goals_of(impl, bench, goals)
+                )
             elif impl in absent:
                 yield self._line(name, shown_threads, impl, absent[impl], "", "", "", "")
             else:
@@ -126,7 +156,7 @@ class Table:
     ) -> str:
         impl = result["impl"]
         notes = [figure_text(result.get("figures", {}))]
-        notes += [goal_text(goal) for goal in goals if _row_of(goal) == impl]
+        notes += [goal_text(goal) for goal in goals]
         return self._line(
             name,
             str(result["threads"]) if threads else "",

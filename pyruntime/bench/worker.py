@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from . import import_time, machine, measure, native, python_calls
-from .suite import ONE_THREAD, OURS, SUITE, TWO_THREADS, Bench, Figure, Goal, Kind
+from .suite import CONTROL_ONE, CONTROL_TWO, ONE_THREAD, OURS, SUITE, TWO_THREADS, Bench, Figure, Goal, Kind
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,14 @@ class Order:
 
 
 def _threads_of(impl: str, order: Order) -> int:
-    return {ONE_THREAD: 1, TWO_THREADS: 2}.get(impl, order.threads)
+    return {ONE_THREAD: 1, TWO_THREADS: 2, CONTROL_ONE: 1, CONTROL_TWO: 2}.get(impl, order.threads)
+
+
+def _loop_of(impl: str, bench: Bench) -> tuple[str, str]:
+    """Benchmark and implementation of the loop that is run for an implementation."""
+    if impl in (CONTROL_ONE, CONTROL_TWO):
+        return "control.cores", OURS
+    return bench.name, OURS if impl in (ONE_THREAD, TWO_THREADS) else impl
 
 
 def _measure(order: Order, samplers: Mapping[str, measure.Sampler]) -> dict[str, measure.Rounds]:
@@ -53,17 +60,16 @@ def _measure(order: Order, samplers: Mapping[str, measure.Sampler]) -> dict[str,
     return results
 
 
-def _measure_loops(order: Order, names: Mapping[str, str]) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
-    """`names`: for each implementation wanted, the one whose loop it runs."""
+def _measure_loops(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
     cpus = machine.cpu_order()
     loops = native.compiled_in()
     of_peers, errors = native.of_libraries(order.libraries)
     loops.update(of_peers)
-    failed = {impl: errors[impl] for impl in names if impl in errors}
+    failed = {impl: errors[impl] for impl in order.impls if impl in errors}
     with contextlib.ExitStack() as stack:
         samplers = {}
-        for impl, name in names.items():
-            loop = loops.get((order.bench, name))
+        for impl in order.impls:
+            loop = loops.get(_loop_of(impl, bench))
             if loop is None:
                 failed.setdefault(impl, "has no such loop")
                 continue
@@ -72,12 +78,19 @@ def _measure_loops(order: Order, names: Mapping[str, str]) -> tuple[dict[str, me
 
 
 def _measure_any(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
-    if bench.kind is Kind.LOOP:
-        return _measure_loops(order, {impl: impl for impl in order.impls})
-    if bench.kind is Kind.CORES:
-        return _measure_loops(order, dict.fromkeys(order.impls, OURS))
+    if bench.kind in (Kind.LOOP, Kind.CORES, Kind.SCALING):
+        return _measure_loops(bench, order)
     samplers = import_time.samplers() if bench.kind is Kind.IMPORT else python_calls.samplers(bench.name)
     return _measure(order, {impl: samplers[impl] for impl in order.impls}), {}
+
+
+def _cores(one: measure.Rounds, two: measure.Rounds) -> list[float]:
+    """How much two threads got done in the time of one, round by round."""
+    return [2 * alone / each for alone, each in zip(one.ns_per_op, two.ns_per_op, strict=True)]
+
+
+def _best_cores(one: measure.Rounds, two: measure.Rounds) -> float:
+    return 2 * min(one.ns_per_op) / min(two.ns_per_op)
 
 
 def _figures(bench: Bench, impl: str, done: Mapping[str, measure.Rounds]) -> dict[str, Any]:
@@ -97,9 +110,14 @@ def _figures(bench: Bench, impl: str, done: Mapping[str, measure.Rounds]) -> dic
         figures["p50_ns"] = measure.spread([each.p50 for each in singles])
         figures["p99_ns"] = measure.spread([each.p99 for each in singles])
         figures["max_ns"] = measure.spread([each.max for each in singles])
-    if bench.kind is Kind.CORES and impl == TWO_THREADS and ONE_THREAD in done:
-        pairs = zip(done[ONE_THREAD].ns_per_op, rounds.ns_per_op, strict=True)
-        figures["cores"] = measure.spread([2 * one / two for one, two in pairs])
+    if impl == TWO_THREADS and ONE_THREAD in done:
+        cores = _cores(done[ONE_THREAD], rounds)
+        figures["cores"] = measure.spread(cores)
+        if CONTROL_TWO in done and CONTROL_ONE in done:
+            control = _cores(done[CONTROL_ONE], done[CONTROL_TWO])
+            best = _best_cores(done[ONE_THREAD], rounds) / _best_cores(done[CONTROL_ONE], done[CONTROL_TWO])
+            pairs = zip(cores, control, strict=True)
+            figures["scaling"] = {**measure.spread([ours / there for ours, there in pairs]), "best": best}
     if impl == bench.ours and bench.bare is not None and bench.bare in done:
         bare = done[bench.bare].ns_per_op
         extra = measure.spread([with_it - without for with_it, without in zip(rounds.ns_per_op, bare, strict=True)])
@@ -112,6 +130,8 @@ def _figures(bench: Bench, impl: str, done: Mapping[str, measure.Rounds]) -> dic
 _FIGURE_OF_GOAL = {
     Figure.PEAK_BYTES: ("peak_bytes", "max"),
     Figure.OVER_BARE: ("over_bare", "best"),
+    Figure.LEAST_SHARE: ("least_share", "median"),
+    Figure.SCALING: ("scaling", "best"),
     Figure.P50: ("p50_ns", "median"),
 }
 
@@ -120,14 +140,15 @@ def _goal(goal: Goal, result: Mapping[str, Any]) -> dict[str, Any] | None:
     """The goal as it stands after this run; None if what it is about was not measured."""
     if goal.figure is Figure.TIME:
         value = result["ns_per_op"]["min"]
-    elif goal.figure is Figure.RATIO:
-        value = result["ratio_to"].get(goal.peer, {}).get("best")
+    elif goal.figure in (Figure.RATIO, Figure.RATIO_MEDIAN):
+        value = result["ratio_to"].get(goal.peer, {}).get("best" if goal.figure is Figure.RATIO else "median")
     else:
         name, which = _FIGURE_OF_GOAL[goal.figure]
         value = result.get("figures", {}).get(name, {}).get(which)
     if value is None:
         return None
-    return {"figure": goal.figure.value, "peer": goal.peer, "limit": goal.limit, "value": value, "met": value <= goal.limit}
+    met = value >= goal.limit if goal.figure.is_floor else value <= goal.limit
+    return {"figure": goal.figure.value, "peer": goal.peer, "limit": goal.limit, "value": value, "met": met}
 
 
 def results_of(bench: Bench, order: Order, done: Mapping[str, measure.Rounds]) -> list[dict[str, Any]]:
