@@ -243,8 +243,8 @@ pyrt_park_as(pyrt_parking *p)
 {
     p->token = 0;
     p->interrupted = false;
-    /* Nobody else knows it now. */
-    pyrt_store_relaxed(&p->awake, 0u);
+    /* Plain: nobody else knows it now. */
+    p->awake = 0;
     if ((p->flags & PYRT_LOCK_NO_DETACH) == 0 && hooks.is_reading != NULL && hooks.is_reading(p->function)) {
         p->flags |= PYRT_LOCK_NO_DETACH;
     }

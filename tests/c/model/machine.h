@@ -49,7 +49,12 @@ typedef enum model_break {
     MODEL_BREAK_ADVANCE,    /* the addition of the advance is a load and a plain store */
     MODEL_BREAK_MEMBARRIER, /* pyrt_membarrier does nothing */
     MODEL_BREAK_FUTEX,      /* pyrt_futex_wait falls asleep without a look at the word */
-    MODEL_BREAK_TURN        /* the clock runs so fast that every turn is lost */
+    MODEL_BREAK_TURN,       /* the clock runs so fast that every turn is lost */
+    MODEL_BREAK_LOCK,       /* the compare-and-swap that locks a mutex is a load and a plain store */
+    MODEL_BREAK_CLAIM,      /* so is the one that makes use of a reservation */
+    MODEL_BREAK_LOOK,       /* who waits for a mutex does not look at it once more before it sleeps */
+    MODEL_BREAK_CELL,       /* who has unlocked a mutex does not look whether somebody waits */
+    MODEL_BREAK_GIVE_BACK   /* who was woken for a mutex and cannot attach keeps that to itself */
 } model_break;
 
 extern model_break model_broken;

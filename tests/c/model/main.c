@@ -11,14 +11,12 @@ static const char usage[] =
     "       model SCENARIO [--bound N|none] [--brute] [--most N]       every schedule with at most N preemptions\n"
     "       model SCENARIO --seed N --runs N                           schedules at random\n"
     "       model SCENARIO --replay SCHEDULE                           this one, step by step\n"
-    "further: --break attach|suspend|advance|membarrier|futex|turn, --program N\n"
+    "further: --break attach|suspend|advance|membarrier|futex|turn|lock|claim|look|cell|give-back,\n"
+    "         --program N\n"
     "exit status: 0 nothing failed, 1 a schedule failed, 2 the arguments are wrong\n";
 
 static const model_scenario *const tables[] = {
-    model_litmus_scenarios,
-    model_epoch_scenarios,
-    model_retire_scenarios,
-    model_pause_scenarios,
+    model_litmus_scenarios, model_epoch_scenarios, model_retire_scenarios, model_pause_scenarios, model_mutex_scenarios,
 };
 
 enum { TABLES = sizeof(tables) / sizeof(tables[0]) };
@@ -76,9 +74,18 @@ static model_break
 break_of(const char *name)
 {
     static const char *const names[] = {
-        [MODEL_BREAK_NOTHING] = "nothing", [MODEL_BREAK_ATTACH] = "attach",         [MODEL_BREAK_SUSPEND] = "suspend",
-        [MODEL_BREAK_ADVANCE] = "advance", [MODEL_BREAK_MEMBARRIER] = "membarrier", [MODEL_BREAK_FUTEX] = "futex",
+        [MODEL_BREAK_NOTHING] = "nothing",
+        [MODEL_BREAK_ATTACH] = "attach",
+        [MODEL_BREAK_SUSPEND] = "suspend",
+        [MODEL_BREAK_ADVANCE] = "advance",
+        [MODEL_BREAK_MEMBARRIER] = "membarrier",
+        [MODEL_BREAK_FUTEX] = "futex",
         [MODEL_BREAK_TURN] = "turn",
+        [MODEL_BREAK_LOCK] = "lock",
+        [MODEL_BREAK_CLAIM] = "claim",
+        [MODEL_BREAK_LOOK] = "look",
+        [MODEL_BREAK_CELL] = "cell",
+        [MODEL_BREAK_GIVE_BACK] = "give-back",
     };
     for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++) {
         if (strcmp(names[n], name) == 0) {

@@ -37,6 +37,11 @@ enum { MODEL_ALL = -1 };
 void model_begin(void);
 void model_end(void);
 
+/* The clock stands as good as still. A scenario in which time matters says so in its setup: reading the clock is a step then,
+ * and so is this, by which time passes. */
+void model_use_clock(void);
+void model_pass_time(int64_t ns);
+
 /* Ends everything: prints the message and the schedule that led here. */
 __attribute__((noreturn, format(printf, 1, 2))) void model_fail(const char *format, ...);
 
@@ -58,5 +63,6 @@ extern const model_scenario model_litmus_scenarios[];
 extern const model_scenario model_epoch_scenarios[];
 extern const model_scenario model_retire_scenarios[];
 extern const model_scenario model_pause_scenarios[];
+extern const model_scenario model_mutex_scenarios[];
 
 #endif
