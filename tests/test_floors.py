@@ -19,6 +19,7 @@ PUBLIC = {
     "status.h": "platform",
     "parking_lot.h": "sync",
     "mutex.h": "sync",
+    "lock_debug.h": "sync",
     "striped_lock.h": "sync",
     "qsbr_slot.h": "epoch",
     "thread.h": "state",

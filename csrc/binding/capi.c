@@ -96,6 +96,16 @@ static pyrt_capi table = {
     .striped_lock_waits = pyrt_striped_lock_waits,
     .striped_lock_stats_read = pyrt_striped_lock_stats_read,
     .striped_lock_slow = pyrt_striped_lock_slow,
+    .lock_debug = pyrt_lock_debug,
+    .lock_name = pyrt_lock_name,
+    .lock_name_class = pyrt_lock_name_class,
+    .lock_name_array = pyrt_lock_name_array,
+    .lock_forget = pyrt_lock_forget,
+    .lock_holds = pyrt_lock_holds,
+    .lock_holder = pyrt_lock_holder,
+    .lock_report = pyrt_lock_report,
+    .lock_debug_set_bound = pyrt_lock_debug_set_bound,
+    .lock_debug_stats_read = pyrt_lock_debug_stats_read,
 };
 
 /* The block has the initial-exec model, so that its distance is the same in every thread. */

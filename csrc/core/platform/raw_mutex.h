@@ -1,8 +1,8 @@
 /* raw_mutex.h -- the lock of the library's own lists: four bytes, never detaches, never runs user code while held.
  *
  * Held for a look at a list or a short system call, never while user code runs, so that waiting for it does not count as
- * blocking. Order in which they are taken: registry, interpreter, orphans, metadata, report, buckets of the parking lot. Zero is
- * unlocked; after a fork the child simply zeroes it.
+ * blocking. Order in which they are taken: registry, interpreter, orphans, switch of lock debugging, metadata, report, tables of
+ * lock debugging, buckets of the parking lot. Zero is unlocked; after a fork the child simply zeroes it.
  *
  * State table of `word`:
  *   0  unlocked

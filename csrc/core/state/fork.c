@@ -8,6 +8,7 @@
 #include "platform/meta_alloc.h"
 #include "platform/report.h"
 #include "state/thread_impl.h"
+#include "sync/lock_watch.h"
 #include "sync/waiting.h"
 
 #include <pyruntime/fork.h>
@@ -34,6 +35,7 @@ prepare(void)
             }
         }
     }
+    pyrt_watch_fork_prepare();
     pyrt_meta_fork_prepare();
 }
 
@@ -41,6 +43,7 @@ static void
 parent(void)
 {
     pyrt_meta_fork_parent();
+    pyrt_watch_fork_parent();
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
         for (int i = 0; i < PYRT_STAGES; i++) {
             if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_parent != NULL) {
@@ -110,6 +113,7 @@ child(void)
     pyrt_report_fork_child();
     pyrt_os_thread_fork_child();
     pyrt_parking_lot_fork_child();
+    pyrt_watch_fork_child();
     pyrt_slots_fork_child();
     pyrt_membarrier_register();
     pyrt_raw_mutex_reinit(&registry->lock);

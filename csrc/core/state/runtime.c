@@ -7,6 +7,7 @@
 #include "platform/meta_alloc.h"
 #include "platform/report.h"
 #include "state/thread_impl.h"
+#include "sync/lock_watch.h"
 #include "sync/waiting.h"
 
 #include <stdio.h>
@@ -446,6 +447,7 @@ on_os_thread_exit(void)
         }
         pyrt_thread_end(tls->states);
     }
+    pyrt_watch_thread_ends();
 }
 
 /* Not from init: locks use it without the runtime. */

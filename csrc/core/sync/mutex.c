@@ -16,6 +16,7 @@
 #include "platform/futex.h"
 #include "platform/os_thread.h"
 #include "platform/report.h"
+#include "sync/lock_watch.h"
 #include "sync/waiting.h"
 
 #include <pyruntime/current.h>
@@ -39,6 +40,32 @@ static uint8_t
 without_watch(uint8_t state)
 {
     return state & (uint8_t)~PYRT_MUTEX_WATCHED;
+}
+
+/* What a long way sets: marked while locks are watched, and not any more after that. */
+static uint8_t
+with_watch(uint8_t state)
+{
+    return (uint8_t)(state | (pyrt_lock_watch_is_on() ? PYRT_MUTEX_WATCHED : 0));
+}
+
+/* Told before it waits, because it may wait for ever. The mark may be lost to an unlock that goes on just now. */
+static void
+tell_asks(pyrt_mutex *mutex)
+{
+    if (pyrt_lock_watch_is_on()) {
+        uint8_t before = pyrt_fetch_or_seq_cst(&mutex->state, (uint8_t)PYRT_MUTEX_WATCHED);
+        pyrt_watch_asks(mutex, (before & PYRT_MUTEX_WATCHED) == 0);
+    }
+}
+
+static pyrt_status
+tell_took(pyrt_mutex *mutex)
+{
+    if (pyrt_lock_watch_is_on()) {
+        pyrt_watch_took(mutex);
+    }
+    return PYRT_OK;
 }
 
 /* ---- taking it --------------------------------------------------------------------------------------------------- */
@@ -77,7 +104,7 @@ try_to_take(mutex_wait *wait)
     uint8_t state = pyrt_load_relaxed(word);
     while (!must_wait(wait, state)) {
         /* acquire: as in the inline pyrt_mutex_lock. */
-        if (pyrt_cas_acquire(word, &state, (uint8_t)(PYRT_MUTEX_LOCKED | (state & PYRT_MUTEX_WATCHED)))) {
+        if (pyrt_cas_acquire(word, &state, with_watch(PYRT_MUTEX_LOCKED))) {
             return true;
         }
     }
@@ -157,8 +184,9 @@ lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *func
         .mutex = mutex,
         .period = PYRT_MUTEX_RESERVED_NS,
     };
+    tell_asks(mutex);
     if (spin(&wait)) {
-        return PYRT_OK;
+        return tell_took(mutex);
     }
     wait.parking.arg = &wait;
     wait.parking.since = pyrt_now_ns();
@@ -169,8 +197,11 @@ lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *func
     }
     for (;;) {
         pyrt_status status = pyrt_park_as(&wait.parking);
-        if ((status == PYRT_OK && pyrt_mutex_claim(mutex)) || spin(&wait)) {
+        if (status == PYRT_OK && pyrt_mutex_claim(mutex)) {
             return PYRT_OK;
+        }
+        if (spin(&wait)) {
+            return tell_took(mutex);
         }
         if (status == PYRT_ETIMEDOUT || status == PYRT_EINTR) {
             return status;
@@ -200,7 +231,7 @@ end_reservation(pyrt_mutex *mutex, uint8_t next)
     while (without_watch(state) == PYRT_MUTEX_RESERVED) {
         /* As acquire it pairs with the exchange in unlock; as release, for a reservation that is given back, it passes that
          * on to the next owner. */
-        if (pyrt_cas_acq_rel(&mutex->state, &state, (uint8_t)(next | (state & PYRT_MUTEX_WATCHED)))) {
+        if (pyrt_cas_acq_rel(&mutex->state, &state, with_watch(next))) {
             return true;
         }
     }
@@ -213,7 +244,7 @@ pyrt_mutex_claim(void *mutex)
     pyrt_tls_block *tls = pyrt_tls();
     bool reserved = tls->woken_for == mutex && tls->reserved;
     tls->woken_for = NULL;
-    return reserved && end_reservation(mutex, PYRT_MUTEX_LOCKED);
+    return reserved && end_reservation(mutex, PYRT_MUTEX_LOCKED) && tell_took(mutex) == PYRT_OK;
 }
 
 void
@@ -247,8 +278,8 @@ pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
     uint8_t state = pyrt_load_relaxed(&mutex->state);
     while (without_watch(state) == PYRT_MUTEX_UNLOCKED || (without_watch(state) == PYRT_MUTEX_RESERVED && paused)) {
         /* acquire: as in the inline form. */
-        if (pyrt_cas_acquire(&mutex->state, &state, (uint8_t)(PYRT_MUTEX_LOCKED | (state & PYRT_MUTEX_WATCHED)))) {
-            return true;
+        if (pyrt_cas_acquire(&mutex->state, &state, with_watch(PYRT_MUTEX_LOCKED))) {
+            return tell_took(mutex) == PYRT_OK;
         }
     }
     return false;
@@ -260,7 +291,8 @@ pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
     if ((flags & ~(unsigned)(PYRT_LOCK_NO_DETACH | PYRT_LOCK_INTERRUPTIBLE)) != 0) {
         return PYRT_EINVAL;
     }
-    if (pyrt_mutex_trylock(mutex)) {
+    /* Who could wait is asked for the order of locks also when it need not. */
+    if ((timeout_ns == 0 || !pyrt_lock_watch_is_on()) && pyrt_mutex_trylock(mutex)) {
         return PYRT_OK;
     }
     if (timeout_ns == 0) {
@@ -276,23 +308,27 @@ hand_on(const pyrt_unparked *unparked, void *arg)
     pyrt_mutex *mutex = arg;
     bool reserve = unparked->found && pyrt_now_ns() - unparked->since >= PYRT_MUTEX_FAIR_NS;
     /* seq_cst: as release for the next owner; the waiter's look at the state in validate is under the same lock. */
-    (void)pyrt_exchange_seq_cst(&mutex->state, (uint8_t)(reserve ? PYRT_MUTEX_RESERVED : PYRT_MUTEX_UNLOCKED));
+    (void)pyrt_exchange_seq_cst(&mutex->state, with_watch(reserve ? PYRT_MUTEX_RESERVED : PYRT_MUTEX_UNLOCKED));
     return reserve ? PYRT_MUTEX_TOKEN_RESERVED : PYRT_MUTEX_TOKEN_FREE;
 }
 
 void
 pyrt_mutex_unlock_slow(pyrt_mutex *mutex)
 {
-    if (without_watch(pyrt_load_relaxed(&mutex->state)) != PYRT_MUTEX_LOCKED) {
+    uint8_t state = pyrt_load_relaxed(&mutex->state);
+    if (without_watch(state) != PYRT_MUTEX_LOCKED) {
         pyrt_report("pyrt_mutex_unlock: the mutex at %p is not locked", (void *)mutex);
         return;
+    }
+    if (pyrt_lock_watch_is_on()) {
+        pyrt_watch_lets_go(mutex, (state & PYRT_MUTEX_WATCHED) == 0);
     }
     if ((pyrt_parked_near(mutex) & ~PYRT_PARKED_ALWAYS) != 0) {
         (void)pyrt_unpark_one(mutex, hand_on, mutex);
         return;
     }
     /* seq_cst, and then the look at the cell: the read-modify-writes of both sides stand for the membarrier. */
-    (void)pyrt_exchange_seq_cst(&mutex->state, (uint8_t)PYRT_MUTEX_UNLOCKED);
+    (void)pyrt_exchange_seq_cst(&mutex->state, with_watch(PYRT_MUTEX_UNLOCKED));
     pyrt_fence_after_rmw();
     if ((pyrt_parked_near(mutex) & ~PYRT_PARKED_ALWAYS) != 0) {
         pyrt_mutex_wake(mutex);

@@ -10,6 +10,7 @@
 #include "platform/futex.h"
 #include "platform/raw_mutex.h"
 #include "platform/report.h"
+#include "sync/lock_watch.h"
 #include "sync/waiting.h"
 
 #include <string.h>
@@ -225,6 +226,10 @@ sleep_with_hooks(pyrt_parking *p)
 {
     bool detaches = (p->flags & PYRT_LOCK_NO_DETACH) == 0 && hooks.detach != NULL;
     void *detached = detaches ? hooks.detach() : NULL;
+    bool watched = pyrt_lock_watch_is_on();
+    if (watched) {
+        pyrt_watch_sleeps(p->address);
+    }
     void *saved = pyrt_block_before();
     pyrt_status status = sleep_until_woken(p);
     if (status == PYRT_OK && p->woken != NULL) {
@@ -234,6 +239,9 @@ sleep_with_hooks(pyrt_parking *p)
     pyrt_block_after(saved);
     if (detaches) {
         hooks.attach(detached);
+    }
+    if (watched) {
+        pyrt_watch_woke(p->address);
     }
     return status;
 }

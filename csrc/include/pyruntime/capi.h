@@ -115,6 +115,16 @@
 #define pyrt_striped_lock_waits PYRT_CALL(striped_lock_waits)
 #define pyrt_striped_lock_stats_read PYRT_CALL(striped_lock_stats_read)
 #define pyrt_striped_lock_slow PYRT_CALL(striped_lock_slow)
+#define pyrt_lock_debug PYRT_CALL(lock_debug)
+#define pyrt_lock_name PYRT_CALL(lock_name)
+#define pyrt_lock_name_class PYRT_CALL(lock_name_class)
+#define pyrt_lock_name_array PYRT_CALL(lock_name_array)
+#define pyrt_lock_forget PYRT_CALL(lock_forget)
+#define pyrt_lock_holds PYRT_CALL(lock_holds)
+#define pyrt_lock_holder PYRT_CALL(lock_holder)
+#define pyrt_lock_report PYRT_CALL(lock_report)
+#define pyrt_lock_debug_set_bound PYRT_CALL(lock_debug_set_bound)
+#define pyrt_lock_debug_stats_read PYRT_CALL(lock_debug_stats_read)
 #if defined(Py_PYTHON_H)
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
  * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the

@@ -18,6 +18,8 @@ PYRT_BEGIN_DECLS
 
 typedef struct pyrt_block_hooks pyrt_block_hooks;
 typedef struct pyrt_interp_config pyrt_interp_config;
+typedef struct pyrt_lock_debug_stats pyrt_lock_debug_stats;
+typedef struct pyrt_lock_hold pyrt_lock_hold;
 typedef struct pyrt_mutex pyrt_mutex;
 typedef struct pyrt_pause_stats pyrt_pause_stats;
 typedef struct pyrt_requeued pyrt_requeued;
@@ -135,6 +137,17 @@ typedef struct pyrt_capi {
     uint64_t (*striped_lock_waits)(const pyrt_striped_lock *lock, size_t stripe);
     pyrt_status (*striped_lock_stats_read)(const pyrt_striped_lock *lock, pyrt_striped_lock_stats *out);
     void (*striped_lock_slow)(pyrt_striped_lock *lock, size_t stripe);
+    /* lock_debug.h */
+    pyrt_status (*lock_debug)(bool on);
+    pyrt_status (*lock_name)(pyrt_mutex *mutex, const char *name);
+    pyrt_status (*lock_name_class)(pyrt_mutex *mutex, const char *name);
+    pyrt_status (*lock_name_array)(pyrt_mutex *first, size_t count, size_t stride, const char *name);
+    void (*lock_forget)(const void *memory, size_t bytes);
+    size_t (*lock_holds)(pyrt_lock_hold *out, size_t capacity);
+    pyrt_status (*lock_holder)(const void *lock, pyrt_lock_hold *out);
+    size_t (*lock_report)(void);
+    void (*lock_debug_set_bound)(int64_t attached_wait_ns);
+    pyrt_status (*lock_debug_stats_read)(pyrt_lock_debug_stats *out);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

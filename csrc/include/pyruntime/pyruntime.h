@@ -9,6 +9,7 @@
 #include "block.h"
 #include "current.h"
 #include "fork.h"
+#include "lock_debug.h"
 #include "mutex.h"
 #include "parking_lot.h"
 #include "qsbr.h"
