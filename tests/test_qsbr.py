@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pyruntime
@@ -135,6 +135,7 @@ def test_goals_know_their_domain_and_compare_by_age(domain: Domain) -> None:
     assert str(first.value) in repr(first)
 
 
+@settings(deadline=None)
 @given(value=st.integers(0, 2**64 - 1), steps=st.integers(1, 2**62 - 1))
 def test_goals_may_wrap(value: int, steps: int) -> None:
     first = qsbr._goal(qsbr.default_domain, value)
@@ -503,6 +504,39 @@ def test_a_section_that_a_callable_collects_is_left_when_the_callable_returns(do
     assert sections == []
     assert pyruntime.current() is None
     domain.synchronize(timeout=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*is collected:ResourceWarning")
+@settings(deadline=None, max_examples=50)
+@given(steps=st.lists(st.tuples(st.sampled_from(["enter", "leave", "collect"]), st.integers(0, 3)), max_size=60))
+def test_any_order_of_entering_leaving_and_collecting(steps: list[tuple[str, int]]) -> None:
+    """Against a list of what is open: only the newest can be left, and what is collected is not open any more."""
+    for domain in (qsbr.default_domain, Domain(name="mine")):
+        makers = [domain.reading, domain.attached, domain.reading, domain.attached]
+        sections = [make() for make in makers]
+        opened: list[int] = []
+        for step, number in steps:
+            if step == "enter":
+                sections[number].__enter__()
+                opened.append(number)
+            elif step == "collect":
+                sections[number] = makers[number]()
+                opened = [one for one in opened if one != number]
+            elif opened[-1:] == [number]:
+                sections[number].__exit__(None, None, None)
+                opened.pop()
+            else:
+                reason = "another block was entered after it" if number in opened else "never entered, or was left already"
+                with pytest.raises(pyruntime.StateError, match=reason):
+                    sections[number].__exit__(None, None, None)
+            assert (pyruntime.current() is not None) is bool(opened)
+            assert domain.poll(domain.advance()) is not bool(opened)
+            if opened and not any(makers[one] == domain.reading for one in opened):
+                domain.quiescent()
+        sections.clear()
+        assert pyruntime.current() is None
+        if domain is not qsbr.default_domain:
+            domain.close()
 
 
 def test_a_warning_that_is_made_an_error_is_unraisable(domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
