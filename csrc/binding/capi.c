@@ -81,6 +81,7 @@ static pyrt_capi table = {
     .striped_lock_bytes = pyrt_striped_lock_bytes,
     .striped_lock_fini = pyrt_striped_lock_fini,
     .striped_lock_at_fork_reinit = pyrt_striped_lock_at_fork_reinit,
+    .striped_lock_name = pyrt_striped_lock_name,
     .striped_lock_keys = pyrt_striped_lock_keys,
     .striped_lock_hashes = pyrt_striped_lock_hashes,
     .striped_lock_keys_timed = pyrt_striped_lock_keys_timed,

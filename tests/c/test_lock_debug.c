@@ -1,7 +1,7 @@
 /* test_lock_debug.c -- watched locks (lock_debug.h): their order, who holds what, sleeping attached, ends, and the switch.
  *
- * --break unordered makes the stress of several stripes take them by hand, in the order in which the keys come (one thread at a
- * time, so that it does not hang): the order of locks must show it.
+ * --break unordered makes the stress of several stripes take them by hand, in the order in which the keys come (one thread
+ * at a time, so that it does not hang): the order of locks must show it.
  */
 #define _GNU_SOURCE /* gettid */
 #include "support.h"
@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- a watched test ---------------------------------------------------------------------------------------------------- */
+/* ---- a watched test ------------------------------------------------------------------------------------------------- */
 
 static pyrt_mutex a, b, c;
 
@@ -68,7 +68,7 @@ lock_both(pyrt_mutex *first, pyrt_mutex *second)
     pyrt_mutex_unlock(first);
 }
 
-/* ---- the switch -------------------------------------------------------------------------------------------------------- */
+/* ---- the switch ----------------------------------------------------------------------------------------------------- */
 
 TEST(off_it_is_free)
 {
@@ -153,7 +153,7 @@ TEST(wrong_arguments)
     CHECK_STATUS(pyrt_lock_name_array(&a, SIZE_MAX, 2, "x"), PYRT_EINVAL);
 }
 
-/* ---- order ------------------------------------------------------------------------------------------------------------- */
+/* ---- order ---------------------------------------------------------------------------------------------------------- */
 
 TEST(two_orders_of_two_locks_are_a_cycle)
 {
@@ -304,7 +304,7 @@ TEST(stripes_are_taken_in_order)
     CHECK_OK(pyrt_lock_debug(true));
     pyrt_striped_lock lock;
     CHECK_OK(pyrt_striped_lock_init(&lock, 16));
-    CHECK_OK(pyrt_lock_name_array(pyrt_striped_lock_mutex(&lock, 0), 16, (size_t)1 << lock.mutex_shift, "stripes"));
+    CHECK_OK(pyrt_striped_lock_name(&lock, "stripes"));
     random_stream choices = random_for(3);
     for (int i = 0; i < 500; i++) {
         uint64_t hashes[3] = {random_next(&choices), random_next(&choices), random_next(&choices)};
@@ -328,10 +328,12 @@ TEST(stripes_are_taken_in_order)
     }
     CHECK_UINT(stats().orders, 16 * 15 / 2);
     pyrt_striped_lock_fini(&lock);
-    unwatch();
+    /* Its names are gone with it. */
+    CHECK_OK(pyrt_lock_debug(false));
+    CHECK_UINT(pyrt_meta_live_bytes(), 0);
 }
 
-/* ---- names ------------------------------------------------------------------------------------------------------------- */
+/* ---- names ---------------------------------------------------------------------------------------------------------- */
 
 static const char *
 name_of(pyrt_mutex *mutex)
@@ -394,7 +396,7 @@ TEST(the_name_that_was_given_first_goes_first)
     unwatch();
 }
 
-/* ---- who holds what ------------------------------------------------------------------------------------------------------ */
+/* ---- who holds what ------------------------------------------------------------------------------------------------- */
 
 static void
 lock_a(void *unused)
@@ -493,7 +495,7 @@ TEST(a_thread_that_ends_with_locks)
     unwatch();
 }
 
-/* ---- sleeping attached --------------------------------------------------------------------------------------------------- */
+/* ---- sleeping attached ---------------------------------------------------------------------------------------------- */
 
 static void
 lock_a_attached(void *unused)
@@ -541,7 +543,7 @@ TEST(a_sleep_while_attached_is_reported)
     runtime_down();
 }
 
-/* ---- the hook --------------------------------------------------------------------------------------------------------------- */
+/* ---- the hook ------------------------------------------------------------------------------------------------------- */
 
 static int heard;
 
@@ -579,7 +581,7 @@ TEST(the_hook_may_lock)
     CHECK_INT(status, 0);
 }
 
-/* ---- fork -------------------------------------------------------------------------------------------------------------------- */
+/* ---- fork ----------------------------------------------------------------------------------------------------------- */
 
 TEST(the_child_knows_what_it_holds)
 {
@@ -613,7 +615,7 @@ TEST(the_child_knows_what_it_holds)
     unwatch();
 }
 
-/* ---- bounds ------------------------------------------------------------------------------------------------------------------- */
+/* ---- bounds --------------------------------------------------------------------------------------------------------- */
 
 static pyrt_mutex crowd_of_locks[PYRT_LOCK_DEBUG_LOCKS + 1000];
 
@@ -686,7 +688,7 @@ TEST(more_holds_than_there_is_room_for)
     unwatch();
 }
 
-/* ---- out of memory --------------------------------------------------------------------------------------------------------------- */
+/* ---- out of memory -------------------------------------------------------------------------------------------------- */
 
 static void
 nothing(void)
@@ -731,7 +733,7 @@ TEST(out_of_memory_is_an_answer)
     CHECK_INT(fault_everywhere(&name, FAULT_ONCE), 1);
 }
 
-/* ---- under load -------------------------------------------------------------------------------------------------------------------- */
+/* ---- under load ----------------------------------------------------------------------------------------------------- */
 
 enum { LOAD_LOCKS = 7, LOAD_THREADS = 4, LOAD_ROUNDS = 3000 };
 

@@ -1,8 +1,8 @@
 /* lock_debug.c -- the switch of lock debugging, and what locks tell it (lock_watch.h).
  *
- * Switching on makes the tables, marks every cell of the parking lot (PYRT_PARKED_ALWAYS), so that no unlock takes the short way,
- * and an unlock by the long way marks its mutex, so that no lock does either. What is held at that time is not known; its
- * unlock is of a hold that nobody has seen, and is passed over. Switching off undoes all but the marks on mutexes, which
+ * Switching on makes the tables, marks every cell of the parking lot (PYRT_PARKED_ALWAYS), so that no unlock takes the short
+ * way, and an unlock by the long way marks its mutex, so that no lock does either. What is held at that time is not known;
+ * its unlock is of a hold that nobody has seen, and is passed over. Switching off undoes all but the marks on mutexes, which
  * their next long way takes off.
  *
  * State table of pyrt_lock_watching:
@@ -278,7 +278,7 @@ pyrt_watch_lets_go(const void *lock, bool fresh)
     leave(&none);
 }
 
-/* ---- sleeping ---------------------------------------------------------------------------------------------------------- */
+/* ---- sleeping ------------------------------------------------------------------------------------------------------- */
 
 void
 pyrt_watch_sleeps(const void *address)
@@ -335,7 +335,7 @@ pyrt_watch_woke(const void *address)
     leave(&lines);
 }
 
-/* ---- ends -------------------------------------------------------------------------------------------------------------- */
+/* ---- ends ----------------------------------------------------------------------------------------------------------- */
 
 void
 pyrt_watch_thread_ends(void)
@@ -369,7 +369,7 @@ pyrt_watch_thread_ends(void)
     }
 }
 
-/* ---- fork -------------------------------------------------------------------------------------------------------------- */
+/* ---- fork ----------------------------------------------------------------------------------------------------------- */
 
 void
 pyrt_watch_fork_prepare(void)

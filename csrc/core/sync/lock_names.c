@@ -1,7 +1,7 @@
 /* lock_names.c -- the names that users gave to locks, kept whether or not locks are watched.
  *
- * A name stands for a row of `count` addresses, most often one. The table is made with the first name and freed with the last
- * one; when it is full, the name that was given first goes. Guarded by pyrt_watch.lock.
+ * A name stands for a row of `count` addresses, most often one. The table is made with the first name and freed with the
+ * last one; when it is full, the name that was given first goes. Guarded by pyrt_watch.lock.
  */
 #include "platform/meta_alloc.h"
 #include "sync/lock_tables.h"

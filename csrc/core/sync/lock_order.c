@@ -1,7 +1,7 @@
 /* lock_order.c -- which lock was held when which other one was asked for, as a graph, and its cycles.
  *
- * Invariant: the graph has an order from -> to for every pair that was seen and not forgotten. An order is added once, and only
- * then a way back is looked for, so that a cycle is found by the order that closes it, and not again.
+ * Invariant: the graph has an order from -> to for every pair that was seen and not forgotten. An order is added once, and
+ * only then a way back is looked for, so that a cycle is found by the order that closes it, and not again.
  *
  * A lock of a class is stood for by its class, but among locks of the same class by itself. Guarded by pyrt_watch.lock.
  */
@@ -66,8 +66,8 @@ pyrt_watch_remove_lock(watch_tables *t, uint32_t lock)
     t->locks_pool.free = lock;
 }
 
-/* The hand of a clock goes round, and takes the first that nobody holds and nobody has asked about since it came by last. Classes
- * stay: there are no more of them than names. */
+/* The hand of a clock goes round, and takes the first that nobody holds and nobody has asked about since it came by last.
+ * Classes stay: there are no more of them than names. */
 static uint32_t
 forget_one_lock(watch_tables *t)
 {

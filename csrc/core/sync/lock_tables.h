@@ -1,5 +1,5 @@
-/* lock_tables.h -- the tables of lock debugging. All of them are guarded by pyrt_watch.lock, a leaf: under it nothing is called
- * that locks, allocates or reports. An index of 0 is none; a table's entry 0 is not used.
+/* lock_tables.h -- the tables of lock debugging. All of them are guarded by pyrt_watch.lock, a leaf: under it nothing is
+ * called that locks, allocates or reports. An index of 0 is none; a table's entry 0 is not used.
  */
 #ifndef PYRT_SYNC_LOCK_TABLES_H
 #define PYRT_SYNC_LOCK_TABLES_H
@@ -95,12 +95,12 @@ void pyrt_watch_say(watch_lines *lines, const char *format, ...) __attribute__((
 /* A thing was forgotten, or cannot be followed. */
 void pyrt_watch_forgot(watch_tables *t, watch_lines *lines, const char *what, unsigned room);
 
-/* ---- lock_names.c ------------------------------------------------------------------------------------------------------ */
+/* ---- lock_names.c --------------------------------------------------------------------------------------------------- */
 
 /* The name of a lock; its address where it has none. True, with the name of the class, if it is one of a class. */
 bool pyrt_watch_name(const void *lock, char name[PYRT_LOCK_NAME], char class[PYRT_LOCK_NAME]);
 
-/* ---- lock_order.c ------------------------------------------------------------------------------------------------------ */
+/* ---- lock_order.c --------------------------------------------------------------------------------------------------- */
 
 /* 0: there is none, or no room for it. */
 uint32_t pyrt_watch_find_lock(watch_tables *t, const void *address);
@@ -113,7 +113,7 @@ void pyrt_watch_remove_lock(watch_tables *t, uint32_t lock);
 /* Remembers that the thread asks for a lock while it holds another, and says so if that closes a cycle. */
 void pyrt_watch_add_order(watch_tables *t, uint32_t held, uint32_t asked, const watched_thread *thread, watch_lines *lines);
 
-/* ---- lock_holds.c ------------------------------------------------------------------------------------------------------ */
+/* ---- lock_holds.c --------------------------------------------------------------------------------------------------- */
 
 /* The entry of the calling thread, or 0. make: with a new one if there is room. */
 uint32_t pyrt_watch_find_thread(watch_tables *t);

@@ -1,5 +1,5 @@
-/* lock_watch.h -- what locks tell while they are watched (lock_debug.h): called in their long ways only, and doing nothing while
- * it is off. A lock takes care that its long ways are taken while pyrt_lock_watch_is_on().
+/* lock_watch.h -- what locks tell while they are watched (lock_debug.h): called in their long ways only, and doing nothing
+ * while it is off. A lock takes care that its long ways are taken while pyrt_lock_watch_is_on().
  *
  * A call with a lock of this library held is not allowed: what is found is reported here.
  */
@@ -17,8 +17,8 @@ pyrt_lock_watch_is_on(void)
     return pyrt_load_acquire(&pyrt_lock_watching) != 0;
 }
 
-/* The calling thread is going to lock it, and to wait if it must. `fresh`: the lock was not marked as watched, so that nothing
- * from before is true of it. */
+/* The calling thread is going to lock it, and to wait if it must. `fresh`: the lock was not marked as watched, so that
+ * nothing from before is true of it. */
 void pyrt_watch_asks(const void *lock, bool fresh);
 
 /* The calling thread has it. */

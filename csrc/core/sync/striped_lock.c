@@ -1,14 +1,15 @@
 /* striped_lock.c -- making the table, and taking several of its stripes in one order.
  *
  * Invariant: whoever waits for a stripe holds none behind it in the table. The keys of a call come in any order and may
- * share stripes, so they are walked through in windows of the table: a bitmap of one window is filled from all keys, then its
- * bits are taken in order. That needs a fixed piece of the stack for any number of keys, and unlocking and undoing walk the
- * same way.
+ * share stripes, so they are walked through in windows of the table: a bitmap of one window is filled from all keys, then
+ * its bits are taken in order. That needs a fixed piece of the stack for any number of keys, and unlocking and undoing walk
+ * the same way.
  */
 #include "platform/futex.h"
 #include "platform/meta_alloc.h"
 #include "platform/report.h"
 
+#include <pyruntime/lock_debug.h>
 #include <pyruntime/striped_lock.h>
 
 #include <string.h>
@@ -100,6 +101,8 @@ pyrt_striped_lock_fini(pyrt_striped_lock *lock)
             return;
         }
     }
+    /* Names, and what was found out while locks are watched. */
+    pyrt_lock_forget(lock->mutexes, stripes << lock->mutex_shift);
     if (lock->own_bytes != 0) {
         /* The counts of stripes that lie close together stand in front of them. */
         pyrt_meta_free(lock->mutex_shift == 0 ? lock->waits : lock->mutexes, lock->own_bytes);
@@ -113,6 +116,12 @@ pyrt_striped_lock_at_fork_reinit(pyrt_striped_lock *lock)
     for (size_t i = 0; lock->mutexes != NULL && i < pyrt_striped_lock_stripes(lock); i++) {
         pyrt_mutex_at_fork_reinit(pyrt_striped_lock_mutex(lock, i));
     }
+}
+
+pyrt_status
+pyrt_striped_lock_name(pyrt_striped_lock *lock, const char *name)
+{
+    return pyrt_lock_name_array(lock->mutexes, pyrt_striped_lock_stripes(lock), (size_t)1 << lock->mutex_shift, name);
 }
 
 /* ---- one stripe ------------------------------------------------------------------------------------------------------ */
@@ -161,7 +170,7 @@ lock_stripe(pyrt_striped_lock *lock, size_t stripe, int64_t deadline, unsigned f
     return pyrt_mutex_lock_timed(mutex, left > 0 ? left : 0, flags);
 }
 
-/* ---- the stripes of several keys, in order ------------------------------------------------------------------------------ */
+/* ---- the stripes of several keys, in order -------------------------------------------------------------------------- */
 
 /* Keys are given as addresses or as hashes; the other is NULL. */
 typedef struct key_set {
@@ -344,7 +353,7 @@ pyrt_striped_unlock_hashes(pyrt_striped_lock *lock, const uint64_t *hashes, size
     unlock_set(lock, &set, SIZE_MAX);
 }
 
-/* ---- all stripes ------------------------------------------------------------------------------------------------------- */
+/* ---- all stripes ---------------------------------------------------------------------------------------------------- */
 
 static void
 unlock_first(pyrt_striped_lock *lock, size_t end)
@@ -395,7 +404,7 @@ pyrt_striped_unlock_all(pyrt_striped_lock *lock)
     unlock_first(lock, pyrt_striped_lock_stripes(lock));
 }
 
-/* ---- statistics -------------------------------------------------------------------------------------------------------- */
+/* ---- statistics ----------------------------------------------------------------------------------------------------- */
 
 uint64_t
 pyrt_striped_lock_waits(const pyrt_striped_lock *lock, size_t stripe)

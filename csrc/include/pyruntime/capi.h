@@ -100,6 +100,7 @@
 #define pyrt_striped_lock_bytes PYRT_CALL(striped_lock_bytes)
 #define pyrt_striped_lock_fini PYRT_CALL(striped_lock_fini)
 #define pyrt_striped_lock_at_fork_reinit PYRT_CALL(striped_lock_at_fork_reinit)
+#define pyrt_striped_lock_name PYRT_CALL(striped_lock_name)
 #define pyrt_striped_lock_keys PYRT_CALL(striped_lock_keys)
 #define pyrt_striped_lock_hashes PYRT_CALL(striped_lock_hashes)
 #define pyrt_striped_lock_keys_timed PYRT_CALL(striped_lock_keys_timed)

@@ -120,6 +120,7 @@ typedef struct pyrt_capi {
     size_t (*striped_lock_bytes)(size_t stripes, uint32_t flags);
     void (*striped_lock_fini)(pyrt_striped_lock *lock);
     void (*striped_lock_at_fork_reinit)(pyrt_striped_lock *lock);
+    pyrt_status (*striped_lock_name)(pyrt_striped_lock *lock, const char *name);
     pyrt_status (*striped_lock_keys)(pyrt_striped_lock *lock, const void *const *keys, size_t n);
     pyrt_status (*striped_lock_hashes)(pyrt_striped_lock *lock, const uint64_t *hashes, size_t n);
     pyrt_status (*striped_lock_keys_timed)(pyrt_striped_lock *lock, const void *const *keys, size_t n, int64_t timeout_ns,

@@ -4,16 +4,16 @@
  * sleeps on one while attached. A switch for the whole process; off, it costs nothing.
  *
  * While it is on, every lock and unlock of a mutex takes the long way and is written down (some hundred nanoseconds each).
- * A mutex is seen from its second use on, or from the first if it was named while watching; likewise one that was initialised
- * anew. What is said goes to the report hook (status.h), a line each:
+ * A mutex is seen from its second use on, or from the first if it was named while watching; likewise one that was
+ * initialised anew. What is said goes to the report hook (status.h), a line each:
  *
- *   - a cycle in the order of locks, by names, when a lock is asked for that closes it: once per cycle, before the thread waits,
- *     and whether or not it comes to a deadlock this time. "A was held when B was asked for" is remembered after both were
- *     unlocked. A trylock cannot wait, so that nothing comes before it; locks of critical sections are given up in a wait, so
- *     that nothing comes behind them.
+ *   - a cycle in the order of locks, by names, when a lock is asked for that closes it: once per cycle, before the thread
+ *     waits, and whether or not it comes to a deadlock this time. "A was held when B was asked for" is remembered after both
+ *     were unlocked. A trylock cannot wait, so that nothing comes before it; locks of critical sections are given up in a
+ *     wait, so that nothing comes behind them.
  *   - a thread that asks for what it holds, and will wait for ever;
- *   - a thread that sleeps on a lock while attached, so that pauses and reclamation wait for it: the first time for each lock, and
- *     each time that it lasted longer than the bound;
+ *   - a thread that sleeps on a lock while attached, so that pauses and reclamation wait for it: the first time for each
+ *     lock, and each time that it lasted longer than the bound;
  *   - a thread that ended holding a lock.
  *
  * Memory is bounded: PYRT_LOCK_DEBUG_LOCKS locks and so on. Where that is not enough, the oldest is forgotten, which is
@@ -64,21 +64,23 @@ typedef struct pyrt_lock_debug_stats {
     char longest_thread[32];
 } pyrt_lock_debug_stats;
 
-/* Switches it on, with everything but names forgotten, or off. PYRT_ENOMEM: it stays off. Again is no error and changes nothing.
+/* Switches it on, with everything but names forgotten, or off. PYRT_ENOMEM: it stays off. Again is no error and changes
+ * nothing.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_lock_debug(bool on);
 
-/* Names a lock for reports; the name is copied, and kept also while debugging is off. NULL takes it away. Locks with equal names
- * are still different locks. PYRT_ENOMEM for the first name.
+/* Names a lock for reports; the name is copied, and kept also while debugging is off. NULL takes it away. Locks with equal
+ * names are still different locks. PYRT_ENOMEM for the first name.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_lock_name(pyrt_mutex *mutex, const char *name);
 
-/* Names a lock as one of a class, "every account's lock": the order is then that of classes, and only among locks of the same
- * class that of the locks. What is true of one lock is said of all.
+/* Names a lock as one of a class, "every account's lock": the order is then that of classes, and only among locks of the
+ * same class that of the locks. What is true of one lock is said of all.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_lock_name_class(pyrt_mutex *mutex, const char *name);
 
-/* Names `count` mutexes that stand `stride` bytes apart "name[0]", "name[1]", and so on. PYRT_EINVAL for a count or stride of 0.
+/* Names `count` mutexes that stand `stride` bytes apart "name[0]", "name[1]", and so on. PYRT_EINVAL for a count or stride
+ * of 0.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_lock_name_array(pyrt_mutex *first, size_t count, size_t stride, const char *name);
 

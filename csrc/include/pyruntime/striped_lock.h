@@ -77,8 +77,8 @@ pyrt_status pyrt_striped_lock_init_config(pyrt_striped_lock *lock, const pyrt_st
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 size_t pyrt_striped_lock_bytes(size_t stripes, uint32_t flags);
 
-/* Frees the memory that init took. A table with a locked stripe is in use: that is reported, and nothing is freed. Once more,
- * or on a zeroed struct, it does nothing.
+/* Frees the memory that init took. A table with a locked stripe is in use: that is reported, and nothing is freed. Once
+ * more, or on a zeroed struct, it does nothing.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_striped_lock_fini(pyrt_striped_lock *lock);
 
@@ -86,16 +86,21 @@ void pyrt_striped_lock_fini(pyrt_striped_lock *lock);
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 void pyrt_striped_lock_at_fork_reinit(pyrt_striped_lock *lock);
 
-/* ---- several keys, all stripes ----------------------------------------------------------------------------------------- */
+/* Names its stripes "name[0]", "name[1]", ... for lock debugging, as pyrt_lock_name_array does; until fini.
+ * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+pyrt_status pyrt_striped_lock_name(pyrt_striped_lock *lock, const char *name);
 
-/* Locks the stripes of n keys; doubles are fine, and so is n == 0. It waits as long as it takes. Errors, with nothing locked:
- * PYRT_EINVAL if keys is NULL and n is not 0; PYRT_EDEADLK as pyrt_mutex_lock_timed has it. Costs n steps for
+/* ---- several keys, all stripes -------------------------------------------------------------------------------------- */
+
+/* Locks the stripes of n keys; doubles are fine, and so is n == 0. It waits as long as it takes. Errors, with nothing
+ * locked: PYRT_EINVAL if keys is NULL and n is not 0; PYRT_EDEADLK as pyrt_mutex_lock_timed has it. Costs n steps for
  * each 1024 stripes among which keys are found.
  * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_striped_lock_keys(pyrt_striped_lock *lock, const void *const *keys, size_t n);
 pyrt_status pyrt_striped_lock_hashes(pyrt_striped_lock *lock, const uint64_t *hashes, size_t n);
 
-/* The same within a time for all of them together, and with flags, as pyrt_mutex_lock_timed; its errors, with nothing locked.
+/* The same within a time for all of them together, and with flags, as pyrt_mutex_lock_timed; its errors, with nothing
+ * locked.
  * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_striped_lock_keys_timed(pyrt_striped_lock *lock, const void *const *keys, size_t n, int64_t timeout_ns,
                                          unsigned flags);
@@ -125,11 +130,11 @@ bool pyrt_striped_trylock_all(pyrt_striped_lock *lock);
  * async-signal-safe: no */
 void pyrt_striped_unlock_all(pyrt_striped_lock *lock);
 
-/* ---- statistics -------------------------------------------------------------------------------------------------------- */
+/* ---- statistics ----------------------------------------------------------------------------------------------------- */
 
-/* How often a stripe was found locked by a call of this header that then waited. Counted by those who wait and read without a
- * lock: each stripe is exact, the sum is of no one moment. What is locked through pyrt_striped_lock_for is not counted. 0 for
- * a stripe that there is not.
+/* How often a stripe was found locked by a call of this header that then waited. Counted by those who wait and read without
+ * a lock: each stripe is exact, the sum is of no one moment. What is locked through pyrt_striped_lock_for is not counted. 0
+ * for a stripe that there is not.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 uint64_t pyrt_striped_lock_waits(const pyrt_striped_lock *lock, size_t stripe);
 
@@ -159,7 +164,7 @@ PYRT_STATIC_ASSERT(sizeof(pyrt_stripe) == PYRT_STRIPE_LINE, "mutex_shift and wai
 /* The long way of the inline functions below; call those. */
 void pyrt_striped_lock_slow(pyrt_striped_lock *lock, size_t stripe);
 
-/* ---- one key ----------------------------------------------------------------------------------------------------------- */
+/* ---- one key -------------------------------------------------------------------------------------------------------- */
 
 /* blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 static inline size_t
