@@ -114,6 +114,7 @@ child(void)
     pyrt_os_thread_fork_child();
     pyrt_parking_lot_fork_child();
     pyrt_watch_fork_child();
+    pyrt_rwlock_fork_child();
     pyrt_slots_fork_child();
     pyrt_membarrier_register();
     pyrt_raw_mutex_reinit(&registry->lock);

@@ -448,6 +448,7 @@ on_os_thread_exit(void)
         pyrt_thread_end(tls->states);
     }
     pyrt_watch_thread_ends();
+    pyrt_rwlock_end_of_os_thread();
 }
 
 /* Not from init: locks use it without the runtime. */

@@ -169,8 +169,8 @@ note_woken(void *arg, uintptr_t token)
     pyrt_mutex_note_woken(((mutex_wait *)arg)->mutex, token);
 }
 
-static pyrt_status
-lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function)
+pyrt_status
+pyrt_mutex_lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function)
 {
     mutex_wait wait = {
         .parking = {.address = mutex,
@@ -189,12 +189,8 @@ lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *func
         return tell_took(mutex);
     }
     wait.parking.arg = &wait;
-    wait.parking.since = pyrt_now_ns();
-    if (pyrt_block_hooks_are_set() && pyrt_tls()->os_id == 0) {
-        /* The host may end this OS thread in its hook; the exit hook then gives back. Without memory for that, a
-         * reservation is taken after its time. */
-        (void)pyrt_os_thread_register();
-    }
+    wait.parking.since = (flags & PYRT_PARK_FRONT) != 0 ? 0 : pyrt_now_ns();
+    pyrt_waiter_may_end();
     for (;;) {
         pyrt_status status = pyrt_park_as(&wait.parking);
         if (status == PYRT_OK && pyrt_mutex_claim(mutex)) {
@@ -213,6 +209,14 @@ lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *func
 }
 
 /* ---- reservations ------------------------------------------------------------------------------------------------ */
+
+void
+pyrt_waiter_may_end(void)
+{
+    if (pyrt_block_hooks_are_set() && pyrt_tls()->os_id == 0) {
+        (void)pyrt_os_thread_register();
+    }
+}
 
 void
 pyrt_mutex_note_woken(const void *mutex, uintptr_t token)
@@ -252,6 +256,7 @@ pyrt_mutex_give_back(void)
 {
     pyrt_tls_block *tls = pyrt_tls();
     const void *mutex = tls->woken_for;
+    pyrt_rwlock_give_back();
     if (mutex == NULL) {
         return;
     }
@@ -267,7 +272,7 @@ pyrt_mutex_give_back(void)
 void
 pyrt_mutex_lock_slow(pyrt_mutex *mutex)
 {
-    (void)lock_until(mutex, INT64_MAX, PYRT_LOCK_DETACH, "pyrt_mutex_lock");
+    (void)pyrt_mutex_lock_until(mutex, INT64_MAX, PYRT_LOCK_DETACH, "pyrt_mutex_lock");
 }
 
 /* A reservation is not waited for: inside of one's own pause its thread may be standing still. */
@@ -288,7 +293,7 @@ pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
 pyrt_status
 pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
 {
-    if ((flags & ~(unsigned)(PYRT_LOCK_NO_DETACH | PYRT_LOCK_INTERRUPTIBLE)) != 0) {
+    if ((flags & ~PYRT_LOCK_FLAGS) != 0) {
         return PYRT_EINVAL;
     }
     /* Who could wait is asked for the order of locks also when it need not. */
@@ -298,7 +303,7 @@ pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
     if (timeout_ns == 0) {
         return PYRT_ETIMEDOUT;
     }
-    return lock_until(mutex, pyrt_deadline_after(timeout_ns), flags, "pyrt_mutex_lock_timed");
+    return pyrt_mutex_lock_until(mutex, pyrt_deadline_after(timeout_ns), flags, "pyrt_mutex_lock_timed");
 }
 
 /* Under the bucket's lock. After the exchange the mutex may be another's, or gone. */

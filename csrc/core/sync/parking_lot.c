@@ -393,6 +393,7 @@ pyrt_requeue(const void *from, const void *to, size_t wake_count, size_t move, u
     bucket *high = source < target ? target : source;
     pyrt_parking *chain = NULL;
     pyrt_requeued done = {0, 0};
+    int64_t moved_at = pyrt_now_ns();
     pyrt_raw_mutex_lock(&low->lock);
     if (high != low) {
         pyrt_raw_mutex_lock(&high->lock);
@@ -402,6 +403,9 @@ pyrt_requeue(const void *from, const void *to, size_t wake_count, size_t move, u
         pyrt_parking *p;
         while (from != to && done.moved < move && (p = first_of(source->first, from)) != NULL) {
             dequeue(source, p);
+            /* It begins to wait for that now: neither its time on the other queue makes it the next owner, nor is the order
+             * disturbed. */
+            p->since = moved_at;
             enqueue(target, p, to, NULL);
             done.moved++;
         }

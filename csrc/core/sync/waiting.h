@@ -4,7 +4,10 @@
 #ifndef PYRT_SYNC_WAITING_H
 #define PYRT_SYNC_WAITING_H
 
-#include <pyruntime/parking_lot.h>
+#include <pyruntime/mutex.h>
+
+/* What a caller of a timed form may ask for. */
+#define PYRT_LOCK_FLAGS ((unsigned)(PYRT_LOCK_NO_DETACH | PYRT_LOCK_INTERRUPTIBLE))
 
 /* ---- hooks of the floor above ------------------------------------------------------------------------------------ */
 
@@ -68,6 +71,10 @@ void pyrt_parking_set_always(bool always);
 /* In the child of a fork: nobody is parked any more. */
 void pyrt_parking_lot_fork_child(void);
 
+/* pyrt_mutex_lock_timed for a lock that has a mutex inside: until a moment, in the name of another function, and with
+ * PYRT_PARK_FRONT at the head of the queue. */
+pyrt_status pyrt_mutex_lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function);
+
 /* ---- reservations ------------------------------------------------------------------------------------------------ */
 
 /* What a thread is told with its token when it was parked on a mutex. */
@@ -80,8 +87,21 @@ void pyrt_mutex_note_woken(const void *mutex, uintptr_t token);
 /* Takes what was written down; true: the mutex was reserved, and belongs to the caller now. */
 bool pyrt_mutex_claim(void *mutex);
 
+/* Before a wait after which something is owed: the host may end this OS thread in its hook, and the exit hook then gives back.
+ * Without memory for that, a reservation is taken after its time. */
+void pyrt_waiter_may_end(void);
+
 /* Gives back what this OS thread was woken for, if anything: it cannot take it now. Called before every sleep that is not
  * the wait itself (attach in a pause, a lock further in), and when an OS thread ends in the middle of a wait. */
 void pyrt_mutex_give_back(void);
+
+/* The same for the writer of a pyrt_rwlock that sleeps until the readers are gone; done by pyrt_mutex_give_back. */
+void pyrt_rwlock_give_back(void);
+
+/* An OS thread ends: what it reads under is unlocked, and its row of slots is another's. Last of all that may lock. */
+void pyrt_rwlock_end_of_os_thread(void);
+
+/* In the child of a fork: the slots of other threads are free. */
+void pyrt_rwlock_fork_child(void);
 
 #endif

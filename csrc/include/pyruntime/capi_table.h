@@ -17,13 +17,19 @@
 PYRT_BEGIN_DECLS
 
 typedef struct pyrt_block_hooks pyrt_block_hooks;
+typedef struct pyrt_condition pyrt_condition;
+typedef struct pyrt_event pyrt_event;
 typedef struct pyrt_interp_config pyrt_interp_config;
 typedef struct pyrt_lock_debug_stats pyrt_lock_debug_stats;
 typedef struct pyrt_lock_hold pyrt_lock_hold;
 typedef struct pyrt_mutex pyrt_mutex;
+typedef struct pyrt_once pyrt_once;
 typedef struct pyrt_pause_stats pyrt_pause_stats;
+typedef struct pyrt_recursive_mutex pyrt_recursive_mutex;
 typedef struct pyrt_requeued pyrt_requeued;
 typedef struct pyrt_retire_node pyrt_retire_node;
+typedef struct pyrt_rwlock pyrt_rwlock;
+typedef struct pyrt_seqlock pyrt_seqlock;
 typedef struct pyrt_stall_report pyrt_stall_report;
 typedef struct pyrt_stop_report pyrt_stop_report;
 typedef struct pyrt_striped_lock pyrt_striped_lock;
@@ -149,6 +155,46 @@ typedef struct pyrt_capi {
     size_t (*lock_report)(void);
     void (*lock_debug_set_bound)(int64_t attached_wait_ns);
     pyrt_status (*lock_debug_stats_read)(pyrt_lock_debug_stats *out);
+    /* event.h */
+    void (*event_wait_slow)(pyrt_event *event);
+    void (*event_set)(pyrt_event *event);
+    void (*event_clear)(pyrt_event *event);
+    pyrt_status (*event_wait_timed)(pyrt_event *event, int64_t timeout_ns, unsigned flags);
+    void (*event_at_fork_reinit)(pyrt_event *event);
+    /* once.h */
+    pyrt_status (*once_call_slow)(pyrt_once *once, pyrt_status (*fn)(void *arg), void *arg);
+    pyrt_status (*once_call_timed)(pyrt_once *once, pyrt_status (*fn)(void *arg), void *arg, int64_t timeout_ns,
+                                   unsigned flags);
+    void (*once_at_fork_reinit)(pyrt_once *once);
+    /* recursive_mutex.h */
+    void (*recursive_mutex_unlock_slow)(pyrt_recursive_mutex *mutex);
+    pyrt_status (*recursive_mutex_lock_timed)(pyrt_recursive_mutex *mutex, int64_t timeout_ns, unsigned flags);
+    void (*recursive_mutex_at_fork_reinit)(pyrt_recursive_mutex *mutex);
+    /* rwlock.h */
+    pyrt_status (*rwlock_read_lock_slow)(pyrt_rwlock *lock);
+    bool (*rwlock_read_trylock_slow)(pyrt_rwlock *lock);
+    void (*rwlock_read_unlock_slow)(pyrt_rwlock *lock);
+    void (*rwlock_wake)(const pyrt_rwlock *address_only);
+    pyrt_status (*rwlock_write_lock)(pyrt_rwlock *lock);
+    bool (*rwlock_write_trylock)(pyrt_rwlock *lock);
+    void (*rwlock_write_unlock)(pyrt_rwlock *lock);
+    pyrt_status (*rwlock_read_lock_timed)(pyrt_rwlock *lock, int64_t timeout_ns, unsigned flags);
+    pyrt_status (*rwlock_write_lock_timed)(pyrt_rwlock *lock, int64_t timeout_ns, unsigned flags);
+    size_t (*rwlock_readers)(const pyrt_rwlock *lock);
+    size_t (*rwlock_waiters)(const pyrt_rwlock *lock);
+    void (*rwlock_at_fork_reinit)(pyrt_rwlock *lock);
+    /* seqlock.h */
+    uint64_t (*seqlock_read_begin_slow)(pyrt_seqlock *lock);
+    void (*seqlock_write_unlock_slow)(pyrt_seqlock *lock);
+    pyrt_status (*seqlock_write_lock_timed)(pyrt_seqlock *lock, int64_t timeout_ns, unsigned flags);
+    bool (*seqlock_at_fork_reinit)(pyrt_seqlock *lock);
+    /* condition.h */
+    size_t (*condition_notify_slow)(pyrt_condition *condition, size_t count);
+    pyrt_status (*condition_wait)(pyrt_condition *condition, pyrt_mutex *mutex);
+    pyrt_status (*condition_wait_timed)(pyrt_condition *condition, pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags);
+    pyrt_status (*condition_wait_recursive)(pyrt_condition *condition, pyrt_recursive_mutex *mutex, int64_t timeout_ns,
+                                            unsigned flags);
+    void (*condition_at_fork_reinit)(pyrt_condition *condition);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)
