@@ -2,6 +2,7 @@
  * wait, stop the world, or end something (fork.h).
  */
 #include "mills.h"
+#include "platform/meta_alloc.h"
 #include "steps.h"
 
 #include <errno.h>
@@ -190,6 +191,96 @@ TEST(those_who_wait_in_the_parent_are_gone_in_the_child)
         CHECK_UINT(works.disposed, 10);
         runtime_down();
     }
+}
+
+/* ---- births -------------------------------------------------------------------------------------------------------------- */
+
+static int born;
+static int may_be_born;
+
+static pyrt_status
+linger_in_init(void *bytes)
+{
+    (void)bytes;
+    pyrt_exchange_seq_cst(&born, 1);
+    WAIT_UNTIL(pyrt_load_seq_cst(&may_be_born));
+    return PYRT_OK;
+}
+
+/* The one that was being made took the first index, and memory. */
+static void
+check_birth_is_lost(void)
+{
+    pyrt_thread_info info;
+    may_be_born = 1;
+    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
+    CHECK(thread != NULL);
+    CHECK_UINT(pyrt_thread_list(pyrt_interp_main(), &info, 1), 1);
+    CHECK_INT(info.index, 0);
+    pyrt_thread_delete(thread);
+    use_threads_in_the_child();
+    runtime_down();
+    CHECK_UINT(pyrt_meta_live_bytes(), 0);
+}
+
+TEST(a_state_that_another_thread_was_making_is_given_back_in_the_child)
+{
+    worker w;
+    pyrt_thread *thread;
+    born = may_be_born = 0;
+    runtime_up();
+    CHECK(pyrt_thread_slot_new(linger_in_init, NULL, 0) >= 0);
+    worker_start(&w);
+    worker_begin(&w, make_state, &thread);
+    WAIT_UNTIL(pyrt_load_seq_cst(&born));
+    in_a_child(fork, check_birth_is_lost);
+    pyrt_exchange_seq_cst(&may_be_born, 1);
+    worker_finish(&w);
+    worker_do(&w, delete_state, thread);
+    worker_end(&w);
+    runtime_down();
+}
+
+static pid_t (*fork_in_init)(void);
+static pid_t forked_in_init;
+
+static pyrt_status
+fork_while_being_born(void *bytes)
+{
+    (void)bytes;
+    if (fork_in_init != NULL) {
+        pid_t (*how)(void) = fork_in_init;
+        fork_in_init = NULL;
+        forked_in_init = how();
+        CHECK(forked_in_init >= 0);
+    }
+    return PYRT_OK;
+}
+
+/* Both processes finish what was begun. */
+static void
+fork_inside_a_birth(pid_t (*how)(void))
+{
+    runtime_up();
+    CHECK(pyrt_thread_slot_new(fork_while_being_born, NULL, 0) >= 0);
+    fork_in_init = how;
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    CHECK(thread != NULL);
+    CHECK_STATUS(pyrt_runtime_fini(), PYRT_EBUSY);
+    CHECK_UINT(pyrt_thread_list(pyrt_interp_main(), NULL, 0), 1);
+    pyrt_thread_release(thread);
+    runtime_down();
+    CHECK_UINT(pyrt_meta_live_bytes(), 0);
+    if (forked_in_init == 0) {
+        _exit(0);
+    }
+    wait_for_child(forked_in_init);
+}
+
+TEST(an_init_hook_may_fork)
+{
+    fork_inside_a_birth(pyrt_fork);
+    fork_inside_a_birth(fork);
 }
 
 /* ---- forks inside of disposers --------------------------------------------------------------------------------------- */

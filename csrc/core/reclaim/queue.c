@@ -173,6 +173,15 @@ pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *byte
     }
 }
 
+void
+pyrt_queue_pending(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes)
+{
+    const pyrt_retired_batch *nodes = batch_at(queue, queue->open_batch);
+    *items += queue->sealed_items + items_in_open(queue) + nodes->items;
+    *bytes += queue->sealed_bytes + nodes->bytes;
+    *bytes += queue->open == NULL ? 0 : bytes_in_open(queue) + queue->open->bytes;
+}
+
 static bool
 ring_is_full(const pyrt_retire_queue *queue)
 {

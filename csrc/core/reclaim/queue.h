@@ -102,6 +102,9 @@ bool pyrt_queue_seal(pyrt_retire_queue *queue);
  * moment may be left out. */
 void pyrt_queue_count(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes);
 
+/* Adds what is in it now, open and sealed; for who owns it. */
+void pyrt_queue_pending(const pyrt_retire_queue *queue, uint64_t *items, uint64_t *bytes);
+
 /* Sets `over_bound`, and how much more may be pushed before it has to be thought over again, so that the bound is met to the
  * item. The open chunk has no bound before. */
 void pyrt_queue_set_bound(pyrt_retire_queue *queue, size_t items, size_t bytes);

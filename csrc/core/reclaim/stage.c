@@ -173,13 +173,11 @@ fork_parent(pyrt_interp *interp)
     pyrt_raw_mutex_unlock(&pyrt_reclaim_of_interp(interp)->orphans.lock);
 }
 
-/* `interp` has counted what the runner had taken. */
 static void
-adopt_shared(pyrt_shared_queue *shared, pyrt_interp *interp)
+adopt_shared(pyrt_shared_queue *shared)
 {
     pyrt_raw_mutex_reinit(&shared->lock);
     if (shared->runner != NULL && shared->runner != pyrt_tls()) {
-        pyrt_reclaim_uncount(interp, &shared->running);
         pyrt_queue_adopt(&shared->queue, &shared->running);
         shared->runner = NULL;
     }
@@ -188,9 +186,9 @@ adopt_shared(pyrt_shared_queue *shared, pyrt_interp *interp)
 static void
 fork_child(pyrt_interp *interp)
 {
-    adopt_shared(&pyrt_reclaim_of_interp(interp)->orphans, interp);
+    adopt_shared(&pyrt_reclaim_of_interp(interp)->orphans);
     if (is_main(interp)) {
-        adopt_shared(&pyrt_global_queue, interp);
+        adopt_shared(&pyrt_global_queue);
     }
 }
 
@@ -198,10 +196,28 @@ static void
 thread_lost(pyrt_thread_impl *thread)
 {
     if (pyrt_reclaim_of(thread) != NULL) {
-        pyrt_reclaim_uncount(thread->base.interp, &pyrt_reclaim_of(thread)->running);
         pyrt_queue_adopt(&pyrt_reclaim_of(thread)->queue, &pyrt_reclaim_of(thread)->running);
         (void)pyrt_reclaim_hand_over(thread);
     }
+}
+
+/* Those that were lost may have stood between taking or pushing something and counting it. What is in the queues now is all
+ * that waits; what this OS thread is disposing of, if it forked in a disposer, is counted as disposed of already. */
+static void
+fork_settle(pyrt_interp *interp)
+{
+    uint64_t items = 0;
+    uint64_t bytes = 0;
+    pyrt_queue_pending(&pyrt_reclaim_of_interp(interp)->orphans.queue, &items, &bytes);
+    if (is_main(interp)) {
+        pyrt_queue_pending(&pyrt_global_queue.queue, &items, &bytes);
+    }
+    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
+        if (pyrt_reclaim_of(thread) != NULL) {
+            pyrt_queue_pending(&pyrt_reclaim_of(thread)->queue, &items, &bytes);
+        }
+    }
+    pyrt_qsbr_stats_settle(interp, items, bytes);
 }
 
 __attribute__((constructor)) static void
@@ -222,6 +238,7 @@ register_stage(void)
         .fork_parent = fork_parent,
         .fork_child = fork_child,
         .thread_lost = thread_lost,
+        .fork_settle = fork_settle,
     };
     pyrt_stage_register(PYRT_STAGE_RETIRE, &stage);
 }

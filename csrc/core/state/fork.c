@@ -75,23 +75,23 @@ lose(pyrt_thread_impl *thread)
     pyrt_store_release(&thread->base.slot.word, (uint64_t)PYRT_STATE_SHUTTING_DOWN);
     pyrt_store_relaxed(&thread->base.slot.flags, 0u);
     pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
+    thread->stats = (pyrt_qsbr_stats){0};
     pyrt_index_release(&interp->indexes, thread->base.index);
+    thread->next = interp->free_threads;
+    interp->free_threads = thread;
 }
 
+/* Of a list of states those of this OS thread stay, and are counted. */
 static void
-lose_others(pyrt_interp *interp)
+lose_others(pyrt_interp *interp, pyrt_thread_impl **list)
 {
     uint64_t self = pyrt_tls()->os_id;
     pyrt_thread_impl *kept = NULL;
     pyrt_thread_impl *next;
-    /* Counted anew: a state that was being born is in no list, and is lost. */
-    interp->thread_count = 0;
-    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = next) {
+    for (pyrt_thread_impl *thread = *list; thread != NULL; thread = next) {
         next = thread->next;
         if (thread->base.os_id != self) {
             lose(thread);
-            thread->next = interp->free_threads;
-            interp->free_threads = thread;
             continue;
         }
         interp->thread_count++;
@@ -103,7 +103,26 @@ lose_others(pyrt_interp *interp)
         }
         kept = thread;
     }
-    interp->threads = kept;
+    *list = kept;
+}
+
+static void
+restore_interp(pyrt_interp *interp)
+{
+    pyrt_raw_mutex_reinit(&interp->lock);
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_child != NULL) {
+            pyrt_stages[i]->fork_child(interp);
+        }
+    }
+    interp->thread_count = 0;
+    lose_others(interp, &interp->threads);
+    lose_others(interp, &interp->births);
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_settle != NULL) {
+            pyrt_stages[i]->fork_settle(interp);
+        }
+    }
 }
 
 static void
@@ -119,13 +138,7 @@ child(void)
     pyrt_membarrier_register();
     pyrt_raw_mutex_reinit(&registry->lock);
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
-        pyrt_raw_mutex_reinit(&interp->lock);
-        for (int i = 0; i < PYRT_STAGES; i++) {
-            if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_child != NULL) {
-                pyrt_stages[i]->fork_child(interp);
-            }
-        }
-        lose_others(interp);
+        restore_interp(interp);
     }
     pyrt_pause_fork_child();
     /* Whoever was ending the runtime or an interpreter, if not this OS thread, is not here: in this process they live on. */

@@ -57,6 +57,7 @@ struct pyrt_interp {
     bool ending;
     const void *ender;                     /* the thread-local block of who ends it */
     struct pyrt_thread_impl *threads;      /* newest first */
+    struct pyrt_thread_impl *births;       /* those being made: nobody but the child of a fork asks for them */
     struct pyrt_thread_impl *free_threads; /* their memory and slots are used again, and freed with the interpreter */
     size_t thread_count;
     pyrt_index_pool indexes;
@@ -106,5 +107,8 @@ pyrt_interp *pyrt_interp_pin_next(int64_t after);
 /* Merge statistics; others may add to `sum` and `max` at the same time. */
 void pyrt_qsbr_stats_raise(uint64_t *max, uint64_t value);
 void pyrt_qsbr_stats_add(pyrt_qsbr_stats *sum, const pyrt_qsbr_stats *more);
+
+/* Makes the statistics say that so much is pending; while nobody else counts. */
+void pyrt_qsbr_stats_settle(pyrt_interp *interp, uint64_t items, uint64_t bytes);
 
 #endif

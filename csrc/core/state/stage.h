@@ -48,6 +48,8 @@ typedef struct pyrt_stage {
     void (*fork_child)(pyrt_interp *interp);
     /* In the child, for a thread that is not there any more: its OS thread stood anywhere, also inside of the stage. */
     void (*thread_lost)(struct pyrt_thread_impl *thread);
+    /* In the child, for each interpreter, when its lost threads are gone: sets right what they were in the middle of counting. */
+    void (*fork_settle)(pyrt_interp *interp);
 } pyrt_stage;
 
 /* Called from constructors, before any interpreter exists. */

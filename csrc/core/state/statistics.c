@@ -52,10 +52,25 @@ sum_of(pyrt_interp *interp)
         }
     }
     pyrt_raw_mutex_unlock(&interp->lock);
+    return sum;
+}
+
+static pyrt_qsbr_stats
+stats_of(pyrt_interp *interp)
+{
+    pyrt_qsbr_stats sum = sum_of(interp);
     /* Bytes are added by the one who retires and taken off by the one who disposes, and may be seen in the other order. */
     sum.pending_items = sum.retired > sum.disposed ? sum.retired - sum.disposed : 0;
     sum.pending_bytes = (int64_t)sum.pending_bytes < 0 ? 0 : sum.pending_bytes;
     return sum;
+}
+
+void
+pyrt_qsbr_stats_settle(pyrt_interp *interp, uint64_t items, uint64_t bytes)
+{
+    pyrt_qsbr_stats sum = sum_of(interp);
+    PYRT_INTERP_COUNT(interp, disposed, sum.retired - items - sum.disposed);
+    PYRT_INTERP_COUNT(interp, pending_bytes, bytes - sum.pending_bytes);
 }
 
 size_t
@@ -65,7 +80,7 @@ pyrt_qsbr_stats_read(pyrt_interp *interp, uint64_t *values, size_t capacity)
     if (interp == NULL) {
         return 0;
     }
-    pyrt_qsbr_stats sum = sum_of(interp);
+    pyrt_qsbr_stats sum = stats_of(interp);
     size_t count = capacity < COUNT ? capacity : COUNT;
     if (count != 0) {
         memcpy(values, &sum, count * sizeof(uint64_t));
@@ -98,7 +113,7 @@ pyrt_qsbr_stall_report(pyrt_interp *interp, pyrt_stall_report *out)
         return PYRT_EINVAL;
     }
     pyrt_qsbr_domain *domain = &interp->domain;
-    pyrt_qsbr_stats sum = sum_of(interp);
+    pyrt_qsbr_stats sum = stats_of(interp);
     *out = (pyrt_stall_report){
         .struct_size = sizeof(*out),
         .interp_id = interp->id,

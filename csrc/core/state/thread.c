@@ -16,7 +16,33 @@ static uint64_t next_thread_id = 1;
 
 /* ---- birth ------------------------------------------------------------------------------------------------------- */
 
-/* A state with slot and index, not linked yet. */
+/* In and out of the list of those being born, or of those alive. The caller holds the interpreter's lock. */
+static void
+link_into(pyrt_thread_impl **list, pyrt_thread_impl *thread)
+{
+    thread->previous = NULL;
+    thread->next = *list;
+    if (*list != NULL) {
+        (*list)->previous = thread;
+    }
+    *list = thread;
+}
+
+static void
+unlink_from(pyrt_thread_impl **list, pyrt_thread_impl *thread)
+{
+    if (thread->previous != NULL) {
+        thread->previous->next = thread->next;
+    }
+    else {
+        *list = thread->next;
+    }
+    if (thread->next != NULL) {
+        thread->next->previous = thread->previous;
+    }
+}
+
+/* A state with slot and index, among those being born. */
 static pyrt_thread_impl *
 claim(pyrt_interp *interp)
 {
@@ -39,21 +65,24 @@ claim(pyrt_interp *interp)
             index = -1;
         }
     }
-    /* Counted from here on: the interpreter cannot end before the state is linked, or given up. */
-    interp->thread_count += index >= 0;
-    pyrt_raw_mutex_unlock(&interp->lock);
-    if (index < 0) {
-        return NULL;
+    if (index >= 0) {
+        /* Counted from here on: the interpreter cannot end before the state is alive, or given up. */
+        interp->thread_count++;
+        thread->base.index = index;
+        thread->base.os_id = pyrt_tls()->os_id;
+        link_into(&interp->births, thread);
     }
-    thread->base.index = index;
-    return thread;
+    pyrt_raw_mutex_unlock(&interp->lock);
+    return index >= 0 ? thread : NULL;
 }
 
-/* The other way round. The caller holds the interpreter's lock. */
+/* The other way round: what it has counted is the interpreter's now. The caller holds the interpreter's lock. */
 static void
 unclaim(pyrt_thread_impl *thread)
 {
     pyrt_interp *interp = thread->base.interp;
+    pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
+    thread->stats = (pyrt_qsbr_stats){0};
     pyrt_index_release(&interp->indexes, thread->base.index);
     thread->next = interp->free_threads;
     interp->free_threads = thread;
@@ -86,7 +115,6 @@ init_stages(pyrt_thread_impl *thread)
 static void
 identify(pyrt_thread_impl *thread)
 {
-    thread->base.os_id = pyrt_tls()->os_id;
     thread->base.id = pyrt_fetch_add_relaxed(&next_thread_id, (uint64_t)1);
     thread->base.slot.read_depth = 0;
     thread->os_tid = pyrt_os_thread_tid();
@@ -97,7 +125,6 @@ identify(pyrt_thread_impl *thread)
     thread->counted = false;
     thread->turn_until = 0;
     thread->frames = NULL;
-    thread->stats = (pyrt_qsbr_stats){0};
 }
 
 static void
@@ -105,12 +132,8 @@ link_thread(pyrt_thread_impl *thread)
 {
     pyrt_interp *interp = thread->base.interp;
     pyrt_raw_mutex_lock(&interp->lock);
-    thread->previous = NULL;
-    thread->next = interp->threads;
-    if (interp->threads != NULL) {
-        interp->threads->previous = thread;
-    }
-    interp->threads = thread;
+    unlink_from(&interp->births, thread);
+    link_into(&interp->threads, thread);
     /* Born into a pause it is suspended and not counted; the requester's own threads stay free. */
     bool suspended = interp->pause != NULL && interp->pause->requester != thread->base.os_id;
     pyrt_store_release(&thread->base.slot.word, (uint64_t)(suspended ? PYRT_STATE_SUSPENDED : PYRT_STATE_DETACHED));
@@ -120,13 +143,15 @@ link_thread(pyrt_thread_impl *thread)
 static void
 abandon_birth(pyrt_thread_impl *thread, bool staged)
 {
+    pyrt_interp *interp = thread->base.interp;
     if (staged) {
         fini_stages(thread, PYRT_STAGES);
     }
     pyrt_slots_free(thread);
-    pyrt_raw_mutex_lock(&thread->base.interp->lock);
+    pyrt_raw_mutex_lock(&interp->lock);
+    unlink_from(&interp->births, thread);
     unclaim(thread);
-    pyrt_raw_mutex_unlock(&thread->base.interp->lock);
+    pyrt_raw_mutex_unlock(&interp->lock);
 }
 
 pyrt_thread *
@@ -200,16 +225,7 @@ unlink_thread(pyrt_thread_impl *thread)
      * the scan, and with who sets a flag and then looks at the word. */
     (void)pyrt_exchange_seq_cst(&thread->base.slot.word, (uint64_t)PYRT_STATE_SHUTTING_DOWN);
     pyrt_pause_uncount(thread);
-    if (thread->previous != NULL) {
-        thread->previous->next = thread->next;
-    }
-    else {
-        interp->threads = thread->next;
-    }
-    if (thread->next != NULL) {
-        thread->next->previous = thread->previous;
-    }
-    pyrt_qsbr_stats_add(&interp->stats, &thread->stats);
+    unlink_from(&interp->threads, thread);
     unclaim(thread);
     if (pyrt_exchange_seq_cst(&thread->base.slot.flags, 0u) & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
         pyrt_qsbr_wake(&interp->domain);

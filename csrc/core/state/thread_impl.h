@@ -13,8 +13,8 @@ typedef struct pyrt_thread_impl {
     pyrt_thread base;
 
     /* Under the interpreter's lock. */
-    struct pyrt_thread_impl *next;     /* in threads or free_threads */
-    struct pyrt_thread_impl *previous; /* in threads */
+    struct pyrt_thread_impl *next;     /* in threads, births or free_threads */
+    struct pyrt_thread_impl *previous; /* in threads or births */
     bool counted;                      /* in `missing` of the pause that was asked for */
     int64_t turn_until;                /* pauses let it attach first, until then; 0, also set by the owner: no need */
     char name[PYRT_OS_THREAD_NAME];
