@@ -78,7 +78,7 @@ retire_node(pyrt_py_domain *domain, pyrt_py_callable *node, size_t bytes)
 }
 
 /* Detached threads pass no safepoint. So that what they retire does not wait until they come back, the main thread looks
- * after it now and then: as often as a chunk of the core's queues is full. */
+ * after it now and then. */
 static void
 ask_to_process(pyrt_py_home *home, size_t bytes, bool busy)
 {
@@ -97,7 +97,7 @@ const char pyrt_py_domain_retire_doc[] =
     "Has a callable called when every reader that is inside now has left.\n\n"
     "Unlink the thing first, so that no reader comes to it anew. The callable takes no arguments; what it raises goes to\n"
     "sys.unraisablehook. nbytes is what the thing holds, in bytes, for the bound.\n\n"
-    "When it is called: what a thread retires collects in batches (of about a hundred, or 64 KiB by nbytes), and a batch\n"
+    "When it is called: what a thread retires collects in batches (of some hundreds, or 64 KiB by nbytes), and a batch\n"
     "waits for the readers when it is full. The last, open one waits for quiescent() or barrier(), in this thread, for a\n"
     "barrier() anywhere, or for the end of the thread or program. Who calls it: a thread of this Python interpreter that\n"
     "is then outside of all blocks, in quiescent(), barrier() or Domain.close(), where an outermost block is left, in the\n"
