@@ -31,6 +31,7 @@ PUBLIC = {
     "thread.h": "state",
     "qsbr.h": "state",
     "stop_the_world.h": "state",
+    "critical_section.h": "state",
     "fork.h": "state",
     "retire.h": "reclaim",
 }

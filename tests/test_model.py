@@ -57,6 +57,8 @@ WHOLE = [
     "mutex-reserved",
     "mutex-pause",
     "mutex-pause-reserved",
+    "section-cross",
+    "section-pause",
 ]
 # Every one with at most one preemption.
 MEDIUM = ["mutex-owned", "mutex-three", "mutex-reserved-two", "mutex-requester"]
@@ -96,6 +98,7 @@ BREAKS = {
         "mutex-owned",
         "mutex-three",
         "mutex-pause-reserved",
+        "section-cross",
     ],
     # the look at the word before falling asleep
     "futex": ["synchronize", "borrow", "pause-attach", "pause-safepoint", "pause-gate", "pause-birth", "mutex"],
@@ -111,6 +114,8 @@ BREAKS = {
     "cell": ["mutex", "mutex-owned", "mutex-pause", "mutex-requester"],
     # that a stopped thread passes on what it was woken for
     "give-back": ["mutex-requester"],
+    # that critical sections are given up
+    "sections": ["section-cross", "section-pause"],
 }
 BROKEN = [(broken, scenario) for broken, scenarios in BREAKS.items() for scenario in scenarios]
 

@@ -139,6 +139,12 @@ static pyrt_capi table = {
     .condition_wait_timed = pyrt_condition_wait_timed,
     .condition_wait_recursive = pyrt_condition_wait_recursive,
     .condition_at_fork_reinit = pyrt_condition_at_fork_reinit,
+    .critical_sections_resume = pyrt_critical_sections_resume,
+    .critical_section_begin_slow = pyrt_critical_section_begin_slow,
+    .critical_section_end_slow = pyrt_critical_section_end_slow,
+    .critical_section2_begin_slow = pyrt_critical_section2_begin_slow,
+    .critical_section2_end_slow = pyrt_critical_section2_end_slow,
+    .critical_section_holds = pyrt_critical_section_holds,
 };
 
 /* The block has the initial-exec model, so that its distance is the same in every thread. */

@@ -15,8 +15,8 @@ low_half(const uint64_t *word)
     return (const uint32_t *)(const void *)word;
 }
 
-static void
-report_thread(const char *function, pyrt_thread *thread, const char *what)
+void
+pyrt_report_thread(const char *function, pyrt_thread *thread, const char *what)
 {
     pyrt_report("%s: thread %llu '%s' of interpreter %lld %s", function, (unsigned long long)thread->id,
                 pyrt_thread_impl_of(thread)->name, (long long)pyrt_interp_id(thread->interp), what);
@@ -29,7 +29,8 @@ pyrt_is_reading(const char *function)
     if (current == NULL || current->slot.read_depth == 0) {
         return false;
     }
-    report_thread(function, current, "is inside a read-side section, which this call would end; leave the section first");
+    pyrt_report_thread(function, current,
+                       "is inside a read-side section, which this call would end; leave the section first");
     return true;
 }
 
@@ -40,15 +41,15 @@ pyrt_attach_slow(pyrt_thread *thread)
 {
     pyrt_tls_block *tls = pyrt_tls();
     if (tls->os_id != thread->os_id) {
-        report_thread("pyrt_attach", thread, "belongs to another OS thread");
+        pyrt_report_thread("pyrt_attach", thread, "belongs to another OS thread");
         return;
     }
     if (tls->current == thread) {
-        report_thread("pyrt_attach", thread, "is attached already");
+        pyrt_report_thread("pyrt_attach", thread, "is attached already");
         return;
     }
     if (tls->current != NULL) {
-        report_thread("pyrt_attach", tls->current, "is attached on this OS thread; detach it first");
+        pyrt_report_thread("pyrt_attach", tls->current, "is attached on this OS thread; detach it first");
         return;
     }
     for (;;) {
@@ -63,7 +64,7 @@ pyrt_attach_slow(pyrt_thread *thread)
             continue;
         }
         if (found != PYRT_STATE_SUSPENDED && found != PYRT_STATE_SUSPENDED_WAITED) {
-            report_thread("pyrt_attach", thread, "has ended");
+            pyrt_report_thread("pyrt_attach", thread, "has ended");
             return;
         }
         /* A lock that was reserved for this thread is somebody's who can run: perhaps the one who stopped the world. */
@@ -76,19 +77,25 @@ pyrt_attach_slow(pyrt_thread *thread)
     pyrt_pause_had_turn(pyrt_thread_impl_of(thread));
     tls->current = thread;
     tls->self_id = tls->os_id;
+    if (thread->critical_sections != 0) {
+        pyrt_critical_sections_resume(thread);
+    }
 }
 
 /* ---- detach ------------------------------------------------------------------------------------------------------ */
 
-/* The inline pyrt_detach found a reason not to. */
+/* The inline pyrt_detach found a reason not to, or critical sections. */
 void
 pyrt_detach_slow(pyrt_thread *thread)
 {
     if (pyrt_thread_current() != thread) {
-        report_thread("pyrt_detach", thread, "is not attached on this OS thread");
+        pyrt_report_thread("pyrt_detach", thread, "is not attached on this OS thread");
         return;
     }
-    (void)pyrt_is_reading("pyrt_detach");
+    if (!pyrt_is_reading("pyrt_detach")) {
+        pyrt_critical_sections_suspend(thread);
+        pyrt_detach_unchecked(thread);
+    }
 }
 
 /* Others had asked something of the thread when it detached. */
@@ -117,7 +124,7 @@ static bool
 may_pass(pyrt_thread *thread, const char *function)
 {
     if (pyrt_thread_current() != thread) {
-        report_thread(function, thread, "is not attached on this OS thread");
+        pyrt_report_thread(function, thread, "is not attached on this OS thread");
         return false;
     }
     return !pyrt_is_reading(function);
@@ -155,7 +162,7 @@ void
 pyrt_read_begin_counted(pyrt_thread *thread)
 {
     if (pyrt_thread_current() != thread) {
-        report_thread("pyrt_read_begin", thread, "is not attached on this OS thread: nothing protects this section");
+        pyrt_report_thread("pyrt_read_begin", thread, "is not attached on this OS thread: nothing protects this section");
         return;
     }
     thread->slot.read_depth++;
@@ -165,7 +172,7 @@ void
 pyrt_read_end_counted(pyrt_thread *thread)
 {
     if (pyrt_thread_current() != thread || thread->slot.read_depth == 0) {
-        report_thread("pyrt_read_end", thread, "has no open read-side section on this OS thread");
+        pyrt_report_thread("pyrt_read_end", thread, "has no open read-side section on this OS thread");
         return;
     }
     thread->slot.read_depth--;

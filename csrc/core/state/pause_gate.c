@@ -39,6 +39,13 @@ pyrt_pause_of_mark(const void *mark)
     return mark == &everything ? NULL : (pyrt_interp *)mark;
 }
 
+bool
+pyrt_pause_is_mine(pyrt_interp *or_null)
+{
+    const void *mark = pyrt_tls()->pause;
+    return mark != NULL && (mark == &everything || mark == or_null);
+}
+
 /* ---- the gate itself --------------------------------------------------------------------------------------------- */
 
 /* Whether no pause is in the way. The caller holds the registry's lock, in all functions here. */

@@ -33,6 +33,8 @@ pyrt_pause_park(pyrt_thread_impl *thread)
     pyrt_interp *interp = thread->base.interp;
     pyrt_qsbr_slot *slot = &thread->base.slot;
     pyrt_tls_block *tls = pyrt_tls();
+    /* Without the lock: somebody may wait for their mutexes. */
+    pyrt_critical_sections_suspend(&thread->base);
     pyrt_raw_mutex_lock(&interp->lock);
     bool park = thread->counted;
     pyrt_fetch_and_seq_cst(&slot->flags, ~PYRT_FLAG_STOP);
@@ -46,6 +48,7 @@ pyrt_pause_park(pyrt_thread_impl *thread)
     }
     pyrt_raw_mutex_unlock(&interp->lock);
     if (!park) {
+        pyrt_critical_sections_resume(&thread->base);
         return;
     }
     if (pyrt_load_relaxed(&slot->flags) & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {

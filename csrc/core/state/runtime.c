@@ -443,6 +443,7 @@ on_os_thread_exit(void)
     while (tls->states != NULL) {
         if (tls->current != NULL) {
             tls->current->slot.read_depth = 0;
+            pyrt_critical_sections_forget(tls->current);
             pyrt_detach(tls->current);
         }
         pyrt_thread_end(tls->states);

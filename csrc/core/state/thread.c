@@ -117,6 +117,7 @@ identify(pyrt_thread_impl *thread)
 {
     thread->base.id = pyrt_fetch_add_relaxed(&next_thread_id, (uint64_t)1);
     thread->base.slot.read_depth = 0;
+    thread->base.critical_sections = 0;
     thread->os_tid = pyrt_os_thread_tid();
     pyrt_os_thread_name(thread->name);
     thread->ending = false;
@@ -243,6 +244,7 @@ pyrt_thread_end(pyrt_thread_impl *thread)
         pyrt_detach(aside);
     }
     thread->ending = true;
+    pyrt_critical_sections_forget(&thread->base);
     /* Attached until it is unlinked: a pause waits for it, so that no world is still while it takes itself apart. */
     pyrt_attach(&thread->base);
     pyrt_slots_exit(thread);

@@ -59,6 +59,14 @@ pyrt_thread_impl_of(pyrt_thread *thread)
         }                                                        \
     } while (0)
 
+/* Reports misuse by `function`: "thread <id> '<name>' of interpreter <id> <what>". */
+void pyrt_report_thread(const char *function, pyrt_thread *thread, const char *what);
+
+/* Critical sections (critical_section.c). All of an attached state are given up; those of a state that ends are forgotten,
+ * which is reported. */
+void pyrt_critical_sections_suspend(pyrt_thread *thread);
+void pyrt_critical_sections_forget(pyrt_thread *thread);
+
 /* Reports that `function` was called in an open counted read-side section of the thread that is attached here, and says
  * whether it was. */
 bool pyrt_is_reading(const char *function);
@@ -115,6 +123,9 @@ void pyrt_pause_park(pyrt_thread_impl *thread);
 void pyrt_pause_count_detached(pyrt_thread_impl *thread);
 void pyrt_pause_uncount(pyrt_thread_impl *thread);
 void pyrt_pause_had_turn(pyrt_thread_impl *thread);
+
+/* Whether this OS thread has stopped the interpreter, alone or with the whole process; NULL: the whole process. */
+bool pyrt_pause_is_mine(pyrt_interp *or_null);
 
 /* The OS thread ends with the world stopped, or waiting for its turn; in the child of a fork. */
 void pyrt_pause_end_of_os_thread(void);

@@ -158,6 +158,12 @@
 #define pyrt_condition_wait_timed PYRT_CALL(condition_wait_timed)
 #define pyrt_condition_wait_recursive PYRT_CALL(condition_wait_recursive)
 #define pyrt_condition_at_fork_reinit PYRT_CALL(condition_at_fork_reinit)
+#define pyrt_critical_sections_resume PYRT_CALL(critical_sections_resume)
+#define pyrt_critical_section_begin_slow PYRT_CALL(critical_section_begin_slow)
+#define pyrt_critical_section_end_slow PYRT_CALL(critical_section_end_slow)
+#define pyrt_critical_section2_begin_slow PYRT_CALL(critical_section2_begin_slow)
+#define pyrt_critical_section2_end_slow PYRT_CALL(critical_section2_end_slow)
+#define pyrt_critical_section_holds PYRT_CALL(critical_section_holds)
 #if defined(Py_PYTHON_H)
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
  * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the

@@ -19,6 +19,8 @@ PYRT_BEGIN_DECLS
 typedef struct pyrt_block_hooks pyrt_block_hooks;
 typedef struct pyrt_condition pyrt_condition;
 typedef struct pyrt_event pyrt_event;
+typedef struct pyrt_critical_section pyrt_critical_section;
+typedef struct pyrt_critical_section2 pyrt_critical_section2;
 typedef struct pyrt_interp_config pyrt_interp_config;
 typedef struct pyrt_lock_debug_stats pyrt_lock_debug_stats;
 typedef struct pyrt_lock_hold pyrt_lock_hold;
@@ -195,6 +197,13 @@ typedef struct pyrt_capi {
     pyrt_status (*condition_wait_recursive)(pyrt_condition *condition, pyrt_recursive_mutex *mutex, int64_t timeout_ns,
                                             unsigned flags);
     void (*condition_at_fork_reinit)(pyrt_condition *condition);
+    /* critical_section.h */
+    void (*critical_sections_resume)(pyrt_thread *thread);
+    void (*critical_section_begin_slow)(pyrt_critical_section *section, pyrt_mutex *mutex);
+    void (*critical_section_end_slow)(pyrt_critical_section *section);
+    void (*critical_section2_begin_slow)(pyrt_critical_section2 *section, pyrt_mutex *a, pyrt_mutex *b);
+    void (*critical_section2_end_slow)(pyrt_critical_section2 *section);
+    bool (*critical_section_holds)(const pyrt_mutex *mutex);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

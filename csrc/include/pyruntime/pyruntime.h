@@ -8,6 +8,7 @@
 #include "atomic.h"
 #include "block.h"
 #include "condition.h"
+#include "critical_section.h"
 #include "current.h"
 #include "event.h"
 #include "fork.h"

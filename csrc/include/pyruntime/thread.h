@@ -39,6 +39,7 @@ struct pyrt_thread {
     pyrt_interp *interp;
     int32_t index;        /* the smallest number that no other living thread state of the interpreter has */
     pyrt_retire_window retire; /* the owner's while it is attached; else under the interpreter's lock */
+    uintptr_t critical_sections; /* the newest open one, with tags (critical_section.h); the owner's */
 };
 
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, slot) == 0, "the slot is the thread's first cache line");
@@ -53,6 +54,8 @@ PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, bytes_left) == 16, "inline code 
 PYRT_STATIC_ASSERT(sizeof(pyrt_retired) == 16, "inline code of embedding extensions steps over items");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retired, p) == 0, "inline code of embedding extensions writes it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retired, dispose) == 8, "inline code of embedding extensions writes it there");
+PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, critical_sections) == 120,
+                   "inline code of embedding extensions uses it there");
 
 /* ---- the runtime ------------------------------------------------------------------------------------------------- */
 
@@ -180,6 +183,7 @@ void pyrt_attach_slow(pyrt_thread *thread);
 void pyrt_detach_slow(pyrt_thread *thread);
 void pyrt_detach_answer(pyrt_thread *thread);
 void pyrt_safepoint_slow(pyrt_thread *thread);
+void pyrt_critical_sections_resume(pyrt_thread *thread);
 
 /* The attached state of this OS thread, or NULL.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
@@ -190,10 +194,10 @@ pyrt_thread_current(void)
 }
 
 /* Attaches a detached state of the calling OS thread. From here on nothing that the thread can reach is disposed of, until
- * it is quiescent. Wrong use (attached already, another state attached, another OS thread's, deleted) is reported and
- * changes nothing.
- * blocks: while the world is stopped · allocates: no · runs user code: no · quiescent: never · needs attached: no ·
- * async-signal-safe: no */
+ * it is quiescent. Its newest critical section, if it is in one, is resumed. Wrong use (attached already, another state
+ * attached, another OS thread's, deleted) is reported and changes nothing.
+ * blocks: while the world is stopped, or to resume a critical section · allocates: no · runs user code: no ·
+ * quiescent: never · needs attached: no · async-signal-safe: no */
 static inline void
 pyrt_attach(pyrt_thread *thread)
 {
@@ -208,21 +212,18 @@ pyrt_attach(pyrt_thread *thread)
         pyrt_fence_after_rmw();
         PYRT_TLS.current = thread;
         PYRT_TLS.self_id = PYRT_TLS.os_id;
+        if (pyrt_unlikely(thread->critical_sections != 0)) {
+            PYRT_CALL(critical_sections_resume)(thread);
+        }
         return;
     }
     PYRT_CALL(attach_slow)(thread);
 }
 
-/* Detaches the current state. All references to shared memory that are not otherwise kept alive are given up. Wrong use
- * (not the attached state of this OS thread, an open counted read-side section) is reported and changes nothing.
- * blocks: no · allocates: no · runs user code: no · quiescent: always · needs attached: yes · async-signal-safe: no */
+/* The part of pyrt_detach that is left when nothing speaks against it; call that. */
 static inline void
-pyrt_detach(pyrt_thread *thread)
+pyrt_detach_unchecked(pyrt_thread *thread)
 {
-    if (pyrt_unlikely(PYRT_TLS.current != thread || thread->slot.read_depth != 0)) {
-        PYRT_CALL(detach_slow)(thread);
-        return;
-    }
     PYRT_TLS.current = NULL;
     PYRT_TLS.self_id = 0;
     /* release: all that was read is read before the word says so. Pairs with the scan's and the borrower's acquire. */
@@ -235,8 +236,22 @@ pyrt_detach(pyrt_thread *thread)
     }
 }
 
+/* Detaches the current state. All references to shared memory that are not otherwise kept alive are given up, and critical
+ * sections are suspended. Wrong use (not the attached state of this OS thread, an open counted read-side section) is reported
+ * and changes nothing.
+ * blocks: no · allocates: no · runs user code: no · quiescent: always · needs attached: yes · async-signal-safe: no */
+static inline void
+pyrt_detach(pyrt_thread *thread)
+{
+    if (pyrt_unlikely(PYRT_TLS.current != thread || (thread->slot.read_depth | thread->critical_sections) != 0)) {
+        PYRT_CALL(detach_slow)(thread);
+        return;
+    }
+    pyrt_detach_unchecked(thread);
+}
+
 /* Quiescent state, and the place where a thread does what is asked of it: parks for a pause, wakes who waits for it, works
- * off its retire queue. Two compares when nothing is asked.
+ * off its retire queue. Two compares when nothing is asked. Critical sections are suspended while it is parked.
  * blocks: while the world is stopped · allocates: no · runs user code: yes (disposers) · quiescent: always · needs
  * attached: yes · async-signal-safe: no */
 static inline void

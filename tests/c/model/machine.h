@@ -54,7 +54,8 @@ typedef enum model_break {
     MODEL_BREAK_CLAIM,      /* so is the one that makes use of a reservation */
     MODEL_BREAK_LOOK,       /* who waits for a mutex does not look at it once more before it sleeps */
     MODEL_BREAK_CELL,       /* who has unlocked a mutex does not look whether somebody waits */
-    MODEL_BREAK_GIVE_BACK   /* who was woken for a mutex and cannot attach keeps that to itself */
+    MODEL_BREAK_GIVE_BACK,  /* who was woken for a mutex and cannot attach keeps that to itself */
+    MODEL_BREAK_SECTIONS    /* plain locks take the place of critical sections */
 } model_break;
 
 extern model_break model_broken;

@@ -64,5 +64,6 @@ extern const model_scenario model_epoch_scenarios[];
 extern const model_scenario model_retire_scenarios[];
 extern const model_scenario model_pause_scenarios[];
 extern const model_scenario model_mutex_scenarios[];
+extern const model_scenario model_section_scenarios[];
 
 #endif
