@@ -16,6 +16,8 @@ SABOTAGE = {
     ("test_stress", "stress", "wrong-readers"): "a node that was disposed of is looked at",
     ("test_stress", "stress", "lose-one"): "disposed",
     ("test_striped_lock", "stress", "skip-one"): "the accounts hold",
+    ("test_lock_torture", "stress", "forget-to-lock"): "guarded[n].number is",
+    ("test_lock_torture", "stress", "forget-to-wake"): "nobody gets on any more",
     ("test_lock_debug", "stripes_are_taken_in_order", "unordered"): "stripes were taken in two orders",
     ("test_section_order", "sections_in_any_order_never_deadlock_and_lose_nothing", "outer"): "objects[i].count is",
 }
