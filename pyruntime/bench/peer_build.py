@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pyruntime
 
-from .suite import CK, URCU_DEFER, URCU_MEMB, URCU_QSBR
+from .suite import CK, CK_RWLOCK, CK_SPINLOCK, URCU_DEFER, URCU_MEMB, URCU_QSBR
 
 _HERE = Path(__file__).parent
 _FLAGS = (
@@ -73,6 +73,15 @@ PEERS: tuple[Peer, ...] = (
         impls=(CK,),
         source="ck.c",
         header="ck_epoch.h",
+        package="ck",
+        libraries=("-lck",),
+        install="libck-dev (Debian, Ubuntu) or ck-devel (Fedora)",
+    ),
+    Peer(
+        name="ck-locks",
+        impls=(CK_SPINLOCK, CK_RWLOCK),
+        source="ck_locks.c",
+        header="ck_rwlock.h",
         package="ck",
         libraries=("-lck",),
         install="libck-dev (Debian, Ubuntu) or ck-devel (Fedora)",

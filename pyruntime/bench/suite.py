@@ -21,6 +21,7 @@ ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
 NONE_DETACHED = "none-detached"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
+CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
 
 
 class Kind(enum.Enum):
@@ -168,7 +169,7 @@ SUITE: tuple[Bench, ...] = (
     Bench(
         "lock.pair",
         "taking and leaving a lock that nobody else wants",
-        peers=(PTHREAD_MUTEX,),
+        peers=(PTHREAD_MUTEX, CK_SPINLOCK),
         goals=(Goal(Figure.RATIO, 0.92, PTHREAD_MUTEX),),
     ),
     Bench(
@@ -189,6 +190,14 @@ SUITE: tuple[Bench, ...] = (
         sample_ns=_A_SECOND,
         rounds=(5, 5),
     ),
+    Bench(
+        "lock.read",
+        "reading under one read-write lock that nobody writes under, and leaving it",
+        peers=(PTHREAD_RWLOCK, CK_RWLOCK),
+        goals=(Goal(Figure.RATIO, 0.6, PTHREAD_RWLOCK),),
+        threads=(1, 2),
+    ),
+    Bench("lock.write", "writing under a read-write lock that nobody else wants", peers=(PTHREAD_RWLOCK,)),
     Bench(
         "striped.lock",
         "the lock of one of 1024 keys, of which each thread has its half: how that scales, next to sharing nothing at all",

@@ -104,7 +104,86 @@ static const bench_body mutex_rest_body = {GUARDED_ATTACHED, .loop = mutex_rest_
 static const bench_body pthread_contended_body = {GUARDED, .loop = pthread_contended_loop};
 static const bench_body pthread_rest_body = {GUARDED, .loop = pthread_rest_loop};
 
+/* ---- readers ----------------------------------------------------------------------------------------------------- */
+
+static PYRT_ALIGNED(128) pyrt_rwlock shared_rwlock;
+static PYRT_ALIGNED(128) pthread_rwlock_t shared_pthread_rwlock = PTHREAD_RWLOCK_INITIALIZER;
+
+BENCH_INLINED void
+take_read(void *lock)
+{
+    (void)pyrt_rwlock_read_lock(lock);
+}
+
+BENCH_INLINED void
+give_read(void *lock)
+{
+    pyrt_rwlock_read_unlock(lock);
+}
+
+BENCH_INLINED void
+take_write(void *lock)
+{
+    (void)pyrt_rwlock_write_lock(lock);
+}
+
+BENCH_INLINED void
+give_write(void *lock)
+{
+    pyrt_rwlock_write_unlock(lock);
+}
+
+BENCH_INLINED void
+take_pthread_read(void *lock)
+{
+    pthread_rwlock_rdlock(lock);
+}
+
+BENCH_INLINED void
+take_pthread_write(void *lock)
+{
+    pthread_rwlock_wrlock(lock);
+}
+
+BENCH_INLINED void
+give_pthread_any(void *lock)
+{
+    pthread_rwlock_unlock(lock);
+}
+
+static void
+rwlock_read_loop(bench_thread *self)
+{
+    bench_pair_loop(self, &shared_rwlock, take_read, give_read);
+}
+
+static void
+pthread_read_loop(bench_thread *self)
+{
+    bench_pair_loop(self, &shared_pthread_rwlock, take_pthread_read, give_pthread_any);
+}
+
+/* Each thread writes under a lock of its own: nobody waits. */
+static void
+rwlock_write_loop(bench_thread *self)
+{
+    bench_pair_loop(self, self->state, take_write, give_write);
+}
+
+static void
+pthread_write_loop(bench_thread *self)
+{
+    bench_pair_loop(self, self->state, take_pthread_write, give_pthread_any);
+}
+
+static const bench_body rwlock_read_body = {
+    .enter = pyrt_bench_enter_attached, .loop = rwlock_read_loop, .leave = pyrt_bench_leave_attached};
+static const bench_body pthread_read_body = {.loop = pthread_read_loop};
+static const bench_body rwlock_write_body = {OWN_LINE, .loop = rwlock_write_loop};
+static const bench_body pthread_write_body = {OWN_LINE, .loop = pthread_write_loop};
+
 #define PTHREAD(name, its_body) {.bench = name, .impl = "pthread-mutex", .run = bench_run, .body = its_body}
+#define PTHREAD_RWLOCK(name, its_body) {.bench = name, .impl = "pthread-rwlock", .run = bench_run, .body = its_body}
 
 static const pyrt_bench_loop loops[] = {
     {.bench = "lock.pair", .impl = "pyruntime", .run = bench_run, .body = &mutex_body},
@@ -113,6 +192,10 @@ static const pyrt_bench_loop loops[] = {
     PTHREAD("lock.contended", &pthread_contended_body),
     PYRT_BENCH_OURS("lock.contended_rest", &mutex_rest_body),
     PTHREAD("lock.contended_rest", &pthread_rest_body),
+    PYRT_BENCH_OURS("lock.read", &rwlock_read_body),
+    PTHREAD_RWLOCK("lock.read", &pthread_read_body),
+    {.bench = "lock.write", .impl = "pyruntime", .run = bench_run, .body = &rwlock_write_body},
+    PTHREAD_RWLOCK("lock.write", &pthread_write_body),
 };
 
 const pyrt_bench_group pyrt_bench_lock_group = PYRT_BENCH_GROUP(loops);
