@@ -3,7 +3,8 @@
 What stands here are the best names of the modules:
 
 - :mod:`pyruntime.qsbr`: look at shared things without a lock, and dispose of them when nobody can be looking any more.
-- :mod:`pyruntime.state`: thread states, and what runs here.
+- :mod:`pyruntime.sync`: locks, events and conditions that wait without holding anybody up.
+- :mod:`pyruntime.state`: thread states, pauses, and what runs here.
 - :mod:`pyruntime.errors`: the exceptions.
 
 Extensions in C use the same runtime through the headers in :func:`get_include` and the capsule ``pyruntime._C_API``.
@@ -41,7 +42,7 @@ from pyruntime.qsbr import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime import errors, state
+    from pyruntime import errors, state, sync
     from pyruntime.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -54,19 +55,39 @@ if TYPE_CHECKING:
         TimeoutExpired,
     )
     from pyruntime.qsbr import Section, StallReport, Stats
-    from pyruntime.state import InterpreterInfo, RuntimeInfo, ThreadInfo, current, interpreters, runtime_info, threads
+    from pyruntime.state import (
+        InterpreterInfo,
+        Pause,
+        PauseStats,
+        RuntimeInfo,
+        ThreadInfo,
+        current,
+        interpreters,
+        pause_stats,
+        runtime_info,
+        stop_the_world,
+        threads,
+    )
+    from pyruntime.sync import Condition, Event, Mutex, Once, RLock
 
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "BusyError",
+    "Condition",
     "DeadlockError",
     "Domain",
     "Error",
+    "Event",
     "Goal",
     "InterpreterInfo",
+    "Mutex",
     "NotFoundError",
+    "Once",
     "OutOfMemoryError",
+    "Pause",
+    "PauseStats",
+    "RLock",
     "RuntimeInfo",
     "Section",
     "StallReport",
@@ -83,6 +104,7 @@ __all__ = [
     "errors",
     "get_include",
     "interpreters",
+    "pause_stats",
     "poll",
     "qsbr",
     "quiescent",
@@ -93,6 +115,8 @@ __all__ = [
     "stall_report",
     "state",
     "stats",
+    "stop_the_world",
+    "sync",
     "synchronize",
     "threads",
 ]
@@ -117,11 +141,15 @@ def get_include() -> str:
     return installed if os.path.isdir(installed) else in_the_source_tree
 
 
+_OF_QSBR = frozenset(("Section", "StallReport", "Stats"))
+_OF_SYNC = frozenset(("Condition", "Event", "Mutex", "Once", "RLock"))
+
+
 def _home_of(name: str) -> str:
     """The module of a name that is loaded when it is first asked for."""
     if name.endswith(("Error", "Expired")):
         return "pyruntime.errors"
-    return "pyruntime.qsbr" if name in ("Section", "StallReport", "Stats") else "pyruntime.state"
+    return f"pyruntime.{'qsbr' if name in _OF_QSBR else 'sync' if name in _OF_SYNC else 'state'}"
 
 
 def __getattr__(name: str) -> object:
@@ -129,7 +157,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if name in ("errors", "state"):
+    if name in ("errors", "state", "sync"):
         return import_module(f"pyruntime.{name}")
     value: object = getattr(import_module(_home_of(name)), name)
     globals()[name] = value

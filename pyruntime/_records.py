@@ -101,6 +101,30 @@ class ThreadInfo:
 
 
 @dataclass(frozen=True)
+class PauseStats:
+    """What the pauses of one domain, or those of everything, have cost since it was made. Times are in seconds.
+
+    A percentile is told at most an eighth too long.
+    """
+
+    pauses: int
+    """Pauses begun."""
+    timed_out: int
+    """Requests given up because a thread had not stopped in time."""
+    turns_lost: int
+    """Times that a thread which had waited for its turn was woken, came too late, and had to wait again."""
+    time_to_stop_p50: float
+    """From the request, when it had its turn, until all stood still: half of them took no longer."""
+    time_to_stop_p99: float
+    time_to_stop_max: float
+    duration_p50: float
+    """How long the world stood still."""
+    duration_p99: float
+    duration_max: float
+    duration_total: float
+
+
+@dataclass(frozen=True)
 class InterpreterInfo:
     """One of pyruntime's interpreters.
 

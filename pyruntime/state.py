@@ -20,6 +20,7 @@ import sys
 
 from pyruntime import _core
 from pyruntime._core import Section, ffi, lib
+from pyruntime._pauses import Pause, pause_stats, stop_the_world
 from pyruntime.errors import ArgumentTypeError, NotFoundError
 from pyruntime.qsbr import attached
 
@@ -27,17 +28,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from pyruntime._records import InterpreterInfo, RuntimeInfo, ThreadInfo, ThreadState
+    from pyruntime._records import InterpreterInfo, PauseStats, RuntimeInfo, ThreadInfo, ThreadState
 
 __all__ = [
     "InterpreterInfo",
+    "Pause",
+    "PauseStats",
     "RuntimeInfo",
     "Section",
     "ThreadInfo",
     "attached",
     "current",
     "interpreters",
+    "pause_stats",
     "runtime_info",
+    "stop_the_world",
     "threads",
 ]
 
@@ -183,7 +188,7 @@ def runtime_info() -> RuntimeInfo:
 
 
 def __getattr__(name: str) -> object:
-    if name in ("InterpreterInfo", "RuntimeInfo", "ThreadInfo"):
+    if name in ("InterpreterInfo", "PauseStats", "RuntimeInfo", "ThreadInfo"):
         from pyruntime import _records
 
         return getattr(_records, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pyruntime
-from pyruntime import errors, qsbr, state
+from pyruntime import errors, qsbr, state, sync
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -18,13 +18,13 @@ README = Path(__file__).parents[1] / "README.md"
 def _documented() -> dict[str, object]:
     """Everything that has words of its own."""
     found: dict[str, object] = {"pyruntime": pyruntime, "pyruntime.get_include": pyruntime.get_include}
-    for module in (qsbr, state, errors):
+    for module in (qsbr, state, sync, errors):
         found[module.__name__] = module
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isroutine(value):
                 found[f"{module.__name__}.{name}"] = value
-    for kind in (qsbr.Domain, qsbr.Goal):
+    for kind in (qsbr.Domain, qsbr.Goal, *(getattr(sync, name) for name in sync.__all__)):
         for name, value in inspect.getmembers(kind):
             if not name.startswith("_"):
                 found[f"{kind.__module__}.{kind.__name__}.{name}"] = value
@@ -37,7 +37,7 @@ DOCUMENTED = _documented()
 FUNCTIONS = {
     name: value
     for name, value in DOCUMENTED.items()
-    if inspect.isroutine(value) and name.startswith(("pyruntime.qsbr", "pyruntime.state"))
+    if inspect.isroutine(value) and name.startswith(("pyruntime.qsbr", "pyruntime.state", "pyruntime.sync"))
 }
 
 

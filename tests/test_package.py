@@ -22,7 +22,7 @@ from conftest import Python
 
 import pyruntime
 from pyruntime import __main__ as command
-from pyruntime import _core, errors, qsbr, state
+from pyruntime import _core, errors, qsbr, state, sync
 
 PACKAGE = Path(str(pyruntime.__file__)).parent
 
@@ -30,7 +30,7 @@ PACKAGE = Path(str(pyruntime.__file__)).parent
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [pyruntime, qsbr, state, errors], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [pyruntime, qsbr, state, sync, errors], ids=lambda module: module.__name__)
 def test_every_public_name_is_there(module: ModuleType) -> None:
     names = module.__all__
     assert sorted(set(names)) == sorted(names)
@@ -45,7 +45,7 @@ def test_every_public_name_is_there(module: ModuleType) -> None:
 def test_the_names_of_the_package_are_those_of_its_modules() -> None:
     for name in pyruntime.__all__:
         value = getattr(pyruntime, name)
-        homes = [module for module in (qsbr, state, errors) if name in module.__all__]
+        homes = [module for module in (qsbr, state, sync, errors) if name in module.__all__]
         for module in homes:
             assert getattr(module, name) == value
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
@@ -56,6 +56,7 @@ def test_what_people_use_of_the_modules_stands_in_the_package() -> None:
     """All functions, and all types that they take and answer."""
     assert set(qsbr.__all__) <= set(pyruntime.__all__)
     assert set(state.__all__) <= set(pyruntime.__all__)
+    assert set(sync.__all__) <= set(pyruntime.__all__)
     words = " ".join(inspect.getdoc(getattr(pyruntime, name)) or "" for name in pyruntime.__all__)
     assert {name for name in errors.__all__ if re.search(rf"\b{name}\b", words)} <= set(pyruntime.__all__)
 
@@ -142,7 +143,7 @@ def test_the_stub_has_all_names_of_the_module() -> None:
     names = {node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
     names |= {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     there = {name for name in dir(_core) if not name.startswith("__")}
-    assert {name for name in names if name not in ("_Pointer", "_Ffi", "_Lib")} == there
+    assert {name for name in names if name not in ("_Pointer", "_Ffi", "_Lib", "_Lock")} == there
 
 
 @pytest.mark.parametrize("kind", [_core.Domain, _core.Section])

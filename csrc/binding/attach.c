@@ -9,7 +9,10 @@
 #include "binding/capi.h"
 #include "binding/domain.h"
 #include "binding/gil.h"
+#include "binding/pause.h"
 #include "binding/section.h"
+#include "binding/sync.h"
+#include "binding/sync_wait.h"
 #include "binding/uses.h"
 
 #include <pthread.h>
@@ -29,6 +32,7 @@ fork_child(void)
         pyrt_py_callables_fork_child(home);
     }
     pyrt_py_uses_fork_child();
+    pyrt_py_forks++;
 }
 
 static pyrt_status
@@ -78,6 +82,9 @@ PyDoc_STRVAR(attached_thread_doc, "attached_thread($module, /)\n--\n\n"
 
 static PyMethodDef functions[] = {
     {"attached_thread", attached_thread, METH_NOARGS, attached_thread_doc},
+    {"new_pause", pyrt_py_pause_new, METH_VARARGS, "A block that stops a domain, or everything for None; in nanoseconds."},
+    {"add_sync_types", pyrt_py_sync_add_types, METH_NOARGS,
+     "Makes the types of pyruntime.sync, and Pause; no matter how often."},
     {NULL, NULL, 0, NULL},
 };
 

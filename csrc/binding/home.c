@@ -122,6 +122,9 @@ forget(PyObject *capsule)
     shut(home);
     Py_CLEAR(home->section_type);
     Py_CLEAR(home->domain_type);
+    for (size_t i = 0; i < PYRT_PY_SYNC_TYPES; i++) {
+        Py_CLEAR(home->sync_types[i]);
+    }
     pyrt_py_home_drop(home);
 }
 

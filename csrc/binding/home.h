@@ -18,6 +18,17 @@
 /* pyruntime/errors.py has the exception classes in the order of pyrt_status, and then one for arguments of the wrong type. */
 enum { PYRT_PY_WRONG_TYPE = PYRT_EVERSION + 1, PYRT_PY_ERRORS };
 
+/* The types that are made when they are first asked for (sync.c). */
+enum {
+    PYRT_PY_SYNC_MUTEX,
+    PYRT_PY_SYNC_RLOCK,
+    PYRT_PY_SYNC_EVENT,
+    PYRT_PY_SYNC_CONDITION,
+    PYRT_PY_SYNC_ONCE,
+    PYRT_PY_SYNC_PAUSE,
+    PYRT_PY_SYNC_TYPES
+};
+
 typedef struct pyrt_py_home {
     struct pyrt_py_home *next;         /* all homes, newest first; never changes once linked */
     uint32_t references;               /* atomic */
@@ -39,6 +50,7 @@ typedef struct pyrt_py_home {
 
     PyTypeObject *section_type;        /* NULL when the interpreter is gone */
     PyTypeObject *domain_type;
+    PyTypeObject *sync_types[PYRT_PY_SYNC_TYPES]; /* the same */
 } pyrt_py_home;
 
 /* The home of the calling interpreter; made, with its default domain, where there is none yet. NULL with an exception. */

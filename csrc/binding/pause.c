@@ -1,0 +1,312 @@
+/* pause.c -- the block of pyruntime.stop_the_world(): stops on entering, starts again on leaving.
+ *
+ * All of it is compiled, because nothing may come between stopping and the block that will start again: an exception of a
+ * signal handler would leave everybody standing. A wait for the stop is a row of growing slices, between which Python looks
+ * after its signals; each slice that fails leaves nothing stopped, so that short ones for ever would never come to an end.
+ *
+ * `owner` is the OS thread that is inside, by its id, and 0 while nobody is; the other fields are its own. A block that is
+ * open keeps itself.
+ */
+#include "binding/pause.h"
+
+#include "binding/gil.h"
+#include "binding/sync.h"
+#include "binding/uses.h"
+
+#include "platform/futex.h"
+#include "platform/os_thread.h"
+
+#include <structmember.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { FIRST_SLICE_NS = 100000000, LONGEST_SLICES = 64 };
+
+typedef struct pause_block {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    pyrt_py_domain *domain; /* a strong reference; NULL: everything */
+    int64_t timeout_ns;
+    uint64_t owner;         /* atomic */
+    int64_t stopped_at;     /* pyrt_now_ns(); 0: never was */
+    int64_t started_at;     /* 0: has not ended */
+    int64_t time_to_stop_ns;
+    uint32_t stopped;
+} pause_block;
+
+static pause_block *
+block_of(PyObject *self)
+{
+    return (pause_block *)self;
+}
+
+/* ---- stopping ---------------------------------------------------------------------------------------------------- */
+
+/* What the core would refuse with a report, refused with words for Python. */
+static bool
+refuse(pyrt_py_domain *domain)
+{
+    const pyrt_thread *current = pyrt_thread_current();
+    if (pyrt_tls()->pause != NULL) {
+        pyrt_py_raise(PYRT_ESTATE,
+                      "stop_the_world() inside a stop_the_world() block of this thread: leave that block first, "
+                      "or stop everything=True at once");
+        return true;
+    }
+    if (pyrt_py_refuse_reading("stop_the_world()")) {
+        return true;
+    }
+    if (domain != NULL && current != NULL && current->interp != domain->interp) {
+        pyrt_py_raise(
+            PYRT_ESTATE,
+            "stop_the_world() of domain '%S' inside a block of domain '%s': two threads that do so could wait for each "
+            "other; leave that block first, or stop everything=True",
+            domain->name, pyrt_interp_name(current->interp));
+        return true;
+    }
+    return false;
+}
+
+static void
+raise_timeout(const pause_block *block, const pyrt_stop_report *report)
+{
+    double seconds = (double)block->timeout_ns * 1e-9;
+    char text[64];
+    PyOS_snprintf(text, sizeof(text), "stop_the_world(timeout=%g) timed out", seconds);
+    if (report->missing == 0) {
+        pyrt_py_raise(PYRT_ETIMEDOUT, "%s: another thread's pause was in the way all the time; nothing is stopped now",
+                      text);
+        return;
+    }
+    PyObject *name = PyUnicode_DecodeUTF8(report->thread_name, (Py_ssize_t)strlen(report->thread_name), "replace");
+    if (name != NULL) {
+        pyrt_py_raise(
+            PYRT_ETIMEDOUT,
+            "%s: thread %llu %R (system id %d) is inside a block of pyruntime and has passed no safepoint, and so have "
+            "%u more; nothing is stopped now. Leave blocks sooner, or call quiescent() in them",
+            text, (unsigned long long)report->thread_id, name, (int)report->os_tid, report->missing - 1);
+        Py_DECREF(name);
+    }
+}
+
+/* True when the world stands still; false with an exception. */
+static bool
+stop(pause_block *block, pyrt_interp *interp)
+{
+    int64_t deadline = pyrt_deadline_after(block->timeout_ns);
+    int64_t begun = pyrt_now_ns();
+    bool sliced = pyrt_os_thread_tid() == getpid();
+    for (int64_t slices = 1;; slices = slices < LONGEST_SLICES ? 2 * slices : slices) {
+        int64_t left = deadline == INT64_MAX ? -1 : deadline - pyrt_now_ns();
+        left = deadline != INT64_MAX && left < 0 ? 0 : left;
+        bool is_slice = sliced && (left < 0 || left > slices * FIRST_SLICE_NS);
+        pyrt_stop_report report = {.struct_size = sizeof(report)};
+        PyThreadState *outer = pyrt_py_enter();
+        pyrt_status status = pyrt_stop_the_world_timed(interp, is_slice ? slices * FIRST_SLICE_NS : left, &report);
+        pyrt_py_leave(outer);
+        if (status == PYRT_OK) {
+            block->stopped_at = pyrt_now_ns();
+            block->time_to_stop_ns = block->stopped_at - begun;
+            block->stopped = report.stopped;
+            return true;
+        }
+        if (status != PYRT_ETIMEDOUT) {
+            pyrt_py_raise(status, "stop_the_world(): %s", pyrt_strerror(status));
+            return false;
+        }
+        if (PyErr_CheckSignals() != 0) {
+            return false;
+        }
+        if (!is_slice) {
+            raise_timeout(block, &report);
+            return false;
+        }
+    }
+}
+
+static PyObject *
+pause_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    pause_block *block = block_of(self);
+    pyrt_py_domain *domain = block->domain;
+    uint64_t nobody = 0;
+    if (domain != NULL && !pyrt_py_use_begin(domain, "stop_the_world()")) {
+        return NULL;
+    }
+    if (refuse(domain)) {
+        goto refused;
+    }
+    if (pyrt_os_thread_register() != PYRT_OK) {
+        pyrt_py_raise(PYRT_ENOMEM, "no memory to stop the world");
+        goto refused;
+    }
+    if (!pyrt_cas_acquire(&block->owner, &nobody, pyrt_tls()->os_id)) {
+        pyrt_py_raise(PYRT_ESTATE, "another thread is inside this stop_the_world() block: call stop_the_world() anew");
+        goto refused;
+    }
+    block->stopped_at = block->started_at = block->time_to_stop_ns = 0;
+    block->stopped = 0;
+    if (!stop(block, domain == NULL ? NULL : domain->interp)) {
+        pyrt_store_release(&block->owner, (uint64_t)0);
+        goto refused;
+    }
+    Py_INCREF(self); /* for the time that it is open */
+    return Py_NewRef(self);
+
+refused:
+    if (domain != NULL) {
+        pyrt_py_use_end(domain);
+    }
+    return NULL;
+}
+
+/* ---- starting ---------------------------------------------------------------------------------------------------- */
+
+static PyObject *
+pause_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    (void)args;
+    (void)count;
+    pause_block *block = block_of(self);
+    uint64_t owner = pyrt_load_relaxed(&block->owner);
+    if (owner == 0) {
+        return pyrt_py_raise(PYRT_ESTATE,
+                             "this stop_the_world() block is not open: it was never entered, or was left already");
+    }
+    if (owner != pyrt_tls()->os_id) {
+        return pyrt_py_raise(PYRT_ESTATE,
+                             "this stop_the_world() block was entered on another thread, and can be left on that "
+                             "thread only; the world stands still");
+    }
+    block->started_at = pyrt_now_ns();
+    PyThreadState *outer = pyrt_py_enter();
+    pyrt_start_the_world(block->domain == NULL ? NULL : block->domain->interp);
+    pyrt_py_leave(outer);
+    /* release: pairs with the swap of the next owner. */
+    pyrt_store_release(&block->owner, (uint64_t)0);
+    if (block->domain != NULL) {
+        pyrt_py_use_end(block->domain);
+    }
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+/* ---- what it tells ----------------------------------------------------------------------------------------------- */
+
+static PyObject *
+pause_time_to_stop(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyFloat_FromDouble((double)block_of(self)->time_to_stop_ns * 1e-9);
+}
+
+static PyObject *
+pause_duration(PyObject *self, void *unused)
+{
+    (void)unused;
+    const pause_block *block = block_of(self);
+    if (block->stopped_at == 0) {
+        return PyFloat_FromDouble(0.0);
+    }
+    int64_t until = block->started_at != 0 ? block->started_at : pyrt_now_ns();
+    return PyFloat_FromDouble((double)(until - block->stopped_at) * 1e-9);
+}
+
+static PyObject *
+pause_stopped_threads(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLong(block_of(self)->stopped);
+}
+
+static PyObject *
+pause_is_open(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(pyrt_load_relaxed(&block_of(self)->owner) != 0);
+}
+
+static PyObject *
+pause_repr(PyObject *self)
+{
+    const pause_block *block = block_of(self);
+    const char *state = pyrt_load_relaxed(&block->owner) != 0 ? "open" : block->started_at != 0 ? "over" : "not begun";
+    if (block->domain == NULL) {
+        return PyUnicode_FromFormat("<pause of everything, %s, %u threads>", state, block->stopped);
+    }
+    return PyUnicode_FromFormat("<pause of domain '%S', %s, %u threads>", block->domain->name, state, block->stopped);
+}
+
+/* ---- the type ---------------------------------------------------------------------------------------------------- */
+
+PyObject *
+pyrt_py_pause_new(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *domain = NULL;
+    long long timeout_ns = -1;
+    pyrt_py_home *home = pyrt_py_home_get();
+    if (home == NULL || !PyArg_ParseTuple(args, "OL:new_pause", &domain, &timeout_ns)) {
+        return NULL;
+    }
+    if (domain != Py_None && PyObject_IsInstance(domain, (PyObject *)home->domain_type) != 1) {
+        return PyErr_Occurred() ? NULL : pyrt_py_raise(PYRT_PY_WRONG_TYPE, "domain is a Domain, not %R", domain);
+    }
+    PyTypeObject *type = home->sync_types[PYRT_PY_SYNC_PAUSE];
+    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
+    pause_block *block = (pause_block *)alloc(type, 0);
+    if (block != NULL) {
+        block->domain = domain == Py_None ? NULL : (pyrt_py_domain *)Py_NewRef(domain);
+        block->timeout_ns = timeout_ns;
+    }
+    return (PyObject *)block;
+}
+
+static void
+pause_dealloc(PyObject *self)
+{
+    Py_XDECREF((PyObject *)block_of(self)->domain);
+    pyrt_py_sync_free(self, block_of(self)->weakrefs);
+}
+
+static PyMethodDef methods[] = {
+    {"__enter__", pause_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nStops the world."},
+    {"__exit__", PYRT_PY_METHOD(pause_exit), METH_FASTCALL, "__exit__($self, /, *exc_info)\n--\n\nStarts it again."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {
+    {"time_to_stop", pause_time_to_stop, NULL, "Seconds from the request to the moment when all stood still.", NULL},
+    {"duration", pause_duration, NULL, "Seconds that the world stood still; so far, while the block is open.", NULL},
+    {"stopped_threads", pause_stopped_threads, NULL, "How many thread states stood still, detached ones included.", NULL},
+    {"is_open", pause_is_open, NULL, "Whether the world stands still for this block now.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef members[] = PYRT_PY_WEAKREFS(pause_block);
+
+PyDoc_STRVAR(doc, "A pause of the world, made by stop_the_world(): for a with statement.");
+
+static PyType_Slot slots[] = {
+    {Py_tp_dealloc, pause_dealloc},
+    {Py_tp_repr, pause_repr},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {Py_tp_members, members},
+    {Py_tp_doc, (void *)doc},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pyruntime.state.Pause",
+    .basicsize = sizeof(pause_block),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = slots,
+};
+
+PyTypeObject *
+pyrt_py_pause_type_new(void)
+{
+    return (PyTypeObject *)PyType_FromSpec(&spec);
+}

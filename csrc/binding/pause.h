@@ -1,0 +1,13 @@
+/* pause.h -- the object that stop_the_world() answers: a block for a with statement. */
+#ifndef PYRT_BINDING_PAUSE_H
+#define PYRT_BINDING_PAUSE_H
+
+#include "binding/domain.h"
+
+/* new_pause(domain_or_None, timeout_ns), for the module's method table. None: everything; a negative timeout is none. Wants
+ * pyrt_py_sync_add_types first. */
+PyObject *pyrt_py_pause_new(PyObject *module, PyObject *args);
+
+PyTypeObject *pyrt_py_pause_type_new(void);
+
+#endif

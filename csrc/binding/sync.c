@@ -1,0 +1,72 @@
+/* sync.c -- making the types of pyruntime.sync, and that of pauses, and what they have in common. */
+#include "binding/sync.h"
+
+#include "binding/pause.h"
+#include "binding/sync_lockable.h"
+
+typedef struct type_maker {
+    const char *name;
+    PyTypeObject *(*make)(void);
+} type_maker;
+
+/* In the order of PYRT_PY_SYNC_.... */
+static const type_maker makers[PYRT_PY_SYNC_TYPES] = {
+    [PYRT_PY_SYNC_MUTEX] = {"Mutex", pyrt_py_mutex_type_new},
+    [PYRT_PY_SYNC_RLOCK] = {"RLock", pyrt_py_rlock_type_new},
+    [PYRT_PY_SYNC_EVENT] = {"Event", pyrt_py_event_type_new},
+    [PYRT_PY_SYNC_CONDITION] = {"Condition", pyrt_py_condition_type_new},
+    [PYRT_PY_SYNC_ONCE] = {"Once", pyrt_py_once_type_new},
+    [PYRT_PY_SYNC_PAUSE] = {"Pause", pyrt_py_pause_type_new},
+};
+
+PyObject *
+pyrt_py_sync_add_types(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    pyrt_py_home *home = pyrt_py_home_get();
+    if (home == NULL) {
+        return NULL;
+    }
+    for (size_t i = 0; i < PYRT_PY_SYNC_TYPES; i++) {
+        if (home->sync_types[i] == NULL) {
+            home->sync_types[i] = makers[i].make();
+        }
+        if (home->sync_types[i] == NULL ||
+            PyObject_SetAttrString(module, makers[i].name, (PyObject *)home->sync_types[i]) != 0) {
+            return NULL;
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *
+pyrt_py_sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if (PyTuple_Size(args) != 0 || (kwargs != NULL && PyDict_Size(kwargs) != 0)) {
+        return pyrt_py_raise(PYRT_PY_WRONG_TYPE, "%R takes no arguments", (PyObject *)type);
+    }
+    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
+    return alloc(type, 0);
+}
+
+void
+pyrt_py_sync_free(PyObject *self, PyObject *weakrefs)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (weakrefs != NULL) {
+        PyObject_ClearWeakRefs(self);
+    }
+    freefunc free_object = PyType_GetSlot(type, Py_tp_free);
+    free_object(self);
+    Py_DECREF((PyObject *)type);
+}
+
+const pyrt_py_lockable *
+pyrt_py_lockable_of(const pyrt_py_home *home, PyObject *lock)
+{
+    PyTypeObject *type = Py_TYPE(lock);
+    if (type == home->sync_types[PYRT_PY_SYNC_MUTEX] || type == home->sync_types[PYRT_PY_SYNC_RLOCK]) {
+        return &pyrt_py_mutex_lockable;
+    }
+    return NULL;
+}

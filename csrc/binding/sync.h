@@ -1,0 +1,36 @@
+/* sync.h -- the types behind pyruntime.sync: made when they are first wanted, once in each Python interpreter.
+ *
+ * Each type is in a file of its own, sync_NAME.c. Its objects belong to one Python interpreter; what their methods change, they
+ * change with the GIL held, or with atomic operations where there may be none.
+ */
+#ifndef PYRT_BINDING_SYNC_H
+#define PYRT_BINDING_SYNC_H
+
+#include "binding/home.h"
+
+/* Adds the types to the module pyruntime._core. For its method table. */
+PyObject *pyrt_py_sync_add_types(PyObject *module, PyObject *unused);
+
+/* Makes a heap type; a new reference, NULL with an exception. */
+PyTypeObject *pyrt_py_mutex_type_new(void);
+PyTypeObject *pyrt_py_rlock_type_new(void);
+PyTypeObject *pyrt_py_event_type_new(void);
+PyTypeObject *pyrt_py_condition_type_new(void);
+PyTypeObject *pyrt_py_once_type_new(void);
+
+/* tp_new of a type that takes no arguments: an object of zeros. */
+PyObject *pyrt_py_sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+
+/* The end of an object that holds no others. */
+void pyrt_py_sync_free(PyObject *self, PyObject *weakrefs);
+
+/* Py_tp_members of a struct with the field `weakrefs`. Wants structmember.h. */
+#define PYRT_PY_WEAKREFS(type)                                                        \
+    {                                                                                 \
+        {"__weaklistoffset__", T_PYSSIZET, offsetof(type, weakrefs), READONLY, NULL}, \
+        {                                                                             \
+            NULL, 0, 0, 0, NULL                                                       \
+        }                                                                             \
+    }
+
+#endif

@@ -1,0 +1,21 @@
+/* sync_lockable.h -- what a Condition asks of the lock that it waits with. */
+#ifndef PYRT_BINDING_SYNC_LOCKABLE_H
+#define PYRT_BINDING_SYNC_LOCKABLE_H
+
+#include "binding/sync_wait.h"
+
+typedef struct pyrt_py_lockable {
+    /* Whether this thread holds it, so that it alone can release it. */
+    bool (*is_owned)(PyObject *lock);
+    /* Unlocks, however often the owner, who calls, has acquired it. What it answers goes to take_back, which waits as long as it
+     * takes, through signals and with an exception set. */
+    uint32_t (*release_all)(PyObject *lock);
+    void (*take_back)(PyObject *lock, uint32_t depth);
+} pyrt_py_lockable;
+
+extern const pyrt_py_lockable pyrt_py_mutex_lockable;
+
+/* NULL, and no exception, for an object that is none of our locks. */
+const pyrt_py_lockable *pyrt_py_lockable_of(const pyrt_py_home *home, PyObject *lock);
+
+#endif
