@@ -22,6 +22,7 @@ PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threadin
 NONE_DETACHED = "none-detached"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
+OWN_MUTEX = "pyruntime-mutex"
 
 
 class Kind(enum.Enum):
@@ -198,6 +199,13 @@ SUITE: tuple[Bench, ...] = (
         threads=(1, 2),
     ),
     Bench("lock.write", "writing under a read-write lock that nobody else wants", peers=(PTHREAD_RWLOCK,)),
+    Bench(
+        "lock.section",
+        "the begin and end of a critical section; the lock and unlock of the mutex that it takes",
+        peers=(OWN_MUTEX,),
+        goals=(Goal(Figure.RATIO, 1.3, OWN_MUTEX),),
+    ),
+    Bench("lock.section2", "the same for two objects at once; two mutexes", peers=(OWN_MUTEX,)),
     Bench(
         "striped.lock",
         "the lock of one of 1024 keys, of which each thread has its half: how that scales, next to sharing nothing at all",

@@ -25,6 +25,7 @@ extern const pyrt_bench_group pyrt_bench_control_group;
 extern const pyrt_bench_group pyrt_bench_qsbr_group;
 extern const pyrt_bench_group pyrt_bench_retire_group;
 extern const pyrt_bench_group pyrt_bench_lock_group;
+extern const pyrt_bench_group pyrt_bench_section_group;
 extern const pyrt_bench_group pyrt_bench_striped_group;
 extern const pyrt_bench_group pyrt_bench_stw_group;
 
