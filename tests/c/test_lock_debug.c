@@ -543,6 +543,52 @@ TEST(a_sleep_while_attached_is_reported)
     runtime_down();
 }
 
+/* ---- in a pause ------------------------------------------------------------------------------------------------------ */
+
+static bool may_unlock;
+
+static void
+hold_a_and_pass_safepoints(void *thread)
+{
+    pyrt_mutex_lock(&a);
+    while (!pyrt_load_seq_cst(&may_unlock)) {
+        pass_safepoint(thread);
+    }
+    pyrt_mutex_unlock(&a);
+}
+
+TEST(who_has_stopped_the_holder_does_not_wait_for_it)
+{
+    runtime_up();
+    watch();
+    worker other;
+    pyrt_thread *thread;
+    worker_start(&other);
+    worker_do(&other, attach_new, &thread);
+    may_unlock = false;
+    worker_begin(&other, hold_a_and_pass_safepoints, thread);
+    WAIT_UNTIL(stats().held == 1);
+    CHECK_OK(pyrt_stop_the_world(NULL));
+    CHECK_STATUS(pyrt_mutex_lock_timed(&a, 0, PYRT_LOCK_DETACH), PYRT_ETIMEDOUT);
+    CHECK_STATUS(pyrt_mutex_lock_timed(&a, -1, PYRT_LOCK_DETACH), PYRT_EDEADLK);
+    EXPECT_REPORT("'A' is held by thread '", "which this pause has stopped");
+    /* What nobody stopped holds is waited for. */
+    pyrt_mutex_lock(&c);
+    CHECK_STATUS(pyrt_mutex_lock_timed(&c, 1000, PYRT_LOCK_DETACH), PYRT_ETIMEDOUT);
+    EXPECT_REPORT("holds 'C' and asks for it again");
+    pyrt_mutex_unlock(&c);
+    pyrt_start_the_world(NULL);
+    pyrt_store_release(&may_unlock, true);
+    CHECK_OK(pyrt_mutex_lock_timed(&a, -1, PYRT_LOCK_DETACH));
+    pyrt_mutex_unlock(&a);
+    worker_finish(&other);
+    worker_do(&other, delete_attached, thread);
+    worker_end(&other);
+    CHECK_OK(pyrt_lock_debug(false));
+    forget_names();
+    runtime_down();
+}
+
 /* ---- the hook ------------------------------------------------------------------------------------------------------- */
 
 static int heard;

@@ -200,19 +200,25 @@ pyrt_lock_holds(pyrt_lock_hold *out, size_t capacity)
     return count;
 }
 
-pyrt_status
-pyrt_lock_holder(const void *lock, pyrt_lock_hold *out)
+uint64_t
+pyrt_watch_holder(const void *lock, pyrt_lock_hold *out)
 {
-    pyrt_status status = PYRT_ENOTFOUND;
+    uint64_t os_id = 0;
     pyrt_raw_mutex_lock(&pyrt_watch.lock);
     watch_tables *t = pyrt_watch.tables;
     uint32_t hold = t == NULL ? 0 : pyrt_watch_find_hold(t, pyrt_watch_find_lock(t, lock), 0);
     if (hold != 0) {
         *out = describe(lock, &t->threads[t->holds[hold].thread], t->holds[hold].since);
-        status = PYRT_OK;
+        os_id = t->threads[t->holds[hold].thread].os_id;
     }
     pyrt_raw_mutex_unlock(&pyrt_watch.lock);
-    return status;
+    return os_id;
+}
+
+pyrt_status
+pyrt_lock_holder(const void *lock, pyrt_lock_hold *out)
+{
+    return pyrt_watch_holder(lock, out) != 0 ? PYRT_OK : PYRT_ENOTFOUND;
 }
 
 static double

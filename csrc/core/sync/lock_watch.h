@@ -6,7 +6,7 @@
 #ifndef PYRT_SYNC_LOCK_WATCH_H
 #define PYRT_SYNC_LOCK_WATCH_H
 
-#include <pyruntime/atomic.h>
+#include <pyruntime/lock_debug.h>
 
 extern uint32_t pyrt_lock_watching;
 
@@ -29,6 +29,9 @@ void pyrt_watch_suspendable(const void *lock);
 
 /* It is going to be unlocked. */
 void pyrt_watch_lets_go(const void *lock, bool fresh);
+
+/* Which OS thread holds it; 0: none that is known. */
+uint64_t pyrt_watch_holder(const void *lock, pyrt_lock_hold *out);
 
 /* Around a real sleep on an address, with the thread attached or detached as it will sleep. */
 void pyrt_watch_sleeps(const void *address);

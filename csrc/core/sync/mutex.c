@@ -10,8 +10,9 @@
  *
  * After the waiter's barrier either the owner's store is visible to it, or the owner's load of the cell comes later and sees
  * the waiter. An owner that sees the cell before it unlocks takes the long way, where a read-modify-write stands in the
- * place of the store. A thread that was woken owes the wake-up to the others until it has looked at the lock again: if it cannot
- * go on (the world is stopped, its OS thread ends) it wakes the next. And who looked in vain has seen an owner, who will unlock.
+ * place of the store. A thread that was woken owes the wake-up to the others until it has looked at the lock again: if it
+ * cannot go on (the world is stopped, its OS thread ends) it wakes the next. And who looked in vain has seen an owner, who
+ * will unlock.
  */
 #include "platform/futex.h"
 #include "platform/os_thread.h"
@@ -25,8 +26,8 @@
 /* So many looks, while nobody is parked, before it sleeps. */
 enum { SPINS = 100 };
 
-/* How often a waiter looks, unasked, whether the host has kept the thread that the lock was reserved for: each time after twice as
- * long, up to this. */
+/* How often a waiter looks, unasked, whether the host has kept the thread that the lock was reserved for: each time after
+ * twice as long, up to this. */
 enum { LONGEST_PERIOD_NS = 64 * PYRT_MUTEX_RESERVED_NS };
 
 typedef struct mutex_wait {
@@ -226,8 +227,8 @@ pyrt_mutex_note_woken(const void *mutex, uintptr_t token)
     tls->reserved = token == PYRT_MUTEX_TOKEN_RESERVED;
 }
 
-/* 3 -> something, unless it has been taken. Another thread's reservation of the same mutex may be meant by mistake, if one's own
- * has been taken before: that one is then as good as taken too. */
+/* 3 -> something, unless it has been taken. Another thread's reservation of the same mutex may be meant by mistake, if one's
+ * own has been taken before: that one is then as good as taken too. */
 static bool
 end_reservation(pyrt_mutex *mutex, uint8_t next)
 {
@@ -290,6 +291,28 @@ pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
     return false;
 }
 
+/* In a pause of its own, with locks watched: a holder that stands still would never unlock. Looked for again from time to
+ * time, because it may come to stand still later. */
+static pyrt_status
+lock_in_pause(pyrt_mutex *mutex, int64_t deadline, unsigned flags)
+{
+    for (;;) {
+        pyrt_lock_hold hold;
+        uint64_t holder = pyrt_watch_holder(mutex, &hold);
+        if (holder != 0 && pyrt_waiting_stands_still(holder)) {
+            pyrt_report("pyrt_mutex_lock_timed: '%s' is held by thread '%s' (%d), which this pause has stopped", hold.name,
+                        hold.thread_name, hold.os_tid);
+            return PYRT_EDEADLK;
+        }
+        int64_t next_look = pyrt_now_ns() + PYRT_MUTEX_RESERVED_NS;
+        int64_t until = next_look < deadline ? next_look : deadline;
+        pyrt_status status = pyrt_mutex_lock_until(mutex, until, flags, "pyrt_mutex_lock_timed");
+        if (status != PYRT_ETIMEDOUT || until == deadline) {
+            return status;
+        }
+    }
+}
+
 pyrt_status
 pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
 {
@@ -303,7 +326,11 @@ pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
     if (timeout_ns == 0) {
         return PYRT_ETIMEDOUT;
     }
-    return pyrt_mutex_lock_until(mutex, pyrt_deadline_after(timeout_ns), flags, "pyrt_mutex_lock_timed");
+    int64_t deadline = pyrt_deadline_after(timeout_ns);
+    if (pyrt_lock_watch_is_on() && pyrt_tls()->pause != NULL) {
+        return lock_in_pause(mutex, deadline, flags);
+    }
+    return pyrt_mutex_lock_until(mutex, deadline, flags, "pyrt_mutex_lock_timed");
 }
 
 /* Under the bucket's lock. After the exchange the mutex may be another's, or gone. */

@@ -438,6 +438,12 @@ pyrt_waiting_set_hooks(const pyrt_waiting_hooks *new_hooks)
     hooks = *new_hooks;
 }
 
+bool
+pyrt_waiting_stands_still(uint64_t os_id)
+{
+    return hooks.stands_still != NULL && hooks.stands_still(os_id);
+}
+
 /* The waits are on stacks of threads that are not there any more. */
 void
 pyrt_parking_lot_fork_child(void)

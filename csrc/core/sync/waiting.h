@@ -11,19 +11,24 @@
 
 /* ---- hooks of the floor above ------------------------------------------------------------------------------------ */
 
-/* `detach` and `attach` stand around every sleep without PYRT_LOCK_NO_DETACH. `detach` is called when the thread is queued and
- * holds no lock of this library; it suspends critical sections and detaches the attached state, which it returns (NULL: none).
- * `attach` gets it back when the thread is not queued any more; it may wait for the end of a pause, and it calls
+/* `detach` and `attach` stand around every sleep without PYRT_LOCK_NO_DETACH. `detach` is called when the thread is queued
+ * and holds no lock of this library; it suspends critical sections and detaches the attached state, which it returns (NULL:
+ * none). `attach` gets it back when the thread is not queued any more; it may wait for the end of a pause, and it calls
  * pyrt_mutex_give_back() before it does. `is_reading` reports, and says whether, `function` was called inside a counted
- * read-side section: the thread then waits without being detached. None is called while a bucket is locked. */
+ * read-side section: the thread then waits without being detached. `stands_still` tells whether a pause keeps the OS thread
+ * from running. None is called while a bucket is locked. */
 typedef struct pyrt_waiting_hooks {
     void *(*detach)(void);
     void (*attach)(void *detached);
     bool (*is_reading)(const char *function);
+    bool (*stands_still)(uint64_t os_id);
 } pyrt_waiting_hooks;
 
 /* From a constructor of the floor above. */
 void pyrt_waiting_set_hooks(const pyrt_waiting_hooks *hooks);
+
+/* The hook of the same name. */
+bool pyrt_waiting_stands_still(uint64_t os_id);
 
 /* ---- parking ----------------------------------------------------------------------------------------------------- */
 
@@ -58,14 +63,14 @@ typedef struct pyrt_parking {
 /* As pyrt_park. */
 pyrt_status pyrt_park_as(pyrt_parking *parking);
 
-/* The heavy half of a lock whose unlock is a plain store: what other threads did before is visible to the caller after it, or
- * they look at the cell later. False: the kernel has failed, and the caller must look again after
+/* The heavy half of a lock whose unlock is a plain store: what other threads did before is visible to the caller after it,
+ * or they look at the cell later. False: the kernel has failed, and the caller must look again after
  * PYRT_WITHOUT_MEMBARRIER_NS. Where membarrier is refused from the start all unlocks are read-modify-writes, and nothing is
  * left to be done here. Called from before_sleep. */
 bool pyrt_waiter_barrier(void);
 
-/* Sets or clears PYRT_PARKED_ALWAYS in every cell, so that all unlocks take the long way; where the kernel refuses membarrier it
- * stays set. One caller at a time. */
+/* Sets or clears PYRT_PARKED_ALWAYS in every cell, so that all unlocks take the long way; where the kernel refuses
+ * membarrier it stays set. One caller at a time. */
 void pyrt_parking_set_always(bool always);
 
 /* In the child of a fork: nobody is parked any more. */
@@ -80,15 +85,15 @@ pyrt_status pyrt_mutex_lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned 
 /* What a thread is told with its token when it was parked on a mutex. */
 enum { PYRT_MUTEX_TOKEN_FREE = 0, PYRT_MUTEX_TOKEN_RESERVED = 1 };
 
-/* For `woken`, of a wait that was unparked by a mutex: writes down that this OS thread was woken for it, so that the wake-up, and
- * a reservation, goes on to others if the thread cannot take the mutex now. */
+/* For `woken`, of a wait that was unparked by a mutex: writes down that this OS thread was woken for it, so that the
+ * wake-up, and a reservation, goes on to others if the thread cannot take the mutex now. */
 void pyrt_mutex_note_woken(const void *mutex, uintptr_t token);
 
 /* Takes what was written down; true: the mutex was reserved, and belongs to the caller now. */
 bool pyrt_mutex_claim(void *mutex);
 
-/* Before a wait after which something is owed: the host may end this OS thread in its hook, and the exit hook then gives back.
- * Without memory for that, a reservation is taken after its time. */
+/* Before a wait after which something is owed: the host may end this OS thread in its hook, and the exit hook then gives
+ * back. Without memory for that, a reservation is taken after its time. */
 void pyrt_waiter_may_end(void);
 
 /* Gives back what this OS thread was woken for, if anything: it cannot take it now. Called before every sleep that is not
