@@ -22,6 +22,17 @@ SABOTAGE = {
     ("test_section_order", "sections_in_any_order_never_deadlock_and_lose_nothing", "outer"): "objects[i].count is",
 }
 
+# The same for the locks: which test of test_sync_stress. A wake-up that is lost is a hang, which the guard ends.
+LOCK_SABOTAGE = {
+    "write-as-reader": ("rwlock", "a reader sees a pair that is half written"),
+    "one-look": ("condition", "the queue is empty"),
+    "lose-notification": ("condition", "HANGS: the guard ended condition"),
+    "set-early": ("event", "sums[t]"),
+    "run-again": ("once", "first.done[i]"),
+    "skip-lock": ("recursive_mutex", "nested.count"),
+    "no-retry": ("seqlock", "a pair that does not belong together"),
+}
+
 
 def test_there_are_executables() -> None:
     assert "test_stress" in EXECUTABLES
@@ -48,6 +59,21 @@ def test_stress_catches(config: Config, executable: str, test: str, what: str) -
         outputs.append(done.stdout)
         failed = done.returncode == 1 and f"FAILED {test}" in done.stdout
         if failed and SABOTAGE[executable, test, what] in done.stdout:
+            return
+    pytest.fail(f"{what} was not caught:\n" + "\n".join(outputs))
+
+
+@pytest.mark.parametrize("what", LOCK_SABOTAGE)
+@pytest.mark.parametrize("config", [config for config in CONFIGS if config.sanitizer == "plain"], ids=str)
+def test_lock_stress_catches(config: Config, what: str) -> None:
+    """With one use of a lock broken, the stress of that lock fails, and says why."""
+    name, message = LOCK_SABOTAGE[what]
+    outputs = []
+    for _ in range(5):
+        seed = str(random.getrandbits(32))
+        done = run(config, "test_sync_stress", "--break", what, "--guard", "5", "--seed", seed, name)
+        outputs.append(done.stdout)
+        if done.returncode != 0 and message in done.stdout:
             return
     pytest.fail(f"{what} was not caught:\n" + "\n".join(outputs))
 
