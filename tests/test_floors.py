@@ -34,6 +34,7 @@ PUBLIC = {
     "critical_section.h": "state",
     "fork.h": "state",
     "retire.h": "reclaim",
+    "heap.h": "memory",
 }
 
 # These include all the others: they are for users.

@@ -145,6 +145,22 @@ static pyrt_capi table = {
     .critical_section2_begin_slow = pyrt_critical_section2_begin_slow,
     .critical_section2_end_slow = pyrt_critical_section2_end_slow,
     .critical_section_holds = pyrt_critical_section_holds,
+    .malloc = pyrt_malloc,
+    .calloc = pyrt_calloc,
+    .realloc = pyrt_realloc,
+    .aligned_alloc = pyrt_aligned_alloc,
+    .free = pyrt_free,
+    .usable_size = pyrt_usable_size,
+    .good_size = pyrt_good_size,
+    .address_owner = pyrt_address_owner,
+    .heap_new = pyrt_heap_new,
+    .heap_delete = pyrt_heap_delete,
+    .heap_destroy = pyrt_heap_destroy,
+    .heap_alloc_slow = pyrt_heap_alloc_slow,
+    .heap_aligned_alloc = pyrt_heap_aligned_alloc,
+    .heap_realloc = pyrt_heap_realloc,
+    .heap_visit = pyrt_heap_visit,
+    .interp_memory_stats = pyrt_interp_memory_stats,
 };
 
 /* The block has the initial-exec model, so that its distance is the same in every thread. */

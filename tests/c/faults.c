@@ -2,11 +2,12 @@
 #include "faults.h"
 
 #include "platform/meta_alloc.h"
+#include "platform/os_memory.h"
 #include "support.h"
 
 #include <limits.h>
 
-/* Used under the lock of the library's allocator. */
+/* Used by one thread at a time: that of the test. */
 static struct {
     int skip;  /* so many still succeed */
     int fail;  /* so many then fail */
@@ -33,16 +34,19 @@ void
 fault_arm(int nth, int count)
 {
     pyrt_meta_set_fault(NULL, NULL);
+    pyrt_os_set_fault(NULL, NULL);
     armed.skip = nth - 1;
     armed.fail = count;
     armed.hit = 0;
     pyrt_meta_set_fault(should_fail, NULL);
+    pyrt_os_set_fault(should_fail, NULL);
 }
 
 void
 fault_disarm(void)
 {
     pyrt_meta_set_fault(NULL, NULL);
+    pyrt_os_set_fault(NULL, NULL);
 }
 
 int

@@ -32,7 +32,8 @@ static struct {
     pyrt_raw_mutex lock;
     free_block *free[CLASSES];
     region *regions; /* the newest first; only it has room behind its mark */
-    size_t live_bytes;
+    size_t live_bytes; /* kept_bytes among them */
+    size_t kept_bytes;
     bool (*should_fail)(void *);
     void *fault_arg;
 } meta;
@@ -138,9 +139,31 @@ size_t
 pyrt_meta_live_bytes(void)
 {
     pyrt_raw_mutex_lock(&meta.lock);
-    size_t live = meta.live_bytes;
+    size_t live = meta.live_bytes - meta.kept_bytes;
     pyrt_raw_mutex_unlock(&meta.lock);
     return live;
+}
+
+static size_t
+rounded_size(size_t size)
+{
+    return size > ((size_t)1 << MAX_SHIFT) ? round_to_pages(size) : (size_t)1 << (class_of(size) + MIN_SHIFT);
+}
+
+void
+pyrt_meta_keep(size_t size)
+{
+    pyrt_raw_mutex_lock(&meta.lock);
+    meta.kept_bytes += rounded_size(size);
+    pyrt_raw_mutex_unlock(&meta.lock);
+}
+
+void
+pyrt_meta_unkeep(size_t size)
+{
+    pyrt_raw_mutex_lock(&meta.lock);
+    meta.kept_bytes -= rounded_size(size);
+    pyrt_raw_mutex_unlock(&meta.lock);
 }
 
 void

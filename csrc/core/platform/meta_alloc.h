@@ -22,6 +22,11 @@ void pyrt_meta_free(void *block, size_t size);
 /* Bytes handed out and not freed (in rounded sizes): what a leak test compares. */
 size_t pyrt_meta_live_bytes(void);
 
+/* Takes a live block out of that number, because it belongs to the process and may stay for good; and puts it in again, before
+ * it is freed. */
+void pyrt_meta_keep(size_t size);
+void pyrt_meta_unkeep(size_t size);
+
 /* Asked before every allocation; true makes it fail. NULL: none. For tests of the out-of-memory paths; set it while one
  * thread runs. */
 void pyrt_meta_set_fault(bool (*should_fail)(void *arg), void *arg);

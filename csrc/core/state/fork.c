@@ -23,6 +23,14 @@ static pyrt_registry *const registry = &pyrt_the_registry;
 /* Under the registry's lock. */
 static bool installed;
 
+static const pyrt_fork_hooks *memory_hooks;
+
+void
+pyrt_fork_set_memory_hooks(const pyrt_fork_hooks *hooks)
+{
+    memory_hooks = hooks;
+}
+
 static void
 prepare(void)
 {
@@ -36,6 +44,9 @@ prepare(void)
         }
     }
     pyrt_watch_fork_prepare();
+    if (memory_hooks != NULL) {
+        memory_hooks->prepare();
+    }
     pyrt_meta_fork_prepare();
 }
 
@@ -44,6 +55,9 @@ parent(void)
 {
     pyrt_meta_fork_parent();
     pyrt_watch_fork_parent();
+    if (memory_hooks != NULL) {
+        memory_hooks->parent();
+    }
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
         for (int i = 0; i < PYRT_STAGES; i++) {
             if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_parent != NULL) {
@@ -129,6 +143,9 @@ static void
 child(void)
 {
     pyrt_meta_fork_child();
+    if (memory_hooks != NULL) {
+        memory_hooks->child();
+    }
     pyrt_report_fork_child();
     pyrt_os_thread_fork_child();
     pyrt_parking_lot_fork_child();

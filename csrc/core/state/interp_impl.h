@@ -46,6 +46,7 @@ struct pyrt_interp {
     char name[PYRT_INTERP_NAME];
     int whence;
     int use_main_allocator;
+    int free_leaked_blocks;
 
     /* Under the registry's lock. */
     struct pyrt_interp *next; /* oldest first */

@@ -70,6 +70,7 @@ make_interp(const pyrt_interp_config *config, int whence)
     interp->id = registry->next_interp_id;
     interp->whence = whence;
     interp->use_main_allocator = config->use_main_allocator;
+    interp->free_leaked_blocks = config->free_leaked_blocks;
     set_name(interp, config->name);
     pyrt_qsbr_domain_init(&interp->domain);
     if (!init_stages(interp)) {

@@ -58,4 +58,14 @@ void pyrt_stage_register(pyrt_stage_number number, const pyrt_stage *stage);
 /* The stages in order; NULL where no floor has registered. */
 extern const pyrt_stage *pyrt_stages[PYRT_STAGES];
 
+/* Around a fork, once: the locks of memory that belongs to no interpreter. They come before the metadata's in the order of
+ * locks. From a constructor. */
+typedef struct pyrt_fork_hooks {
+    void (*prepare)(void);
+    void (*parent)(void);
+    void (*child)(void);
+} pyrt_fork_hooks;
+
+void pyrt_fork_set_memory_hooks(const pyrt_fork_hooks *hooks);
+
 #endif

@@ -21,9 +21,12 @@ typedef struct pyrt_condition pyrt_condition;
 typedef struct pyrt_event pyrt_event;
 typedef struct pyrt_critical_section pyrt_critical_section;
 typedef struct pyrt_critical_section2 pyrt_critical_section2;
+typedef struct pyrt_heap pyrt_heap;
+typedef struct pyrt_heap_config pyrt_heap_config;
 typedef struct pyrt_interp_config pyrt_interp_config;
 typedef struct pyrt_lock_debug_stats pyrt_lock_debug_stats;
 typedef struct pyrt_lock_hold pyrt_lock_hold;
+typedef struct pyrt_memory_stats pyrt_memory_stats;
 typedef struct pyrt_mutex pyrt_mutex;
 typedef struct pyrt_once pyrt_once;
 typedef struct pyrt_pause_stats pyrt_pause_stats;
@@ -204,6 +207,24 @@ typedef struct pyrt_capi {
     void (*critical_section2_begin_slow)(pyrt_critical_section2 *section, pyrt_mutex *a, pyrt_mutex *b);
     void (*critical_section2_end_slow)(pyrt_critical_section2 *section);
     bool (*critical_section_holds)(const pyrt_mutex *mutex);
+    /* heap.h */
+    void *(*malloc)(size_t size);
+    void *(*calloc)(size_t n, size_t size);
+    void *(*realloc)(void *block, size_t size);
+    void *(*aligned_alloc)(size_t align, size_t size);
+    void (*free)(void *block);
+    size_t (*usable_size)(const void *block);
+    size_t (*good_size)(size_t size);
+    int64_t (*address_owner)(const void *address);
+    pyrt_heap *(*heap_new)(pyrt_interp *interp, const pyrt_heap_config *or_null);
+    void (*heap_delete)(pyrt_heap *heap);
+    void (*heap_destroy)(pyrt_heap *heap);
+    void *(*heap_alloc_slow)(pyrt_thread *thread, pyrt_heap *heap, size_t size, bool zero);
+    void *(*heap_aligned_alloc)(pyrt_thread *thread, pyrt_heap *heap, size_t align, size_t size);
+    void *(*heap_realloc)(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size);
+    pyrt_status (*heap_visit)(pyrt_interp *interp, unsigned tags,
+                              bool (*visit)(void *block, size_t size, uint8_t tag, void *arg), void *arg);
+    void (*interp_memory_stats)(pyrt_interp *or_null, pyrt_memory_stats *out);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

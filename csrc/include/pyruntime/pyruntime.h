@@ -12,6 +12,7 @@
 #include "current.h"
 #include "event.h"
 #include "fork.h"
+#include "heap.h"
 #include "lock_debug.h"
 #include "mutex.h"
 #include "once.h"

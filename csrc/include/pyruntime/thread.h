@@ -40,6 +40,7 @@ struct pyrt_thread {
     int32_t index;        /* the smallest number that no other living thread state of the interpreter has */
     pyrt_retire_window retire; /* the owner's while it is attached; else under the interpreter's lock */
     uintptr_t critical_sections; /* the newest open one, with tags (critical_section.h); the owner's */
+    struct pyrt_heap_table *heaps; /* heap.h; the owner's */
 };
 
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, slot) == 0, "the slot is the thread's first cache line");
@@ -48,6 +49,7 @@ PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, id) == 72, "inline code of embed
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, interp) == 80, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, index) == 88, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, retire) == 96, "inline code of embedding extensions uses it there");
+PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, heaps) == 128, "inline code of embedding extensions uses it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, cursor) == 0, "inline code of embedding extensions uses it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, slow_at) == 8, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, bytes_left) == 16, "inline code of embedding extensions uses it there");
@@ -88,6 +90,7 @@ typedef struct pyrt_interp_config {
     int use_main_allocator; /* kept, without effect: no interpreter has an allocator of its own */
     int whence;             /* PYRT_WHENCE_...: who made it */
     const char *name;       /* copied, cut to 31 bytes; NULL: "interpreter <id>" */
+    int free_leaked_blocks; /* nonzero: blocks of its heaps that are in use at its end are freed all the same */
 } pyrt_interp_config;
 
 /* The main interpreter, or NULL while the runtime is not initialised.

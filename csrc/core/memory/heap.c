@@ -1,0 +1,459 @@
+/* heap.c -- heaps of interpreters: making and ending them, and each thread's part of them.
+ *
+ * A thread makes its part of a heap when it first allocates from it. A heap that was ended is forgotten by each thread for
+ * itself, when it next takes the long way or ends: nobody touches the lists of another thread.
+ */
+#include "memory/heap_impl.h"
+
+#include "platform/meta_alloc.h"
+#include "platform/report.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { PREFIX_DEFAULT = 32, PREFIX_MOST = 1024, TAGS = 32 };
+
+/* ---- references -------------------------------------------------------------------------------------------------- */
+
+void
+pyrt_heap_ref(pyrt_heap_impl *heap)
+{
+    /* relaxed: the caller has a reference, or a part. */
+    pyrt_fetch_add_relaxed(&heap->refs, 1u);
+}
+
+void
+pyrt_heap_unref(pyrt_heap_impl *heap)
+{
+    /* seq_cst, as release and acquire: what others did with it is done before it is freed. */
+    if (pyrt_fetch_add_seq_cst(&heap->refs, -1u) != 1) {
+        return;
+    }
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(heap->interp);
+    pyrt_raw_mutex_lock(&heaps->lock);
+    *(heap->previous != NULL ? &heap->previous->next : &heaps->heaps) = heap->next;
+    if (heap->next != NULL) {
+        heap->next->previous = heap->previous;
+    }
+    heaps->heap_count--;
+    pyrt_index_release(&heaps->indexes, (int32_t)heap->base.index);
+    pyrt_raw_mutex_unlock(&heaps->lock);
+    pyrt_meta_free(heap, sizeof(*heap));
+}
+
+/* ---- making and ending ------------------------------------------------------------------------------------------- */
+
+static bool
+is_good_config(const pyrt_heap_config *config)
+{
+    return config->struct_size == sizeof(*config) && config->tag < TAGS && config->stable_prefix <= PREFIX_MOST &&
+           config->stable_prefix % sizeof(void *) == 0;
+}
+
+pyrt_heap *
+pyrt_heap_new(pyrt_interp *interp, const pyrt_heap_config *or_null)
+{
+    pyrt_heap_config config = {.struct_size = sizeof(config)};
+    if (or_null != NULL) {
+        config = *or_null;
+    }
+    if (interp == NULL || !is_good_config(&config)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
+    pyrt_heap_impl *heap = pyrt_meta_alloc(sizeof(*heap));
+    if (heap == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    heap->refs = 1;
+    heap->interp = interp;
+    heap->tag = config.tag;
+    heap->type_stable = config.type_stable;
+    if (config.type_stable) {
+        heap->link = config.stable_prefix != 0 ? config.stable_prefix : PREFIX_DEFAULT;
+    }
+    pyrt_raw_mutex_lock(&heaps->lock);
+    int32_t index = pyrt_index_reserve(&heaps->indexes);
+    if (index >= 0) {
+        heap->base.index = (uint32_t)index;
+        heap->next = heaps->heaps;
+        if (heaps->heaps != NULL) {
+            heaps->heaps->previous = heap;
+        }
+        heaps->heaps = heap;
+        heaps->heap_count++;
+    }
+    pyrt_raw_mutex_unlock(&heaps->lock);
+    if (index < 0) {
+        pyrt_meta_free(heap, sizeof(*heap));
+        errno = ENOMEM;
+        return NULL;
+    }
+    return &heap->base;
+}
+
+/* ---- a thread's parts -------------------------------------------------------------------------------------------- */
+
+static void
+drop_part(pyrt_thread_heaps *mine, uint32_t index)
+{
+    pyrt_part *part = (pyrt_part *)(void *)mine->table.parts[index];
+    mine->table.parts[index] = NULL;
+    pyrt_heap_impl *heap = part->heap;
+    pyrt_meta_free(part, sizeof(*part));
+    pyrt_heap_unref(heap);
+}
+
+/* Forgets the heaps that have been ended, as far as that is possible. */
+static void
+forget_ended(pyrt_thread_heaps *mine)
+{
+    for (uint32_t i = 0; i < mine->table.count; i++) {
+        pyrt_part *part = (pyrt_part *)(void *)mine->table.parts[i];
+        if (part == NULL || pyrt_load_acquire(&part->heap->state) == PYRT_HEAP_LIVE) {
+            continue;
+        }
+        if (pyrt_load_acquire(&part->heap->state) == PYRT_HEAP_DESTROYED) {
+            pyrt_part_destroy(part);
+        }
+        pyrt_part_release(part);
+        if (pyrt_part_is_empty(part)) {
+            drop_part(mine, i);
+        }
+    }
+}
+
+static void
+look_for_ended(pyrt_thread_heaps *mine, pyrt_interp_heaps *heaps)
+{
+    /* acquire: pairs with the release in end. */
+    uint32_t ended = pyrt_load_acquire(&heaps->ended);
+    if (mine->seen_ended != ended) {
+        mine->seen_ended = ended;
+        forget_ended(mine);
+    }
+}
+
+static bool
+grow_table(pyrt_heap_table *table, uint32_t index)
+{
+    uint32_t count = table->count == 0 ? 8 : table->count;
+    while (count <= index) {
+        count *= 2;
+    }
+    pyrt_heap_part **parts = pyrt_meta_alloc(count * sizeof(*parts));
+    if (parts == NULL) {
+        return false;
+    }
+    if (table->count != 0) {
+        memcpy(parts, table->parts, table->count * sizeof(*parts));
+        pyrt_meta_free(table->parts, table->count * sizeof(*parts));
+    }
+    table->parts = parts;
+    table->count = count;
+    return true;
+}
+
+static pyrt_part *
+part_of(pyrt_thread_impl *thread, pyrt_heap_impl *heap)
+{
+    pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
+    uint32_t index = heap->base.index;
+    if (index < mine->table.count && mine->table.parts[index] != NULL) {
+        return (pyrt_part *)(void *)mine->table.parts[index];
+    }
+    if (index >= mine->table.count && !grow_table(&mine->table, index)) {
+        return NULL;
+    }
+    pyrt_part *part = pyrt_meta_alloc(sizeof(*part));
+    if (part == NULL) {
+        return NULL;
+    }
+    part->share = &mine->share;
+    part->heap = heap;
+    part->interp = heap->type_stable ? heap->interp : NULL;
+    part->link = heap->link;
+    part->tag = heap->tag;
+    pyrt_part_init(part);
+    pyrt_heap_ref(heap);
+    mine->table.parts[index] = &part->base;
+    return part;
+}
+
+/* A page whose part cannot be made for want of memory stays nobody's: it is adopted again when this thread has ended. So does
+ * one that an interpreter which has ended left to the main one. */
+static void
+adopt(pyrt_part *asking, pyrt_segment *segment)
+{
+    pyrt_thread_impl *thread = pyrt_thread_impl_of(pyrt_thread_current());
+    (void)asking;
+    for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+        pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
+        pyrt_part *part = page->heap == NULL ? NULL : part_of(thread, page->heap);
+        if (part != NULL) {
+            pyrt_part_adopt(part, page);
+        }
+    }
+    /* Some may have been of heaps that are gone. */
+    forget_ended(pyrt_heaps_of(thread));
+}
+
+void (*pyrt_heap_adopt_hook)(pyrt_part *, pyrt_segment *) = adopt;
+
+/* ---- allocating -------------------------------------------------------------------------------------------------- */
+
+static bool
+may_allocate(const char *function, pyrt_thread *thread, const pyrt_heap_impl *heap)
+{
+    if (thread == NULL || pyrt_thread_current() != thread) {
+        pyrt_report("%s: the thread is not the one that is attached here; attach it first", function);
+        return false;
+    }
+    if (heap->interp != thread->interp) {
+        pyrt_report("%s: the heap is of interpreter %lld, the thread of interpreter %lld", function,
+                    (long long)pyrt_interp_id(heap->interp), (long long)pyrt_interp_id(thread->interp));
+        return false;
+    }
+    return true;
+}
+
+static pyrt_part *
+my_part(const char *function, pyrt_thread *thread, pyrt_heap_impl *heap)
+{
+    if (!may_allocate(function, thread, heap)) {
+        return NULL;
+    }
+    look_for_ended(pyrt_heaps_of(pyrt_thread_impl_of(thread)), pyrt_heaps_of_interp(heap->interp));
+    return part_of(pyrt_thread_impl_of(thread), heap);
+}
+
+void *
+pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *handle, size_t size, bool zero)
+{
+    pyrt_part *part = my_part("pyrt_heap_malloc", thread, (pyrt_heap_impl *)handle);
+    bool is_zero = false;
+    void *block = part == NULL || size > PTRDIFF_MAX ? NULL : pyrt_part_alloc(part, size, &is_zero);
+    if (block != NULL && zero) {
+        if (!is_zero) {
+            memset(block, 0, size);
+        }
+        else if (size > part->link) {
+            memset((char *)block + part->link, 0, size - part->link < sizeof(void *) ? size - part->link : sizeof(void *));
+        }
+    }
+    return block;
+}
+
+void *
+pyrt_heap_aligned_alloc(pyrt_thread *thread, pyrt_heap *handle, size_t align, size_t size)
+{
+    if (align == 0 || (align & (align - 1)) != 0 || size > PTRDIFF_MAX) {
+        errno = EINVAL;
+        return NULL;
+    }
+    pyrt_part *part = my_part("pyrt_heap_aligned_alloc", thread, (pyrt_heap_impl *)handle);
+    return part == NULL ? NULL : pyrt_part_aligned_alloc(part, align, size);
+}
+
+void *
+pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size)
+{
+    size_t usable = pyrt_usable_size(block);
+    if (block != NULL && size <= usable && size >= usable / 2) {
+        return block;
+    }
+    void *moved = pyrt_heap_malloc(thread, heap, size);
+    if (moved != NULL && block != NULL) {
+        memcpy(moved, block, size < usable ? size : usable);
+        pyrt_free(block);
+    }
+    return moved;
+}
+
+/* ---- ending a heap ----------------------------------------------------------------------------------------------- */
+
+/* Blocks of a destroyed heap that are mappings of their own, or in segments of threads that have ended. The latter stay until
+ * a thread adopts the segment; their heap tells it what to do. */
+static void
+free_huge(pyrt_interp_heaps *heaps, const pyrt_heap_impl *heap)
+{
+    for (;;) {
+        pyrt_raw_mutex_lock(&heaps->pool.lock);
+        pyrt_page *page = heaps->pool.huge;
+        while (page != NULL && page->heap != heap) {
+            page = page->next;
+        }
+        pyrt_raw_mutex_unlock(&heaps->pool.lock);
+        if (page == NULL) {
+            return;
+        }
+        pyrt_huge_free(page);
+    }
+}
+
+static void
+end(pyrt_heap_impl *heap, uint32_t state)
+{
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(heap->interp);
+    pyrt_store_release(&heap->state, state);
+    if (state == PYRT_HEAP_DESTROYED) {
+        free_huge(heaps, heap);
+    }
+    /* seq_cst, as release: pairs with look_for_ended. */
+    pyrt_fetch_add_seq_cst(&heaps->ended, 1u);
+    pyrt_thread *current = pyrt_thread_current();
+    if (current != NULL && current->interp == heap->interp) {
+        look_for_ended(pyrt_heaps_of(pyrt_thread_impl_of(current)), heaps);
+    }
+    pyrt_heap_unref(heap);
+}
+
+void
+pyrt_heap_delete(pyrt_heap *heap)
+{
+    if (heap != NULL) {
+        end((pyrt_heap_impl *)heap, PYRT_HEAP_DELETED);
+    }
+}
+
+void
+pyrt_heap_destroy(pyrt_heap *heap)
+{
+    if (heap != NULL) {
+        end((pyrt_heap_impl *)heap, PYRT_HEAP_DESTROYED);
+    }
+}
+
+/* ---- the lives of threads and interpreters ----------------------------------------------------------------------- */
+
+static pyrt_status
+interp_init(pyrt_interp *interp)
+{
+    pyrt_interp_heaps *heaps = pyrt_meta_alloc(sizeof(*heaps));
+    if (heaps == NULL) {
+        return PYRT_ENOMEM;
+    }
+    heaps->pool.number = pyrt_owner_number(interp->id);
+    if (heaps->pool.number == 0) {
+        pyrt_meta_free(heaps, sizeof(*heaps));
+        return PYRT_ENOMEM;
+    }
+    pyrt_interp *main = pyrt_interp_main();
+    bool share = interp->use_main_allocator != 0 && main != NULL && main != interp;
+    heaps->own.number = heaps->pool.number;
+    heaps->pool.memory = heaps->memory = share ? &pyrt_heaps_of_interp(main)->own : &heaps->own;
+    interp->stage[PYRT_STAGE_HEAPS] = heaps;
+    return PYRT_OK;
+}
+
+static pyrt_status
+thread_init(pyrt_thread_impl *thread)
+{
+    pyrt_thread_heaps *mine = pyrt_meta_alloc(sizeof(*mine));
+    if (mine == NULL) {
+        return PYRT_ENOMEM;
+    }
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(thread->base.interp);
+    mine->share.memory = heaps->memory;
+    mine->share.pool = &heaps->pool;
+    mine->share.token = (uintptr_t)&mine->table;
+    mine->share.next_purge = INT64_MAX;
+    mine->seen_ended = pyrt_load_acquire(&heaps->ended);
+    thread->base.heaps = &mine->table;
+    thread->stage[PYRT_STAGE_HEAPS] = mine;
+    return PYRT_OK;
+}
+
+static void
+thread_exit(pyrt_thread_impl *thread)
+{
+    pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
+    if (mine == NULL) {
+        return;
+    }
+    forget_ended(mine);
+    for (uint32_t i = 0; i < mine->table.count; i++) {
+        if (mine->table.parts[i] != NULL) {
+            pyrt_part_abandon((pyrt_part *)(void *)mine->table.parts[i]);
+            drop_part(mine, i);
+        }
+    }
+    pyrt_share_abandon(&mine->share);
+    pyrt_fetch_add_relaxed(&pyrt_heaps_of_interp(thread->base.interp)->adopted, mine->share.adopted);
+    mine->share.adopted = 0;
+}
+
+static void
+thread_fini(pyrt_thread_impl *thread)
+{
+    pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
+    thread->stage[PYRT_STAGE_HEAPS] = NULL;
+    thread->base.heaps = NULL;
+    if (mine != NULL) {
+        if (mine->table.count != 0) {
+            pyrt_meta_free(mine->table.parts, mine->table.count * sizeof(*mine->table.parts));
+        }
+        pyrt_meta_free(mine, sizeof(*mine));
+    }
+}
+
+/* In the child of a fork. A thread that was attached may have stood in the middle of a list: what it had stays as it is,
+ * its blocks can only be freed from abroad, and its token is never used again. */
+static void
+thread_lost(pyrt_thread_impl *thread)
+{
+    pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
+    bool was_attached = pyrt_load_relaxed(&thread->base.slot.word) % 2 == 1;
+    if (mine != NULL && was_attached && mine->table.count != 0) {
+        pyrt_heaps_of_interp(thread->base.interp)->frozen++;
+        thread->stage[PYRT_STAGE_HEAPS] = NULL;
+        return;
+    }
+    thread_exit(thread);
+}
+
+static void
+fork_prepare(pyrt_interp *interp)
+{
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
+    pyrt_raw_mutex_lock(&heaps->lock);
+    pyrt_raw_mutex_lock(&heaps->pool.lock);
+    pyrt_raw_mutex_lock(&heaps->own.lock);
+}
+
+static void
+fork_parent(pyrt_interp *interp)
+{
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
+    pyrt_raw_mutex_unlock(&heaps->own.lock);
+    pyrt_raw_mutex_unlock(&heaps->pool.lock);
+    pyrt_raw_mutex_unlock(&heaps->lock);
+}
+
+static void
+fork_child(pyrt_interp *interp)
+{
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
+    pyrt_raw_mutex_reinit(&heaps->own.lock);
+    pyrt_raw_mutex_reinit(&heaps->pool.lock);
+    pyrt_raw_mutex_reinit(&heaps->lock);
+}
+
+__attribute__((constructor)) static void
+register_stage(void)
+{
+    static const pyrt_stage stage = {
+        .interp_init = interp_init,
+        .interp_fini = pyrt_heaps_interp_fini,
+        .thread_init = thread_init,
+        .thread_fini = thread_fini,
+        .thread_exit = thread_exit,
+        .fork_prepare = fork_prepare,
+        .fork_parent = fork_parent,
+        .fork_child = fork_child,
+        .thread_lost = thread_lost,
+    };
+    pyrt_stage_register(PYRT_STAGE_HEAPS, &stage);
+}

@@ -1,0 +1,265 @@
+/* heap_look.c -- looking at memory from outside of its threads: whose an address is, the blocks in use, figures, and what is
+ * left when an interpreter ends.
+ */
+#include "memory/heap_impl.h"
+
+#include "platform/meta_alloc.h"
+#include "platform/report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int64_t
+pyrt_address_owner(const void *address)
+{
+    uint64_t entry = pyrt_map_entry(address);
+    return entry == 0 ? PYRT_OWNER_NONE : pyrt_owner_find(pyrt_map_owner_of(entry));
+}
+
+/* ---- visiting ---------------------------------------------------------------------------------------------------- */
+
+typedef struct visit_of_page {
+    pyrt_block_visitor *visit;
+    void *arg;
+    uint8_t tag;
+} visit_of_page;
+
+static bool
+visit_block(void *block, size_t size, void *arg)
+{
+    visit_of_page *of = arg;
+    return of->visit(block, size, of->tag, of->arg);
+}
+
+/* What is done with every page of an interpreter, or of a part of it; false ends it. */
+typedef bool page_function(pyrt_page *page, void *arg);
+
+static bool
+each_page_of_segments(pyrt_segment *segment, page_function *function, void *arg)
+{
+    for (; segment != NULL; segment = segment->next) {
+        for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+            if (!function(&segment->pages[__builtin_ctzll(left)], arg)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool
+each_page_of_pool(pyrt_pool *pool, page_function *function, void *arg)
+{
+    bool go_on = each_page_of_segments(pool->abandoned, function, arg);
+    /* Huge blocks are freed by whoever frees them, attached or not: that waits. */
+    pyrt_raw_mutex_lock(&pool->lock);
+    for (pyrt_page *page = pool->huge; page != NULL && go_on; page = page->next) {
+        go_on = function(page, arg);
+    }
+    pyrt_raw_mutex_unlock(&pool->lock);
+    return go_on;
+}
+
+/* The world of the interpreter is stopped: its threads stand still and none ends. One may be born, in front of the others; it
+ * has no pages. */
+static bool
+each_page(pyrt_interp *interp, page_function *function, void *arg)
+{
+    pyrt_raw_mutex_lock(&interp->lock);
+    pyrt_thread_impl *newest = interp->threads;
+    pyrt_raw_mutex_unlock(&interp->lock);
+    for (pyrt_thread_impl *thread = newest; thread != NULL; thread = thread->next) {
+        pyrt_thread_heaps *heaps = pyrt_heaps_of(thread);
+        if (heaps != NULL && (!each_page_of_segments(heaps->share.open, function, arg) ||
+                              !each_page_of_segments(heaps->share.full, function, arg))) {
+            return false;
+        }
+    }
+    return each_page_of_pool(&pyrt_heaps_of_interp(interp)->pool, function, arg);
+}
+
+typedef struct visit_of_tags {
+    visit_of_page of;
+    unsigned tags;
+} visit_of_tags;
+
+static bool
+visit_page(pyrt_page *page, void *arg)
+{
+    visit_of_tags *visit = arg;
+    if ((visit->tags >> page->head.tag & 1) == 0 ||
+        (page->heap != NULL && pyrt_load_acquire(&page->heap->state) == PYRT_HEAP_DESTROYED)) {
+        return true;
+    }
+    visit->of.tag = page->head.tag;
+    return pyrt_page_visit(page, visit_block, &visit->of);
+}
+
+pyrt_status
+pyrt_heap_visit(pyrt_interp *interp, unsigned tags, pyrt_block_visitor *visit, void *arg)
+{
+    if (interp == NULL || visit == NULL) {
+        return PYRT_EINVAL;
+    }
+    if (!pyrt_pause_is_mine(interp)) {
+        pyrt_report("pyrt_heap_visit: this OS thread has not stopped interpreter %lld; call pyrt_stop_the_world first",
+                    (long long)interp->id);
+        return PYRT_ESTATE;
+    }
+    visit_of_tags all = {.of = {.visit = visit, .arg = arg}, .tags = tags};
+    return each_page(interp, visit_page, &all) ? PYRT_OK : PYRT_EINTR;
+}
+
+/* ---- figures ----------------------------------------------------------------------------------------------------- */
+
+static void
+add_share(pyrt_memory_stats *out, const pyrt_share *share)
+{
+    out->pages += pyrt_load_relaxed(&share->pages);
+    out->page_bytes += pyrt_load_relaxed(&share->page_bytes);
+    out->held_bytes += pyrt_load_relaxed(&share->held_bytes);
+    out->adopted_segments += pyrt_load_relaxed(&share->adopted);
+}
+
+static void
+add_pool(pyrt_memory_stats *out, pyrt_pool *pool)
+{
+    pyrt_raw_mutex_lock(&pool->lock);
+    for (pyrt_segment *segment = pool->abandoned; segment != NULL; segment = segment->next) {
+        out->abandoned_segments++;
+        for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+            out->pages++;
+            out->page_bytes += segment->pages[__builtin_ctzll(left)].bytes;
+        }
+    }
+    out->huge_bytes += pool->huge_bytes;
+    pyrt_raw_mutex_unlock(&pool->lock);
+}
+
+static void
+add_memory(pyrt_memory_stats *out, pyrt_memory *memory)
+{
+    pyrt_raw_mutex_lock(&memory->lock);
+    out->reserved_bytes += memory->reserved_bytes;
+    pyrt_raw_mutex_unlock(&memory->lock);
+}
+
+void
+pyrt_interp_memory_stats(pyrt_interp *or_null, pyrt_memory_stats *out)
+{
+    if (out->struct_size != sizeof(*out)) {
+        return;
+    }
+    pyrt_memory_stats stats = {.struct_size = sizeof(stats)};
+    if (or_null == NULL) {
+        pyrt_process_memory_look(&stats, add_share, add_pool, add_memory);
+    }
+    else {
+        pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(or_null);
+        pyrt_raw_mutex_lock(&or_null->lock);
+        for (pyrt_thread_impl *thread = or_null->threads; thread != NULL; thread = thread->next) {
+            if (pyrt_heaps_of(thread) != NULL) {
+                add_share(&stats, &pyrt_heaps_of(thread)->share);
+            }
+        }
+        pyrt_raw_mutex_unlock(&or_null->lock);
+        add_pool(&stats, &heaps->pool);
+        add_memory(&stats, heaps->memory);
+        pyrt_raw_mutex_lock(&heaps->lock);
+        stats.heaps = heaps->heap_count;
+        pyrt_raw_mutex_unlock(&heaps->lock);
+        stats.adopted_segments += pyrt_load_relaxed(&heaps->adopted);
+    }
+    *out = stats;
+}
+
+/* ---- the end of an interpreter ----------------------------------------------------------------------------------- */
+
+/* Blocks in use by class and tag. */
+typedef struct leaks {
+    uint64_t blocks, bytes;
+    uint32_t by_class[PYRT_CLASSES];
+    uint32_t by_tag[32];
+} leaks;
+
+static bool
+count_leaks(pyrt_page *page, void *arg)
+{
+    leaks *found = arg;
+    if (page->heap != NULL && pyrt_load_acquire(&page->heap->state) == PYRT_HEAP_DESTROYED) {
+        return true;
+    }
+    if (pyrt_load_relaxed(&page->head.owner) != PYRT_WHOEVER) {
+        pyrt_page_collect(page);
+    }
+    found->blocks += page->head.used;
+    found->bytes += page->head.used * page->head.block_size;
+    found->by_class[page->head.class_] += page->head.used;
+    found->by_tag[page->head.tag] += page->head.used;
+    return true;
+}
+
+static void
+report_leaks(const pyrt_interp *interp, const leaks *found)
+{
+    char text[400];
+    size_t at = 0;
+    for (unsigned class = 0; class < PYRT_CLASSES && at < sizeof(text) - 48; class++) {
+        if (found->by_class[class] != 0) {
+            at += (size_t)snprintf(text + at, sizeof(text) - at,
+                                   class < PYRT_CLASS_LARGE ? ", %u of %zu bytes" : ", %u larger", found->by_class[class],
+                                   class < PYRT_CLASS_LARGE ? pyrt_class_size(class) : 0);
+        }
+    }
+    for (unsigned tag = 0; tag < 32 && at < sizeof(text) - 24; tag++) {
+        if (found->by_tag[tag] != 0) {
+            at += (size_t)snprintf(text + at, sizeof(text) - at, ", %u with tag %u", found->by_tag[tag], tag);
+        }
+    }
+    pyrt_report("interpreter %lld '%s' has ended with %llu blocks of its heaps in use, %llu bytes; their memory stays%s",
+                (long long)interp->id, interp->name, (unsigned long long)found->blocks, (unsigned long long)found->bytes,
+                text);
+}
+
+static void
+free_heap_structs(pyrt_interp_heaps *heaps)
+{
+    while (heaps->heaps != NULL) {
+        pyrt_heap_impl *heap = heaps->heaps;
+        heaps->heaps = heap->next;
+        pyrt_meta_free(heap, sizeof(*heap));
+    }
+    pyrt_index_pool_fini(&heaps->indexes);
+}
+
+/* Its threads are gone. What it shares with the main interpreter goes over to that. Else, with blocks still in use everything
+ * stays as it is, for those who use them: freeing goes on working, and pyrt_address_owner goes on naming the interpreter. */
+void
+pyrt_heaps_interp_fini(pyrt_interp *interp)
+{
+    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
+    leaks found = {0};
+    if (heaps == NULL) {
+        return;
+    }
+    (void)each_page_of_pool(&heaps->pool, count_leaks, &found);
+    interp->stage[PYRT_STAGE_HEAPS] = NULL;
+    free_heap_structs(heaps);
+    bool shares = heaps->memory != &heaps->own;
+    if ((found.blocks != 0 || heaps->frozen != 0) && !interp->free_leaked_blocks) {
+        report_leaks(interp, &found);
+        if (shares) {
+            pyrt_pool_move(&heaps->pool, &pyrt_heaps_of_interp(pyrt_interp_main())->pool);
+        }
+        else {
+            pyrt_memory_keep(&heaps->own, &heaps->pool);
+        }
+        /* Somebody may be freeing a block at this moment, and hold the lock of the pool. */
+        pyrt_meta_keep(sizeof(*heaps));
+        return;
+    }
+    pyrt_pool_fini(&heaps->pool);
+    pyrt_memory_fini(&heaps->own);
+    pyrt_owner_forget(heaps->pool.number);
+    pyrt_meta_free(heaps, sizeof(*heaps));
+}

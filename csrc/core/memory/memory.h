@@ -1,0 +1,125 @@
+/* memory.h -- memory states: where the room for blocks comes from. The process has one, and every interpreter that does not
+ * share the main interpreter's has one of its own.
+ *
+ * Memory goes down in four steps: a state reserves *arenas* from the system; an arena is cut into *segments* of 4 MiB; a
+ * segment belongs to one OS thread's *share* of the state and is cut into slices of 64 KiB; one or more slices make a *page*
+ * of blocks of one size (page.h). What is larger than half a segment is a mapping of its own with one page over it.
+ *
+ * Arenas are under their state's lock. What a share owns, its segments and their pages, is touched by its thread only, and a
+ * page's `foreign` list by everybody.
+ */
+#ifndef PYRT_MEMORY_MEMORY_H
+#define PYRT_MEMORY_MEMORY_H
+
+#include "memory/address_map.h"
+#include "platform/raw_mutex.h"
+
+enum { PYRT_SEGMENT_SLICES = 64 };
+#define PYRT_SEGMENT (PYRT_SLICE * PYRT_SEGMENT_SLICES)
+#define PYRT_LARGE_MAX (PYRT_SEGMENT / 2)
+
+typedef struct pyrt_page pyrt_page;
+typedef struct pyrt_memory pyrt_memory;
+typedef struct pyrt_pool pyrt_pool;
+typedef struct pyrt_part pyrt_part;
+
+typedef struct pyrt_segment {
+    struct pyrt_segment *next, *previous; /* in a list of its share, or in the pool */
+    char *start;
+    pyrt_memory *memory;
+    struct pyrt_arena *arena;
+    pyrt_page *pages;     /* one for each slice; the first slice of a page has it */
+    /* A bit for each slice. */
+    uint64_t free;        /* in no page */
+    uint64_t dirty;       /* touched since it was zero */
+    uint64_t first;       /* a page starts here */
+    int64_t purge_at;     /* when its free dirty slices go back; 0: none do */
+} pyrt_segment;
+
+typedef struct pyrt_arena {
+    struct pyrt_arena *next;
+    char *start;
+    uint32_t segments;   /* how many it has, at most 32 */
+    uint32_t free;       /* a bit for each */
+} pyrt_arena;
+
+/* What one thread has of a state. The owner's. */
+typedef struct pyrt_share {
+    pyrt_memory *memory;
+    pyrt_pool *pool;
+    uintptr_t token;           /* what `owner` of its pages says */
+    pyrt_segment *open;        /* with free slices */
+    pyrt_segment *full;
+    int64_t next_purge;        /* the earliest purge_at of its segments; INT64_MAX: none */
+    /* Statistics: written by the owner, read by anybody, relaxed. */
+    uint64_t pages, page_bytes, held_bytes, adopted;
+} pyrt_share;
+
+struct pyrt_memory {
+    pyrt_raw_mutex lock;
+    uint32_t number;           /* in the map, for slices that are in no page */
+    bool for_good;             /* the process's: outlives every runtime */
+    pyrt_arena *arenas;        /* newest first */
+    size_t reserved_bytes;
+};
+
+/* What has outlived its thread, of one interpreter or of the process; under its lock. Interpreters that share a memory state
+ * have pools of their own all the same. */
+struct pyrt_pool {
+    pyrt_raw_mutex lock;
+    uint32_t number;           /* in the map; 0 is none */
+    pyrt_segment *abandoned;   /* segments of threads that have ended: in use, and nobody's */
+    size_t abandoned_count;
+    pyrt_page *huge;           /* pages that are mappings of their own */
+    size_t huge_bytes;
+    const pyrt_memory *memory; /* never changes */
+};
+
+/* A number for an owner, in the map; 0 when there are too many or memory is short. What pyrt_owner_find says of a number that
+ * is none is -1; it takes no lock. */
+uint32_t pyrt_owner_number(int64_t owner);
+void pyrt_owner_forget(uint32_t number);
+int64_t pyrt_owner_find(uint32_t number);
+
+/* Around a fork: the lock of the numbers. */
+void pyrt_owners_fork_prepare(void);
+void pyrt_owners_fork_parent(void);
+void pyrt_owners_fork_child(void);
+
+/* Frees the arenas of a state; its blocks are gone. */
+void pyrt_memory_fini(pyrt_memory *memory);
+
+/* What is in a state and its pool stays with the process from now on. */
+void pyrt_memory_keep(pyrt_memory *memory, const pyrt_pool *pool);
+
+/* Moves what is in a pool to another of the same state. Its pages are of no heap any more. */
+void pyrt_pool_move(pyrt_pool *from, pyrt_pool *to);
+
+/* Frees what is in a pool, the blocks with it. */
+void pyrt_pool_fini(pyrt_pool *pool);
+
+/* Memory for a structure of a state; zeroed. */
+void *pyrt_memory_struct_new(const pyrt_memory *memory, size_t size);
+void pyrt_memory_struct_free(const pyrt_memory *memory, void *p, size_t size);
+
+/* A segment for the share, all slices free. NULL when memory is short. */
+pyrt_segment *pyrt_segment_new(pyrt_share *share);
+
+/* Takes `slices` in a row out of the share's segments, from a new one if need be, and answers the page over them, with
+ * only its place set. NULL when memory is short. */
+pyrt_page *pyrt_slices_take(pyrt_share *share, size_t slices, bool *zero);
+void pyrt_slices_give(pyrt_share *share, pyrt_page *page);
+
+/* Gives memory that has been free for a while back to the system. */
+void pyrt_share_purge(pyrt_share *share, int64_t now);
+
+/* A mapping of its own with one page over it, and its end. */
+pyrt_page *pyrt_huge_new(struct pyrt_part *part, size_t bytes, size_t align);
+void pyrt_huge_free(pyrt_page *page);
+
+/* The end of the share's thread: what is in use goes to the pool, the rest to the arenas. Its pages have been given
+ * up before (page.h). And a segment out of the pool; NULL if there is none. */
+void pyrt_share_abandon(pyrt_share *share);
+pyrt_segment *pyrt_segment_adopt(pyrt_share *share);
+
+#endif

@@ -1,0 +1,185 @@
+/* page.c -- the lists of a page; see page.h for the invariant and who may touch what. */
+#include "memory/part.h"
+
+#include <string.h>
+
+/* So much is carved at a time: a page is not touched before its blocks are wanted. */
+enum { CARVE_BYTES = 4096 };
+
+/* ---- lists of pages ---------------------------------------------------------------------------------------------- */
+
+void
+pyrt_page_list_push_front(pyrt_page_list *list, pyrt_page *page)
+{
+    page->previous = NULL;
+    page->next = list->first;
+    *(list->first != NULL ? &list->first->previous : &list->last) = page;
+    list->first = page;
+}
+
+void
+pyrt_page_list_push_back(pyrt_page_list *list, pyrt_page *page)
+{
+    page->next = NULL;
+    page->previous = list->last;
+    *(list->last != NULL ? &list->last->next : &list->first) = page;
+    list->last = page;
+}
+
+void
+pyrt_page_list_remove(pyrt_page_list *list, pyrt_page *page)
+{
+    *(page->previous != NULL ? &page->previous->next : &list->first) = page->next;
+    *(page->next != NULL ? &page->next->previous : &list->last) = page->previous;
+    page->next = page->previous = NULL;
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+
+void
+pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_part *part, bool zero)
+{
+    page->head.free = page->head.local = NULL;
+    page->head.used = page->head.slow_at = 0;
+    page->head.block_size = block_size;
+    page->head.carved = 0;
+    page->head.capacity = (uint32_t)(page->bytes / block_size);
+    page->next = page->previous = NULL;
+    page->goal = 0;
+    page->heap = part->heap;
+    page->head.link = part->link;
+    page->head.class_ = (uint8_t)class;
+    page->head.flags = zero ? PYRT_PAGE_ZERO : 0;
+    page->head.tag = part->tag;
+    /* relaxed: nobody has a block of it yet. */
+    pyrt_store_relaxed(&page->foreign, NULL);
+}
+
+bool
+pyrt_page_carve(pyrt_page *page)
+{
+    uint32_t left = page->head.capacity - page->head.carved;
+    if (left == 0) {
+        return false;
+    }
+    uint32_t more = page->head.block_size >= CARVE_BYTES ? 1 : (uint32_t)(CARVE_BYTES / page->head.block_size);
+    more = more < left ? more : left;
+    char *first = page->head.start + (size_t)page->head.carved * page->head.block_size;
+    char *block = first;
+    for (uint32_t i = 1; i < more; i++, block += page->head.block_size) {
+        *pyrt_link_of(page, block) = block + page->head.block_size;
+    }
+    *pyrt_link_of(page, block) = page->head.free;
+    page->head.flags |= page->head.free == NULL && (page->head.flags & PYRT_PAGE_ZERO) != 0 ? PYRT_PAGE_FRESH : 0;
+    page->head.free = first;
+    page->head.carved += more;
+    return true;
+}
+
+/* How long a list is, and its last block. */
+static uint32_t
+measure(const pyrt_page *page, void *first, void **last)
+{
+    uint32_t count = 1;
+    void *block = first;
+    for (void *next = *pyrt_link_of(page, block); next != NULL; next = *pyrt_link_of(page, block)) {
+        block = next;
+        count++;
+    }
+    *last = block;
+    return count;
+}
+
+static void
+collect_foreign(pyrt_page *page)
+{
+    /* relaxed: the exchange below orders. */
+    if (pyrt_load_relaxed(&page->foreign) == NULL) {
+        return;
+    }
+    /* acquire: pairs with the release in pyrt_page_free_foreign; links and bodies are seen as they were left. */
+    void *first = pyrt_exchange_acquire(&page->foreign, NULL);
+    void *last;
+    page->head.used -= measure(page, first, &last);
+    *pyrt_link_of(page, last) = page->head.local;
+    page->head.local = first;
+}
+
+bool
+pyrt_page_collect(pyrt_page *page)
+{
+    collect_foreign(page);
+    if (page->head.free == NULL) {
+        page->head.free = page->head.local;
+        page->head.local = NULL;
+        page->head.flags &= (uint8_t)~PYRT_PAGE_FRESH;
+    }
+    return page->head.free != NULL;
+}
+
+void
+pyrt_page_free_foreign(pyrt_page *page, void *block)
+{
+    /* relaxed, then release: pairs with the exchange in collect_foreign. No ABA: blocks are only ever taken all at once. */
+    void *head = pyrt_load_relaxed(&page->foreign);
+    do {
+        *pyrt_link_of(page, block) = head;
+    } while (!pyrt_cas_release(&page->foreign, &head, block));
+}
+
+void *
+pyrt_page_block_at(const pyrt_page *page, const void *address)
+{
+    size_t index = (size_t)((const char *)address - page->head.start) / page->head.block_size;
+    return index < page->head.carved ? page->head.start + index * page->head.block_size : NULL;
+}
+
+/* ---- looking at all of them -------------------------------------------------------------------------------------- */
+
+enum { WORD_BITS = 64, MOST_BLOCKS = 8192 };
+
+/* Sets a bit for every block of a list; false when one is not of the page or is there twice. */
+static bool
+mark(const pyrt_page *page, void *first, uint64_t *bits)
+{
+    for (void *block = first; block != NULL; block = *pyrt_link_of(page, block)) {
+        size_t index = (size_t)((char *)block - page->head.start) / page->head.block_size;
+        if (block != pyrt_page_block_at(page, block) || (bits[index / WORD_BITS] >> index % WORD_BITS & 1) != 0) {
+            return false;
+        }
+        bits[index / WORD_BITS] |= UINT64_C(1) << index % WORD_BITS;
+    }
+    return true;
+}
+
+bool
+pyrt_page_visit(pyrt_page *page, bool (*visit)(void *, size_t, void *), void *arg)
+{
+    uint64_t unused[MOST_BLOCKS / WORD_BITS] = {0};
+    collect_foreign(page);
+    if (!mark(page, page->head.free, unused) || !mark(page, page->head.local, unused)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < page->head.carved; i++) {
+        if ((unused[i / WORD_BITS] >> i % WORD_BITS & 1) == 0 &&
+            !visit(page->head.start + (size_t)i * page->head.block_size, page->head.block_size, arg)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool
+pyrt_page_is_sound(pyrt_page *page)
+{
+    uint64_t listed[MOST_BLOCKS / WORD_BITS] = {0};
+    if (page->head.carved > page->head.capacity || page->head.used > page->head.carved ||
+        !mark(page, page->head.free, listed) || !mark(page, page->head.local, listed)) {
+        return false;
+    }
+    uint32_t count = 0;
+    for (size_t i = 0; i < MOST_BLOCKS / WORD_BITS; i++) {
+        count += (uint32_t)__builtin_popcountll(listed[i]);
+    }
+    return page->head.carved == count + page->head.used && mark(page, pyrt_load_acquire(&page->foreign), listed);
+}

@@ -1,0 +1,88 @@
+/* page.h -- a page of blocks of one size, its three lists, and freeing.
+ *
+ * Invariant, for the owner between two operations:
+ *
+ *      carved = |free| + |local| + used          used = blocks handed out + |foreign|
+ *
+ * `free` is what allocation takes from; `local` what the owner has freed; `foreign`, atomic, what everybody else has freed.
+ * The owner moves foreign to local and local to free when free has run out, so that allocation passes its long way now and
+ * then. A page with used == 0 has no foreign blocks: it may go.
+ *
+ * State of `owner`: the token of the share whose thread it belongs to; PYRT_NOBODY (abandoned); or PYRT_WHOEVER (huge: who
+ * frees the block frees the page). Set by who has taken the segment out of the pool, and back by that owner when it ends. Only
+ * a thread with that token can find its own token there, so comparing needs no order.
+ */
+#ifndef PYRT_MEMORY_PAGE_H
+#define PYRT_MEMORY_PAGE_H
+
+#include "memory/memory.h"
+
+#include <pyruntime/heap.h>
+
+/* No tokens: those are addresses. */
+#define PYRT_NOBODY ((uintptr_t)1)
+#define PYRT_WHOEVER ((uintptr_t)2)
+
+enum {
+    PYRT_PAGE_FULL = 2,    /* in the full list of its part, owner's */
+    PYRT_PAGE_ZERO = 4,    /* what is not carved yet is zero */
+    PYRT_PAGE_FRESH = 8    /* all of `free` is zero but for the links, owner's */
+};
+
+/* 128 bytes, aligned to them: the owner's line, and the line of the others. */
+struct PYRT_ALIGNED(128) pyrt_page {
+    pyrt_page_head head;   /* heap.h */
+
+    void *foreign;         /* atomic: blocks freed by others, linked like the rest */
+    struct pyrt_page *next, *previous; /* in a list of its part, or among the pool's huge ones; NULL: in none */
+    struct pyrt_part *part; /* NULL: abandoned, or huge */
+    union {
+        pyrt_segment *segment;
+        pyrt_pool *pool;   /* of a huge page */
+    };
+    struct pyrt_heap_impl *heap; /* NULL: the process's */
+    size_t bytes;          /* of all its slices */
+    uint64_t goal;         /* an empty page of a type-stable heap: it may go when readers have passed this */
+};
+
+PYRT_STATIC_ASSERT(sizeof(pyrt_page) == 128, "the map keeps other things in the low bits");
+PYRT_STATIC_ASSERT(offsetof(pyrt_page, foreign) == 64, "others write the second line only");
+
+static inline void **
+pyrt_link_of(const pyrt_page *page, void *block)
+{
+    return (void **)(void *)((char *)block + page->head.link);
+}
+
+/* Lists of pages. */
+typedef struct pyrt_page_list {
+    pyrt_page *first, *last;
+} pyrt_page_list;
+
+void pyrt_page_list_push_front(pyrt_page_list *list, pyrt_page *page);
+void pyrt_page_list_push_back(pyrt_page_list *list, pyrt_page *page);
+void pyrt_page_list_remove(pyrt_page_list *list, pyrt_page *page);
+
+/* Sets up a page over `page->start` and `page->bytes`. */
+void pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const struct pyrt_part *part, bool zero);
+
+/* Puts more blocks into `free`; false if none are left to carve. */
+bool pyrt_page_carve(pyrt_page *page);
+
+/* Takes what others have freed, and what was freed at home, into `free`; false if that stays empty. */
+bool pyrt_page_collect(pyrt_page *page);
+
+/* Frees a block that the calling thread does not own. */
+void pyrt_page_free_foreign(pyrt_page *page, void *block);
+
+/* The block that an address in the page lies in, or NULL beyond the last. */
+void *pyrt_page_block_at(const pyrt_page *page, const void *address);
+
+/* Calls `visit` for every block that is handed out; the page keeps still meanwhile. False if `visit` says so. Blocks freed
+ * by others are collected first. */
+bool pyrt_page_visit(pyrt_page *page, bool (*visit)(void *block, size_t size, void *arg), void *arg);
+
+/* Whether the equation above holds; walks the lists. For tests. */
+bool pyrt_page_is_sound(pyrt_page *page);
+
+#endif

@@ -1,0 +1,396 @@
+/* part.c -- finding a page with a free block, and letting empty ones go; see part.h for the invariant. */
+#include "memory/heap_impl.h"
+
+#include "platform/futex.h"
+#include "state/thread_impl.h"
+
+/* So many full pages are looked at for blocks that others have freed before a new page is taken: the owner is never told of
+ * such frees, it goes round. */
+enum { LOOKS_AT_FULL = 8, ADOPTIONS = 4 };
+
+/* A page of which nothing can ever be had. */
+static pyrt_page empty_page;
+
+#define COUNT(share, name, n) pyrt_store_relaxed(&(share)->name, pyrt_load_relaxed(&(share)->name) + (uint64_t)(n))
+
+/* ---- the table --------------------------------------------------------------------------------------------------- */
+
+/* The first usable page of a class has changed. */
+static void
+update_direct(pyrt_part *part, unsigned class)
+{
+    if (class > PYRT_CLASS_SMALL_MAX) {
+        return;
+    }
+    pyrt_page *first = part->usable[class].first;
+    pyrt_page_head *page = first != NULL ? &first->head : &empty_page.head;
+    size_t from = class <= part->smallest ? 0 : pyrt_class_size(class - 1) / 8 + 1;
+    for (size_t i = from; i <= pyrt_class_size(class) / 8; i++) {
+        part->base.direct[i] = page;
+    }
+}
+
+void
+pyrt_part_init(pyrt_part *part)
+{
+    part->smallest = (uint8_t)pyrt_class_of(part->link + sizeof(void *));
+    for (size_t i = 0; i < PYRT_HEAP_DIRECT; i++) {
+        part->base.direct[i] = &empty_page.head;
+    }
+}
+
+static void
+become_usable(pyrt_part *part, pyrt_page *page)
+{
+    page->head.flags &= (uint8_t)~PYRT_PAGE_FULL;
+    page->head.slow_at = 0;
+    pyrt_page_list_push_back(&part->usable[page->head.class_], page);
+    update_direct(part, page->head.class_);
+}
+
+static void
+become_full(pyrt_part *part, pyrt_page *page)
+{
+    pyrt_page_list_remove(&part->usable[page->head.class_], page);
+    page->head.flags |= PYRT_PAGE_FULL;
+    page->head.slow_at = UINT32_MAX;
+    pyrt_page_list_push_back(&part->full[page->head.class_], page);
+    update_direct(part, page->head.class_);
+}
+
+/* ---- letting go -------------------------------------------------------------------------------------------------- */
+
+static void
+let_go(pyrt_part *part, pyrt_page *page)
+{
+    if (page->goal != 0) {
+        part->waiting--;
+        COUNT(part->share, held_bytes, -page->bytes);
+    }
+    COUNT(part->share, pages, -1);
+    COUNT(part->share, page_bytes, -page->bytes);
+    if (page->heap != NULL) {
+        pyrt_heap_unref(page->heap);
+    }
+    pyrt_page_list_remove(
+        page->head.flags & PYRT_PAGE_FULL ? &part->full[page->head.class_] : &part->usable[page->head.class_], page);
+    update_direct(part, page->head.class_);
+    page->part = NULL;
+    pyrt_slices_give(part->share, page);
+}
+
+/* Of a type-stable heap a page stays until the readers of this moment have passed; blocks may be taken from it meanwhile,
+ * and the last free after that sets a later goal. */
+static void
+become_empty(pyrt_part *part, pyrt_page *page)
+{
+    if (part->interp == NULL) {
+        let_go(part, page);
+        return;
+    }
+    if (page->goal == 0) {
+        part->waiting++;
+        COUNT(part->share, held_bytes, page->bytes);
+    }
+    page->goal = pyrt_qsbr_advance(part->interp);
+}
+
+void
+pyrt_part_freed(pyrt_page *page)
+{
+    pyrt_part *part = page->part;
+    if (page->head.flags & PYRT_PAGE_FULL) {
+        pyrt_page_list_remove(&part->full[page->head.class_], page);
+        become_usable(part, page);
+    }
+    /* The only usable page of a class stays: the next block is wanted soon. */
+    bool only = part->usable[page->head.class_].first == page && part->usable[page->head.class_].last == page;
+    if (page->head.used == 0 && (!only || page->head.class_ == PYRT_CLASS_LARGE)) {
+        become_empty(part, page);
+    }
+}
+
+/* ---- finding ----------------------------------------------------------------------------------------------------- */
+
+static pyrt_page *
+find_usable(pyrt_part *part, unsigned class)
+{
+    pyrt_page *page = part->usable[class].first;
+    while (page != NULL) {
+        if (pyrt_page_collect(page) || pyrt_page_carve(page)) {
+            return page;
+        }
+        become_full(part, page);
+        page = part->usable[class].first;
+    }
+    return NULL;
+}
+
+/* Goes round the full pages, a few at a time. */
+static pyrt_page *
+look_at_full(pyrt_part *part, unsigned class)
+{
+    pyrt_page_list *full = &part->full[class];
+    pyrt_page *found = NULL;
+    pyrt_page *page = full->first;
+    for (int i = 0; i < LOOKS_AT_FULL && page != NULL && found == NULL; i++) {
+        pyrt_page_list_remove(full, page);
+        if (pyrt_page_collect(page)) {
+            become_usable(part, page);
+            found = page;
+        }
+        else {
+            pyrt_page_list_push_back(full, page);
+        }
+        page = full->first;
+    }
+    return found;
+}
+
+static void
+own(pyrt_part *part, pyrt_page *page)
+{
+    page->part = part;
+    COUNT(part->share, pages, 1);
+    COUNT(part->share, page_bytes, page->bytes);
+    if (page->heap != NULL) {
+        pyrt_heap_ref(page->heap);
+    }
+}
+
+static pyrt_page *
+fresh_page(pyrt_part *part, unsigned class)
+{
+    bool zero;
+    pyrt_page *page = pyrt_slices_take(part->share, pyrt_class_slices(class), &zero);
+    if (page == NULL) {
+        return NULL;
+    }
+    pyrt_page_init(page, pyrt_class_size(class), class, part, zero);
+    own(part, page);
+    pyrt_page_carve(page);
+    pyrt_page_list_push_front(&part->usable[class], page);
+    update_direct(part, class);
+    return page;
+}
+
+static void
+purge_if_due(pyrt_share *share)
+{
+    if (share->next_purge != INT64_MAX) {
+        int64_t now = pyrt_now_ns();
+        if (now >= share->next_purge) {
+            pyrt_share_purge(share, now);
+        }
+    }
+}
+
+static void
+adopt(pyrt_part *part, pyrt_segment *segment)
+{
+    COUNT(part->share, adopted, 1);
+    if (part->heap != NULL) {
+        pyrt_heap_adopt_hook(part, segment);
+        return;
+    }
+    for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+        pyrt_part_adopt(part, &segment->pages[__builtin_ctzll(left)]);
+    }
+}
+
+static pyrt_page *
+find_page(pyrt_part *part, unsigned class)
+{
+    pyrt_page *page = find_usable(part, class);
+    page = page != NULL ? page : look_at_full(part, class);
+    for (int i = 0; i < ADOPTIONS && page == NULL; i++) {
+        pyrt_segment *segment = pyrt_segment_adopt(part->share);
+        if (segment == NULL) {
+            break;
+        }
+        adopt(part, segment);
+        page = find_usable(part, class);
+    }
+    if (page == NULL) {
+        pyrt_part_release(part);
+        purge_if_due(part->share);
+        page = fresh_page(part, class);
+    }
+    return page;
+}
+
+void *
+pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
+{
+    *zero = false;
+    if (size > PYRT_CLASSED_MAX) {
+        return pyrt_part_alloc_large(part, size, 1);
+    }
+    pyrt_page *page = find_page(part, pyrt_part_class(part, size));
+    if (page == NULL) {
+        return NULL;
+    }
+    void *block = page->head.free;
+    *zero = (page->head.flags & PYRT_PAGE_FRESH) != 0;
+    page->head.free = *pyrt_link_of(page, block);
+    page->head.used++;
+    return block;
+}
+
+void *
+pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align)
+{
+    if (size > PYRT_LARGE_MAX || align > PYRT_SLICE) {
+        pyrt_page *huge = pyrt_huge_new(part, size, align);
+        return huge != NULL ? huge->head.start : NULL;
+    }
+    /* What others have freed of these goes back first. */
+    pyrt_page *freed = look_at_full(part, PYRT_CLASS_LARGE);
+    if (freed != NULL) {
+        become_empty(part, freed);
+    }
+    pyrt_part_release(part);
+    purge_if_due(part->share);
+    bool zero;
+    pyrt_page *page = pyrt_slices_take(part->share, (size + PYRT_SLICE - 1) >> PYRT_SLICE_SHIFT, &zero);
+    if (page == NULL) {
+        return NULL;
+    }
+    pyrt_page_init(page, page->bytes, PYRT_CLASS_LARGE, part, zero);
+    own(part, page);
+    page->head.used = page->head.carved = 1;
+    page->head.flags |= PYRT_PAGE_FULL;
+    page->head.slow_at = UINT32_MAX;
+    pyrt_page_list_push_back(&part->full[PYRT_CLASS_LARGE], page);
+    return page->head.start;
+}
+
+void *
+pyrt_part_aligned_alloc(pyrt_part *part, size_t align, size_t size)
+{
+    if (align > PYRT_SLICE || size > PYRT_CLASSED_MAX) {
+        return pyrt_part_alloc_large(part, size, align);
+    }
+    unsigned class = pyrt_part_class(part, size);
+    while ((pyrt_class_size(class) & (align - 1)) != 0) {
+        class++;
+    }
+    bool zero;
+    return pyrt_part_alloc(part, pyrt_class_size(class), &zero);
+}
+
+bool
+pyrt_part_is_empty(const pyrt_part *part)
+{
+    for (unsigned class = 0; class < PYRT_CLASSES; class++) {
+        if (part->usable[class].first != NULL || part->full[class].first != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ---- the end of a thread, and what it leaves --------------------------------------------------------------------- */
+
+static void
+abandon_list(pyrt_part *part, pyrt_page_list *list)
+{
+    while (list->first != NULL) {
+        pyrt_page *page = list->first;
+        pyrt_page_collect(page);
+        if (page->head.used == 0 &&
+            (part->interp == NULL || (page->goal != 0 && pyrt_qsbr_poll_interp(part->interp, page->goal)))) {
+            let_go(part, page);
+            continue;
+        }
+        pyrt_page_list_remove(list, page);
+        page->part = NULL;
+        /* relaxed: another owner comes only after the pool's lock. */
+        pyrt_store_relaxed(&page->head.owner, PYRT_NOBODY);
+    }
+}
+
+void
+pyrt_part_abandon(pyrt_part *part)
+{
+    for (unsigned class = 0; class < PYRT_CLASSES; class++) {
+        abandon_list(part, &part->usable[class]);
+        abandon_list(part, &part->full[class]);
+        update_direct(part, class);
+    }
+}
+
+/* Its blocks are gone. Of a type-stable heap readers may still look at them: the page stays, without a block to take. */
+static void
+destroy_page(pyrt_part *part, pyrt_page *page)
+{
+    if (part->interp == NULL) {
+        let_go(part, page);
+        return;
+    }
+    if (page->head.flags & PYRT_PAGE_FULL) {
+        pyrt_page_list_remove(&part->full[page->head.class_], page);
+        become_usable(part, page);
+    }
+    page->head.free = page->head.local = NULL;
+    pyrt_store_relaxed(&page->foreign, NULL);
+    page->head.used = 0;
+    page->head.carved = page->head.capacity;
+    if (page->goal == 0) {
+        become_empty(part, page);
+    }
+}
+
+void
+pyrt_part_destroy(pyrt_part *part)
+{
+    for (unsigned class = 0; class < PYRT_CLASSES; class++) {
+        pyrt_page *next;
+        for (pyrt_page *page = part->full[class].first; page != NULL; page = next) {
+            next = page->next;
+            destroy_page(part, page);
+        }
+        for (pyrt_page *page = part->usable[class].first; page != NULL; page = next) {
+            next = page->next;
+            destroy_page(part, page);
+        }
+    }
+}
+
+void
+pyrt_part_release(pyrt_part *part)
+{
+    for (unsigned class = 0; class < PYRT_CLASSES && part->waiting != 0; class++) {
+        pyrt_page *next;
+        for (pyrt_page *page = part->usable[class].first; page != NULL; page = next) {
+            next = page->next;
+            if (page->goal != 0 && page->head.used == 0 && pyrt_qsbr_poll_interp(part->interp, page->goal)) {
+                let_go(part, page);
+            }
+        }
+    }
+}
+
+void
+pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
+{
+    page->part = part;
+    pyrt_store_relaxed(&page->head.owner, part->share->token);
+    COUNT(part->share, pages, 1);
+    COUNT(part->share, page_bytes, page->bytes);
+    if (page->goal != 0) {
+        part->waiting++;
+        COUNT(part->share, held_bytes, page->bytes);
+    }
+    if (pyrt_page_collect(page) || page->head.carved < page->head.capacity) {
+        become_usable(part, page);
+    }
+    else {
+        page->head.flags |= PYRT_PAGE_FULL;
+        page->head.slow_at = UINT32_MAX;
+        pyrt_page_list_push_back(&part->full[page->head.class_], page);
+    }
+    if (page->head.used == 0) {
+        become_empty(part, page);
+    }
+}

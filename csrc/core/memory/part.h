@@ -1,0 +1,81 @@
+/* part.h -- one thread's part of a heap: where its blocks come from.
+ *
+ * A page of a class with a free block or one to carve is in the class's `usable` list, else in its `full` list. The table
+ * `direct` has for each small size the page to take from, the first usable one, or one that is always empty; so the short
+ * way is one load, one compare and a pop. Owner only.
+ */
+#ifndef PYRT_MEMORY_PART_H
+#define PYRT_MEMORY_PART_H
+
+#include "memory/page.h"
+#include "memory/size_class.h"
+
+#include <pyruntime/thread.h>
+
+struct pyrt_part {
+    pyrt_heap_part base;         /* `direct` */
+    pyrt_page_list usable[PYRT_CLASSES];
+    pyrt_page_list full[PYRT_CLASSES];
+    pyrt_share *share;
+    struct pyrt_heap_impl *heap; /* NULL: the process's */
+    pyrt_interp *interp;         /* whose readers a type-stable heap waits for; NULL: not type-stable */
+    uint32_t waiting;            /* empty pages that wait for readers */
+    uint16_t link;               /* for new pages */
+    uint8_t smallest;            /* the first class that has room for the link */
+    uint8_t tag;
+};
+
+/* Sets up a zeroed part whose share, heap, interp, link and tag are set. */
+void pyrt_part_init(pyrt_part *part);
+
+/* Allocates, by the long way: any size. NULL when memory is short. `*zero` says whether the block is known to be zero but
+ * for the link. */
+void *pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero);
+
+/* The class for a size in this part. */
+static inline unsigned
+pyrt_part_class(const pyrt_part *part, size_t size)
+{
+    unsigned class = pyrt_class_of(size);
+    return class < part->smallest ? part->smallest : class;
+}
+
+/* Sizes above the classes, or alignments above 64 KiB. */
+void *pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align);
+
+/* A local free has brought page->head.used to page->head.slow_at or below. */
+void pyrt_part_freed(pyrt_page *page);
+
+/* Collects every page, frees those that are empty, and takes the others out of the part: they are nobody's. */
+void pyrt_part_abandon(pyrt_part *part);
+
+void *pyrt_part_aligned_alloc(pyrt_part *part, size_t align, size_t size);
+
+/* Whether it has no page. */
+bool pyrt_part_is_empty(const pyrt_part *part);
+
+/* Frees every page, the blocks with them. */
+void pyrt_part_destroy(pyrt_part *part);
+
+/* Gives empty pages back whose readers have passed. */
+void pyrt_part_release(pyrt_part *part);
+
+/* Takes a page of an adopted segment in. */
+void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
+
+/* The heaps' half of adopting (heap.c): hands each page to the part of its heap. NULL: all pages belong to the part that
+ * asks. */
+extern void (*pyrt_heap_adopt_hook)(pyrt_part *asking, pyrt_segment *segment);
+
+/* Frees a block at home. */
+static inline void
+pyrt_page_free_local(pyrt_page *page, void *block)
+{
+    *pyrt_link_of(page, block) = page->head.local;
+    page->head.local = block;
+    if (pyrt_unlikely(--page->head.used <= page->head.slow_at)) {
+        pyrt_part_freed(page);
+    }
+}
+
+#endif

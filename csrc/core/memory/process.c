@@ -1,0 +1,280 @@
+/* process.c -- the process's own memory: the pyrt_malloc family.
+ *
+ * A heap for each OS thread, made at its first allocation, without runtime or thread state. Works before main, and inside
+ * the destructors that run when a thread ends: a thread that allocates after its part has gone gets another one.
+ */
+#include "memory/heap_impl.h"
+#include "platform/report.h"
+#include "state/stage.h"
+
+#include <pyruntime/heap.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+/* The calling thread's part, or NULL. Its value is the token in its pages. */
+static __thread pyrt_part *process_part __attribute__((tls_model("initial-exec")));
+
+static pyrt_memory process_memory = {.for_good = true};
+static pyrt_pool process_pool = {.memory = &process_memory};
+static pyrt_raw_mutex init_lock;
+static bool initialized;
+static pthread_key_t exit_key;
+
+/* All are in a list, under the pool's lock. */
+typedef struct process_thread {
+    pyrt_part part;
+    pyrt_share share;
+    struct process_thread *next, *previous;
+} process_thread;
+
+static process_thread *process_threads;
+
+static void
+on_thread_exit(void *arg)
+{
+    process_thread *mine = arg;
+    pyrt_part_abandon(&mine->part);
+    pyrt_share_abandon(&mine->share);
+    process_part = NULL;
+    pyrt_raw_mutex_lock(&process_pool.lock);
+    *(mine->previous != NULL ? &mine->previous->next : &process_threads) = mine->next;
+    if (mine->next != NULL) {
+        mine->next->previous = mine->previous;
+    }
+    pyrt_raw_mutex_unlock(&process_pool.lock);
+    pyrt_memory_struct_free(&process_memory, mine, sizeof(*mine));
+}
+
+static bool
+init(void)
+{
+    /* acquire: pairs with the release below. */
+    if (pyrt_load_acquire(&initialized)) {
+        return true;
+    }
+    pyrt_raw_mutex_lock(&init_lock);
+    if (!initialized && pthread_key_create(&exit_key, on_thread_exit) == 0) {
+        process_memory.number = process_pool.number = pyrt_owner_number(PYRT_OWNER_PROCESS);
+        if (process_pool.number != 0) {
+            pyrt_store_release(&initialized, true);
+        }
+        else {
+            pthread_key_delete(exit_key);
+        }
+    }
+    bool done = initialized;
+    pyrt_raw_mutex_unlock(&init_lock);
+    return done;
+}
+
+static pyrt_part *
+make_part(void)
+{
+    process_thread *mine = init() ? pyrt_memory_struct_new(&process_memory, sizeof(*mine)) : NULL;
+    if (mine == NULL) {
+        return NULL;
+    }
+    mine->share.memory = &process_memory;
+    mine->share.pool = &process_pool;
+    mine->share.token = (uintptr_t)&mine->part;
+    mine->share.next_purge = INT64_MAX;
+    mine->part.share = &mine->share;
+    pyrt_part_init(&mine->part);
+    pyrt_raw_mutex_lock(&process_pool.lock);
+    mine->next = process_threads;
+    if (process_threads != NULL) {
+        process_threads->previous = mine;
+    }
+    process_threads = mine;
+    pyrt_raw_mutex_unlock(&process_pool.lock);
+    /* First the part, then the key: setting it may allocate, through us. */
+    process_part = &mine->part;
+    if (pthread_setspecific(exit_key, mine) != 0) {
+        on_thread_exit(mine);
+        return NULL;
+    }
+    return &mine->part;
+}
+
+static __attribute__((noinline)) void *
+alloc_slow(size_t size, bool *zero)
+{
+    pyrt_part *part = process_part != NULL ? process_part : make_part();
+    void *block = part == NULL ? NULL : pyrt_part_alloc(part, size, zero);
+    if (block == NULL) {
+        errno = ENOMEM;
+    }
+    return block;
+}
+
+void *
+pyrt_malloc(size_t size)
+{
+    pyrt_part *part = process_part;
+    if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX && part != NULL)) {
+        pyrt_page_head *page = part->base.direct[(size + 7) >> 3];
+        void *block = page->free;
+        if (pyrt_likely(block != NULL)) {
+            page->free = *(void **)block;
+            page->used++;
+            return block;
+        }
+    }
+    bool zero;
+    return alloc_slow(size, &zero);
+}
+
+static __attribute__((noinline)) void
+free_elsewhere(pyrt_page *page, void *block)
+{
+    if (page == NULL) {
+        if (block != NULL) {
+            pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", block);
+        }
+    }
+    else if (pyrt_load_relaxed(&page->head.owner) == PYRT_WHOEVER) {
+        pyrt_huge_free(page);
+    }
+    else {
+        pyrt_page_free_foreign(page, block);
+    }
+}
+
+void
+pyrt_free(void *block)
+{
+    pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
+    if (pyrt_likely(page != NULL)) {
+        /* relaxed: only this thread can put its own token there. */
+        uintptr_t owner = pyrt_load_relaxed(&page->head.owner);
+        pyrt_thread *current = PYRT_TLS.current;
+        if (pyrt_likely(owner == (uintptr_t)process_part || (current != NULL && owner == (uintptr_t)current->heaps))) {
+            pyrt_page_free_local(page, block);
+            return;
+        }
+    }
+    free_elsewhere(page, block);
+}
+
+size_t
+pyrt_usable_size(const void *block)
+{
+    const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
+    return page == NULL ? 0 : page->head.block_size;
+}
+
+size_t
+pyrt_good_size(size_t size)
+{
+    return size <= PYRT_CLASSED_MAX ? pyrt_class_size(pyrt_class_of(size))
+           : size > PTRDIFF_MAX     ? size
+                                    : (size + PYRT_SLICE - 1) & ~(PYRT_SLICE - 1);
+}
+
+void *
+pyrt_calloc(size_t n, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(n, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    pyrt_part *part = process_part;
+    if (pyrt_likely(bytes <= PYRT_HEAP_SMALL_MAX && part != NULL)) {
+        pyrt_page_head *page = part->base.direct[(bytes + 7) >> 3];
+        if (page->free != NULL && (page->flags & PYRT_PAGE_FRESH) == 0) {
+            return memset(pyrt_malloc(bytes), 0, bytes);
+        }
+    }
+    bool zero;
+    void *block = alloc_slow(bytes, &zero);
+    if (block != NULL) {
+        memset(block, 0, zero ? (bytes < sizeof(void *) ? bytes : sizeof(void *)) : bytes);
+    }
+    return block;
+}
+
+void *
+pyrt_realloc(void *block, size_t size)
+{
+    if (block == NULL) {
+        return pyrt_malloc(size);
+    }
+    size_t usable = pyrt_usable_size(block);
+    if (size <= usable && size >= usable / 2) {
+        return block;
+    }
+    void *moved = pyrt_malloc(size);
+    if (moved != NULL) {
+        memcpy(moved, block, size < usable ? size : usable);
+        pyrt_free(block);
+    }
+    return moved;
+}
+
+void *
+pyrt_aligned_alloc(size_t align, size_t size)
+{
+    if (align == 0 || (align & (align - 1)) != 0 || size > PTRDIFF_MAX) {
+        errno = EINVAL;
+        return NULL;
+    }
+    pyrt_part *part = process_part != NULL ? process_part : make_part();
+    void *block = part == NULL ? NULL : pyrt_part_aligned_alloc(part, align, size);
+    if (block == NULL) {
+        errno = ENOMEM;
+    }
+    return block;
+}
+
+void
+pyrt_process_memory_look(pyrt_memory_stats *out, void (*share)(pyrt_memory_stats *, const pyrt_share *),
+                         void (*pool)(pyrt_memory_stats *, pyrt_pool *), void (*memory)(pyrt_memory_stats *, pyrt_memory *))
+{
+    pyrt_raw_mutex_lock(&process_pool.lock);
+    for (process_thread *thread = process_threads; thread != NULL; thread = thread->next) {
+        share(out, &thread->share);
+    }
+    pyrt_raw_mutex_unlock(&process_pool.lock);
+    pool(out, &process_pool);
+    memory(out, &process_memory);
+}
+
+/* ---- fork -------------------------------------------------------------------------------------------------------- */
+
+/* Parts of threads that are not in the child stay as they are: their blocks can only be freed from abroad. */
+static void
+fork_prepare(void)
+{
+    pyrt_raw_mutex_lock(&init_lock);
+    pyrt_raw_mutex_lock(&process_pool.lock);
+    pyrt_raw_mutex_lock(&process_memory.lock);
+    pyrt_owners_fork_prepare();
+}
+
+static void
+fork_parent(void)
+{
+    pyrt_owners_fork_parent();
+    pyrt_raw_mutex_unlock(&process_memory.lock);
+    pyrt_raw_mutex_unlock(&process_pool.lock);
+    pyrt_raw_mutex_unlock(&init_lock);
+}
+
+static void
+fork_child(void)
+{
+    pyrt_owners_fork_child();
+    pyrt_raw_mutex_reinit(&process_memory.lock);
+    pyrt_raw_mutex_reinit(&process_pool.lock);
+    pyrt_raw_mutex_reinit(&init_lock);
+}
+
+__attribute__((constructor)) static void
+register_fork_hooks(void)
+{
+    static const pyrt_fork_hooks hooks = {fork_prepare, fork_parent, fork_child};
+    pyrt_fork_set_memory_hooks(&hooks);
+}

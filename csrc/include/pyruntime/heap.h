@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * heap.h -- memory: the malloc family of the process, and heaps that belong to an interpreter.
+ *
+ * There are two domains. The *process's* (pyrt_malloc and its family) needs no runtime and no thread state, works before
+ * main and while a thread ends. *Heaps* belong to an interpreter and carry a tag; they can be visited while the world is
+ * stopped, and what a thread leaves in them when it ends is taken over by threads of the same interpreter and of no other.
+ *
+ * Any block is freed with pyrt_free, on any thread, attached or not. Blocks of 16 bytes and more are aligned to 16.
+ *
+ * A *type-stable* heap is one that lock-free readers may look into: the memory of a freed block stays a block of that size
+ * until every reader that was under way has passed, and the first `stable_prefix` bytes of it are written by nobody in between.
+ */
+#ifndef PYRUNTIME_HEAP_H
+#define PYRUNTIME_HEAP_H
+
+#include "retire.h"
+
+PYRT_BEGIN_DECLS
+
+/* ---- the malloc family of the process ---------------------------------------------------------------------------- */
+
+/* cdef: begin */
+/* As the functions of the C library without the prefix: NULL and errno ENOMEM when memory is short, the sizes absurd or
+ * their product too large, and then nothing is lost; size 0 gives a block of its own; NULL may be freed. pyrt_aligned_alloc
+ * takes any power of two (NULL and EINVAL for others) and any size. pyrt_free and pyrt_realloc take the blocks of heaps too; what
+ * is no block of ours is reported and left alone. A block that pyrt_realloc moves out of a heap stays in that heap if this
+ * thread may allocate there, else it moves to the process's domain.
+ * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+void *pyrt_malloc(size_t size);
+void *pyrt_calloc(size_t n, size_t size);
+void *pyrt_realloc(void *block, size_t size);
+void *pyrt_aligned_alloc(size_t align, size_t size);
+void pyrt_free(void *block);
+
+/* The bytes that a block has room for; 0 for NULL and for what is no block of ours. And what pyrt_malloc would give for a
+ * size.
+ * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
+size_t pyrt_usable_size(const void *block);
+size_t pyrt_good_size(size_t size);
+
+enum { PYRT_OWNER_NONE = -1, PYRT_OWNER_PROCESS = -2 };
+
+/* Whose memory an address lies in, any address: the id of an interpreter, PYRT_OWNER_PROCESS, or PYRT_OWNER_NONE. The memory
+ * itself is not touched. Of room that interpreters share, what is not in use belongs to the main one.
+ * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
+int64_t pyrt_address_owner(const void *address);
+/* cdef: end */
+
+/* ---- heaps ------------------------------------------------------------------------------------------------------- */
+
+/* cdef: begin */
+typedef struct pyrt_heap pyrt_heap;
+/* cdef: end */
+
+/* A page of blocks of one size, as far as inline code reads it. Its owner's. */
+typedef struct pyrt_page_head {
+    uintptr_t owner;       /* who frees at home: core/memory/page.h has the table */
+    void *free;            /* blocks to allocate */
+    void *local;           /* blocks that the owner has freed */
+    uint32_t used;
+    uint32_t slow_at;
+    char *start;
+    size_t block_size;
+    uint32_t carved, capacity;
+    uint16_t link;         /* where in a free block the link stands: behind what readers may look at */
+    uint8_t class_, flags, tag;
+} pyrt_page_head;
+
+enum { PYRT_HEAP_SMALL_MAX = 1024, PYRT_HEAP_DIRECT = PYRT_HEAP_SMALL_MAX / 8 + 1 };
+
+/* One thread's part of a heap: for each small size the page to take from. */
+typedef struct pyrt_heap_part {
+    pyrt_page_head *direct[PYRT_HEAP_DIRECT];
+} pyrt_heap_part;
+
+/* What a thread has of all heaps: its address is the owner in its pages. */
+typedef struct pyrt_heap_table {
+    pyrt_heap_part **parts; /* by index of the heap; NULL: none yet */
+    uint32_t count;
+} pyrt_heap_table;
+
+struct pyrt_heap {
+    uint32_t index;        /* the smallest that no other heap of the interpreter has */
+};
+
+PYRT_STATIC_ASSERT(offsetof(pyrt_page_head, free) == 8 && offsetof(pyrt_page_head, used) == 24 &&
+                       offsetof(pyrt_page_head, link) == 56,
+                   "inline code of embedding extensions uses them there");
+
+/* cdef: begin */
+typedef struct pyrt_heap_config {
+    uint32_t struct_size;   /* sizeof(pyrt_heap_config) */
+    uint8_t tag;            /* 0 to 31: what pyrt_heap_visit chooses by */
+    bool type_stable;
+    uint16_t stable_prefix; /* at most 1024, a multiple of 8; 0 is 32 for a type-stable heap */
+} pyrt_heap_config;
+
+/* A heap of an interpreter, for all its threads; NULL for the config: tag 0, not type-stable. NULL when memory is short, the
+ * config does not fit (errno EINVAL), or the interpreter is NULL or ending.
+ * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+pyrt_heap *pyrt_heap_new(pyrt_interp *interp, const pyrt_heap_config *or_null);
+
+/* Ends a heap. delete: its blocks live on until they are freed. destroy: its blocks are gone; memory that another thread has
+ * carved them from goes back when that thread next needs a page, or ends. No thread may allocate from the heap any more, and,
+ * for destroy, none may use or free its blocks.
+ * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+void pyrt_heap_delete(pyrt_heap *heap);
+void pyrt_heap_destroy(pyrt_heap *heap);
+
+/* The long way of the inline functions below; call those. */
+void *pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *heap, size_t size, bool zero);
+void *pyrt_heap_aligned_alloc(pyrt_thread *thread, pyrt_heap *heap, size_t align, size_t size);
+void *pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size);
+/* cdef: end */
+
+/* A block from this thread's part of the heap. NULL when memory is short, or, reported, when the thread is not the one that
+ * is attached here or the heap is another interpreter's.
+ * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
+static inline void *
+pyrt_heap_malloc(pyrt_thread *thread, pyrt_heap *heap, size_t size)
+{
+    pyrt_heap_table *table = thread->heaps;
+    if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX && PYRT_TLS.current == thread && table != NULL &&
+                    heap->index < table->count)) {
+        pyrt_heap_part *part = table->parts[heap->index];
+        if (pyrt_likely(part != NULL)) {
+            pyrt_page_head *page = part->direct[(size + 7) >> 3];
+            char *block = (char *)page->free;
+            if (pyrt_likely(block != NULL)) {
+                page->free = *(void **)(void *)(block + page->link);
+                page->used++;
+                return block;
+            }
+        }
+    }
+    return PYRT_CALL(heap_alloc_slow)(thread, heap, size, false);
+}
+
+/* The same, zeroed; NULL when n * size overflows, too. */
+static inline void *
+pyrt_heap_calloc(pyrt_thread *thread, pyrt_heap *heap, size_t n, size_t size)
+{
+    size_t bytes;
+    return __builtin_mul_overflow(n, size, &bytes) ? NULL : PYRT_CALL(heap_alloc_slow)(thread, heap, bytes, true);
+}
+
+/* Frees a block when no reader can be looking at it any more: pyrt_retire with pyrt_free. The statuses are those of
+ * pyrt_retire; PYRT_OK for NULL.
+ * blocks: no · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+static inline pyrt_status
+pyrt_free_delayed(pyrt_thread *thread, void *block)
+{
+    return block == NULL ? PYRT_OK : pyrt_retire(thread, block, PYRT_CALL(usable_size)(block), PYRT_CALL(free));
+}
+
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
+
+/* cdef: begin */
+/* Called for a block that is in use; false ends the visit. */
+typedef bool pyrt_block_visitor(void *block, size_t size, uint8_t tag, void *arg);
+
+/* Visits the blocks in use of an interpreter whose tag is in `tags` (bit n: tag n), those that threads which have ended left
+ * behind included. The calling OS thread must have stopped the interpreter's world. The visitor may free no block, allocate
+ * none of these heaps, and not fork. Errors: PYRT_ESTATE if the world is not stopped by this thread; PYRT_EINTR if the visitor
+ * ended it.
+ * blocks: no · allocates: no · runs user code: yes (visitor) · quiescent: never · needs attached: no ·
+ * async-signal-safe: no */
+pyrt_status pyrt_heap_visit(pyrt_interp *interp, unsigned tags, pyrt_block_visitor *visit, void *arg);
+
+typedef struct pyrt_memory_stats {
+    uint32_t struct_size;        /* in: sizeof(pyrt_memory_stats) */
+    uint32_t heaps;
+    uint64_t reserved_bytes;     /* address space of the allocator state */
+    uint64_t page_bytes;         /* in pages of blocks, of this interpreter */
+    uint64_t pages;
+    uint64_t huge_bytes;         /* in blocks that are mappings of their own */
+    uint64_t held_bytes;         /* in empty pages that wait for readers */
+    uint64_t abandoned_segments; /* that nobody has taken over yet */
+    uint64_t adopted_segments;   /* taken over, ever */
+} pyrt_memory_stats;
+
+/* The figures of an interpreter; NULL: of the process's domain. Each is read once. A struct_size that is none leaves the
+ * struct as it was.
+ * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+void pyrt_interp_memory_stats(pyrt_interp *or_null, pyrt_memory_stats *out);
+/* cdef: end */
+
+PYRT_END_DECLS
+#endif /* PYRUNTIME_HEAP_H */

@@ -1,0 +1,488 @@
+/* test_heap.c -- heaps of interpreters (heap.h): abandonment and adoption, isolation, type-stable memory, visiting, the end of
+ * heaps and interpreters, misuse, no memory. */
+#include "support.h"
+
+#include "faults.h"
+#include "memory/heap_impl.h"
+#include "platform/os_memory.h"
+#include "workers.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static pyrt_memory_stats
+stats_of(pyrt_interp *interp)
+{
+    pyrt_memory_stats stats = {.struct_size = sizeof(stats)};
+    pyrt_interp_memory_stats(interp, &stats);
+    return stats;
+}
+
+static pyrt_heap *
+heap_with_tag(pyrt_interp *interp, uint8_t tag, bool type_stable)
+{
+    pyrt_heap *heap = pyrt_heap_new(
+        interp, &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .tag = tag, .type_stable = type_stable});
+    CHECK(heap != NULL);
+    return heap;
+}
+
+static bool
+count_block(void *block, size_t size, uint8_t tag, void *arg)
+{
+    CHECK(block != NULL && size != 0);
+    ((size_t *)arg)[tag]++;
+    return true;
+}
+
+/* Blocks in use by tag, looked at in a pause. */
+static void
+count_blocks(pyrt_interp *interp, unsigned tags, size_t counts[32])
+{
+    memset(counts, 0, 32 * sizeof(counts[0]));
+    CHECK_OK(pyrt_stop_the_world(interp));
+    CHECK_OK(pyrt_heap_visit(interp, tags, count_block, counts));
+    pyrt_start_the_world(interp);
+}
+
+static size_t
+blocks_in_use(pyrt_interp *interp, uint8_t tag)
+{
+    size_t counts[32];
+    count_blocks(interp, 1u << tag, counts);
+    return counts[tag];
+}
+
+/* ---- a thread that allocates ------------------------------------------------------------------------------------- */
+
+enum { MANY = 3000 };
+
+typedef struct batch {
+    pyrt_interp *interp;
+    pyrt_heap *heap;
+    size_t size;
+    void *blocks[MANY];
+} batch;
+
+static void
+allocate_batch(void *arg)
+{
+    batch *b = arg;
+    pyrt_thread *thread = pyrt_thread_ensure(b->interp);
+    for (int i = 0; i < MANY; i++) {
+        b->blocks[i] = pyrt_heap_malloc(thread, b->heap, b->size);
+        CHECK(b->blocks[i] != NULL);
+        memset(b->blocks[i], 0x5A, b->size);
+    }
+    pyrt_thread_release(thread);
+}
+
+static void
+in_a_thread_that_ends(void (*step)(void *), void *arg)
+{
+    worker other;
+    worker_start(&other);
+    worker_do(&other, step, arg);
+    worker_end(&other);
+}
+
+static void
+free_batch(batch *b)
+{
+    for (int i = 0; i < MANY; i++) {
+        pyrt_free(b->blocks[i]);
+    }
+}
+
+static batch one, two;
+
+TEST(what_a_dead_thread_leaves_goes_to_its_interpreter_and_to_no_other)
+{
+    runtime_up();
+    pyrt_interp *a = pyrt_interp_new(NULL);
+    pyrt_interp *b = pyrt_interp_new(NULL);
+    one = (batch){.interp = a, .heap = heap_with_tag(a, 1, false), .size = 200};
+    two = (batch){.interp = b, .heap = heap_with_tag(b, 2, false), .size = 200};
+    in_a_thread_that_ends(allocate_batch, &one);
+    in_a_thread_that_ends(allocate_batch, &two);
+    CHECK(stats_of(a).abandoned_segments > 0);
+    CHECK(stats_of(b).abandoned_segments > 0);
+    CHECK_INT(pyrt_address_owner(one.blocks[7]), pyrt_interp_id(a));
+    CHECK_INT(pyrt_address_owner(two.blocks[7]), pyrt_interp_id(b));
+
+    uint64_t left_in_b = stats_of(b).abandoned_segments;
+    pyrt_thread *thread = pyrt_thread_ensure(a);
+    void *more[200];
+    for (int i = 0; i < 200; i++) {
+        more[i] = pyrt_heap_malloc(thread, one.heap, 3000);
+        CHECK_INT(pyrt_address_owner(more[i]), pyrt_interp_id(a));
+    }
+    CHECK(stats_of(a).adopted_segments > 0);
+    CHECK_INT(stats_of(a).abandoned_segments, 0);
+    CHECK_UINT(stats_of(b).abandoned_segments, left_in_b);
+    CHECK_UINT(blocks_in_use(a, 1), MANY + 200);
+    for (int i = 0; i < 200; i++) {
+        pyrt_free(more[i]);
+    }
+    free_batch(&one);
+    free_batch(&two);
+    CHECK_UINT(blocks_in_use(a, 1), 0);
+    pyrt_thread_release(thread);
+    CHECK_OK(pyrt_interp_delete(a));
+    CHECK_OK(pyrt_interp_delete(b));
+    runtime_down();
+}
+
+TEST(interpreters_that_share_an_allocator_keep_their_pools)
+{
+    runtime_up();
+    pyrt_interp *main = pyrt_interp_main();
+    pyrt_interp *a =
+        pyrt_interp_new(&(pyrt_interp_config){.struct_size = sizeof(pyrt_interp_config), .use_main_allocator = 1});
+    one = (batch){.interp = a, .heap = heap_with_tag(a, 1, false), .size = 100};
+    two = (batch){.interp = main, .heap = heap_with_tag(main, 2, false), .size = 100};
+    in_a_thread_that_ends(allocate_batch, &one);
+    in_a_thread_that_ends(allocate_batch, &two);
+    CHECK_UINT(stats_of(a).reserved_bytes, stats_of(main).reserved_bytes);
+    CHECK_INT(pyrt_address_owner(one.blocks[0]), pyrt_interp_id(a));
+    CHECK_INT(pyrt_address_owner(two.blocks[0]), pyrt_interp_id(main));
+    CHECK_UINT(blocks_in_use(a, 1), MANY);
+    CHECK_UINT(blocks_in_use(main, 2), MANY);
+    free_batch(&one);
+    free_batch(&two);
+    CHECK_OK(pyrt_interp_delete(a));
+    runtime_down();
+}
+
+TEST(an_interpreter_names_what_it_leaves_and_its_blocks_live_on)
+{
+    runtime_up();
+    pyrt_interp *a = pyrt_interp_new(NULL);
+    int64_t id = pyrt_interp_id(a);
+    one = (batch){.interp = a, .heap = heap_with_tag(a, 9, false), .size = 64};
+    in_a_thread_that_ends(allocate_batch, &one);
+    CHECK_OK(pyrt_interp_delete(a));
+    EXPECT_REPORT("3000 blocks", "of 64 bytes", "with tag 9");
+    CHECK_INT(pyrt_address_owner(one.blocks[5]), id);
+    CHECK(*(unsigned char *)one.blocks[5] == 0x5A);
+    free_batch(&one);
+    pyrt_runtime_fini();
+}
+
+TEST(an_interpreter_frees_what_is_left_if_it_is_to)
+{
+    runtime_up();
+    pyrt_interp *a =
+        pyrt_interp_new(&(pyrt_interp_config){.struct_size = sizeof(pyrt_interp_config), .free_leaked_blocks = 1});
+    one = (batch){.interp = a, .heap = heap_with_tag(a, 9, false), .size = 64};
+    in_a_thread_that_ends(allocate_batch, &one);
+    CHECK_OK(pyrt_interp_delete(a));
+    CHECK_INT(pyrt_address_owner(one.blocks[5]), PYRT_OWNER_NONE);
+    runtime_down();
+}
+
+/* ---- visiting ---------------------------------------------------------------------------------------------------- */
+
+static bool
+stop_at_once(void *block, size_t size, uint8_t tag, void *arg)
+{
+    (void)block, (void)size, (void)tag;
+    return ++*(int *)arg < 3;
+}
+
+TEST(a_visit_finds_every_block_of_the_tags_wherever_it_is)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    one = (batch){.interp = interp, .heap = heap_with_tag(interp, 1, false), .size = 48};
+    two = (batch){.interp = interp, .heap = heap_with_tag(interp, 31, true), .size = 500};
+    in_a_thread_that_ends(allocate_batch, &one);
+    allocate_batch(&two);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    void *large = pyrt_heap_malloc(thread, one.heap, 100000);
+    void *huge = pyrt_heap_malloc(thread, one.heap, 5000000);
+    void *aligned = pyrt_heap_aligned_alloc(thread, two.heap, 4096, 100);
+    CHECK((uintptr_t)aligned % 4096 == 0);
+    size_t counts[32];
+    count_blocks(interp, UINT32_MAX, counts);
+    CHECK_UINT(counts[1], MANY + 2);
+    CHECK_UINT(counts[31], MANY + 1);
+    count_blocks(interp, 1u << 31, counts);
+    CHECK_UINT(counts[1], 0);
+    CHECK_UINT(counts[31], MANY + 1);
+
+    int seen = 0;
+    CHECK_OK(pyrt_stop_the_world(NULL));
+    CHECK_STATUS(pyrt_heap_visit(interp, UINT32_MAX, stop_at_once, &seen), PYRT_EINTR);
+    pyrt_start_the_world(NULL);
+    CHECK_INT(seen, 3);
+    CHECK_STATUS(pyrt_heap_visit(interp, 1, count_block, counts), PYRT_ESTATE);
+    EXPECT_REPORT("pyrt_heap_visit", "has not stopped");
+    CHECK_STATUS(pyrt_heap_visit(NULL, 1, count_block, counts), PYRT_EINVAL);
+
+    pyrt_free(large);
+    pyrt_free(huge);
+    pyrt_free(aligned);
+    free_batch(&one);
+    free_batch(&two);
+    count_blocks(interp, UINT32_MAX, counts);
+    CHECK_UINT(counts[1] + counts[31], 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* ---- type-stable memory ------------------------------------------------------------------------------------------ */
+
+TEST(the_prefix_of_a_freed_block_stays)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, true);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    for (size_t size = 1; size <= 3000; size = size * 2 + 3) {
+        unsigned char *block = pyrt_heap_malloc(thread, heap, size);
+        CHECK(pyrt_usable_size(block) >= 40);
+        memset(block, 0xC3, 32);
+        pyrt_free(block);
+        for (int i = 0; i < 32; i++) {
+            CHECK(block[i] == 0xC3);
+        }
+        unsigned char *again = pyrt_heap_calloc(thread, heap, 1, size);
+        for (size_t i = 0; i < size; i++) {
+            CHECK(again[i] == 0);
+        }
+        pyrt_free(again);
+    }
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(an_empty_page_waits_for_readers_but_serves_its_own_size)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, true);
+    pyrt_thread *reader = pyrt_thread_ensure(interp); /* attached, and not quiescent from here on */
+    one = (batch){.interp = interp, .heap = heap, .size = 4000};
+    for (int i = 0; i < 200; i++) {
+        one.blocks[i] = pyrt_heap_malloc(reader, heap, 4000);
+    }
+    for (int i = 0; i < 200; i++) {
+        pyrt_free(one.blocks[i]);
+    }
+    uint64_t held = stats_of(interp).held_bytes;
+    CHECK(held > 0);
+    CHECK(pyrt_address_owner(one.blocks[150]) == pyrt_interp_id(interp));
+    /* Another size takes other pages; its own size takes these. */
+    void *other = pyrt_heap_malloc(reader, heap, 1000);
+    CHECK_UINT(stats_of(interp).held_bytes, held);
+    uint64_t pages = stats_of(interp).pages;
+    for (int i = 0; i < 200; i++) {
+        one.blocks[i] = pyrt_heap_malloc(reader, heap, 4000);
+    }
+    CHECK_UINT(stats_of(interp).pages, pages);
+    for (int i = 0; i < 200; i++) {
+        pyrt_free(one.blocks[i]);
+    }
+    pyrt_free(other);
+    CHECK_OK(pyrt_qsbr_synchronize(reader));
+    /* Readers have passed: the next page that is wanted finds them. */
+    void *more = pyrt_heap_malloc(reader, heap, 60000);
+    CHECK(stats_of(interp).held_bytes < held);
+    pyrt_free(more);
+    pyrt_thread_release(reader);
+    runtime_down();
+}
+
+TEST(a_block_is_freed_when_readers_have_passed)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 5, false);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    void *block = pyrt_heap_malloc(thread, heap, 100);
+    CHECK_OK(pyrt_free_delayed(thread, block));
+    CHECK_OK(pyrt_free_delayed(thread, NULL));
+    CHECK_UINT(blocks_in_use(interp, 5), 1);
+    CHECK_OK(pyrt_qsbr_barrier(thread));
+    CHECK_UINT(blocks_in_use(interp, 5), 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* ---- the end of heaps -------------------------------------------------------------------------------------------- */
+
+TEST(blocks_outlive_a_deleted_heap)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    one = (batch){.interp = interp, .heap = heap_with_tag(interp, 4, false), .size = 90};
+    in_a_thread_that_ends(allocate_batch, &one);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    void *mine = pyrt_heap_malloc(thread, one.heap, 90);
+    pyrt_heap_delete(one.heap);
+    CHECK_UINT(blocks_in_use(interp, 4), MANY + 1);
+    pyrt_heap *next = heap_with_tag(interp, 6, false);
+    CHECK(next->index != one.heap->index);
+    void *other = pyrt_heap_malloc(thread, next, 90);
+    CHECK_UINT(blocks_in_use(interp, 6), 1);
+    pyrt_free(mine);
+    free_batch(&one);
+    pyrt_free(other);
+    CHECK_UINT(blocks_in_use(interp, 4), 0);
+    pyrt_thread_release(thread);
+    CHECK_UINT(stats_of(interp).heaps, 1);
+    runtime_down();
+}
+
+static void
+destroy_at_home_and_abroad(bool type_stable)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    one = (batch){.interp = interp, .heap = heap_with_tag(interp, 4, type_stable), .size = 90};
+    worker other;
+    worker_start(&other);
+    worker_do(&other, allocate_batch, &one);
+    two = (batch){.interp = interp, .heap = one.heap, .size = 90};
+    allocate_batch(&two);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    CHECK(pyrt_heap_malloc(thread, one.heap, 5000000) != NULL);
+    pyrt_heap_destroy(one.heap);
+    CHECK_UINT(blocks_in_use(interp, 4), 0);
+    CHECK_UINT(stats_of(interp).huge_bytes, 0);
+    pyrt_heap *next = heap_with_tag(interp, 6, false);
+    CHECK(pyrt_heap_malloc(thread, next, 90) != NULL);
+    CHECK_UINT(blocks_in_use(interp, 6), 1);
+    pyrt_heap_destroy(next);
+    pyrt_thread_release(thread);
+    worker_end(&other);
+    runtime_down();
+}
+
+TEST(a_destroyed_heap_takes_its_blocks_with_it)
+{
+    destroy_at_home_and_abroad(false);
+    destroy_at_home_and_abroad(true);
+}
+
+TEST(interpreters_come_and_go_in_flat_memory)
+{
+    runtime_up();
+    size_t before = 0;
+    for (int i = 0; i < 2000; i++) {
+        pyrt_interp *interp = pyrt_interp_new(NULL);
+        pyrt_heap *heap = heap_with_tag(interp, 0, i % 2 == 0);
+        pyrt_thread *thread = pyrt_thread_ensure(interp);
+        for (int k = 0; k < 50; k++) {
+            memset(pyrt_heap_malloc(thread, heap, 300), k, 300);
+        }
+        pyrt_heap_destroy(heap);
+        pyrt_thread_release(thread);
+        CHECK_OK(pyrt_interp_delete(interp));
+        if (i == 10) {
+            before = pyrt_os_mapped_bytes();
+        }
+    }
+    CHECK_UINT(pyrt_os_mapped_bytes(), before);
+    runtime_down();
+}
+
+/* ---- misuse ------------------------------------------------------------------------------------------------------ */
+
+TEST(wrong_use_is_reported_and_changes_nothing)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_interp *other = pyrt_interp_new(NULL);
+    CHECK(pyrt_heap_new(NULL, NULL) == NULL);
+    pyrt_heap_config config = {.struct_size = sizeof(config), .tag = 32};
+    errno = 0;
+    CHECK(pyrt_heap_new(interp, &config) == NULL);
+    CHECK_INT(errno, EINVAL);
+    config = (pyrt_heap_config){.struct_size = sizeof(config) - 1};
+    CHECK(pyrt_heap_new(interp, &config) == NULL);
+    config = (pyrt_heap_config){.struct_size = sizeof(config), .type_stable = true, .stable_prefix = 12};
+    CHECK(pyrt_heap_new(interp, &config) == NULL);
+
+    pyrt_heap *heap = pyrt_heap_new(interp, NULL);
+    pyrt_thread *thread = pyrt_thread_new(interp);
+    CHECK(pyrt_heap_malloc(thread, heap, 10) == NULL);
+    EXPECT_REPORT("pyrt_heap_malloc", "not the one that is attached");
+    pyrt_thread *there = pyrt_thread_ensure(other);
+    CHECK(pyrt_heap_malloc(there, heap, 10) == NULL);
+    EXPECT_REPORT("pyrt_heap_malloc", "of interpreter 0");
+    pyrt_thread_release(there);
+    pyrt_attach(thread);
+    CHECK(pyrt_heap_malloc(thread, heap, SIZE_MAX) == NULL);
+    CHECK(pyrt_heap_calloc(thread, heap, SIZE_MAX / 2, 3) == NULL);
+    CHECK(pyrt_heap_aligned_alloc(thread, heap, 3, 3) == NULL);
+    void *block = pyrt_heap_malloc(thread, heap, 10);
+    pyrt_detach(thread);
+    /* Detached: freed from abroad, and found again by its owner. */
+    pyrt_free(block);
+    CHECK_UINT(blocks_in_use(interp, 0), 0);
+    pyrt_thread_delete(thread);
+    CHECK_OK(pyrt_interp_delete(other));
+    runtime_down();
+}
+
+TEST(realloc_stays_in_the_heap)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 8, false);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    char *block = pyrt_heap_realloc(thread, heap, NULL, 20);
+    strcpy(block, "nineteen characters");
+    for (size_t size = 20; size < 4000000; size = size * 3) {
+        block = pyrt_heap_realloc(thread, heap, block, size);
+        CHECK_STR(block, "nineteen characters");
+        CHECK_INT(pyrt_address_owner(block), 0);
+        CHECK_UINT(blocks_in_use(interp, 8), 1);
+    }
+    pyrt_free(block);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* ---- no memory --------------------------------------------------------------------------------------------------- */
+
+static bool
+live_a_life(void)
+{
+    pyrt_interp *interp = pyrt_interp_new(NULL);
+    if (interp == NULL) {
+        return false;
+    }
+    bool good = false;
+    pyrt_heap *heap = pyrt_heap_new(interp, NULL);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    if (heap != NULL && thread != NULL) {
+        good = true;
+        void *blocks[24];
+        for (int i = 0; i < 24; i++) {
+            blocks[i] = pyrt_heap_calloc(thread, heap, 1, (size_t)1 << i);
+            good &= blocks[i] != NULL;
+        }
+        for (int i = 0; i < 24; i++) {
+            pyrt_free(blocks[i]);
+        }
+    }
+    if (thread != NULL) {
+        pyrt_thread_release(thread);
+    }
+    if (heap != NULL) {
+        pyrt_heap_delete(heap);
+    }
+    CHECK_OK(pyrt_interp_delete(interp));
+    return good;
+}
+
+TEST(every_allocation_may_fail)
+{
+    static const fault_plan plan = {.operation = live_a_life};
+    CHECK(fault_everywhere(&plan, FAULT_ONCE) > 10);
+    CHECK(fault_everywhere(&plan, FAULT_FROM_ON) > 10);
+}

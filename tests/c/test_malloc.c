@@ -1,0 +1,313 @@
+/* test_malloc.c -- the malloc family of the process (heap.h): sizes, alignment, zeroes, other threads, misuse, no memory. */
+#include "support.h"
+
+#include "faults.h"
+#include "memory/part.h"
+#include "platform/os_memory.h"
+#include "workers.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static pyrt_memory_stats
+process_stats(void)
+{
+    pyrt_memory_stats stats = {.struct_size = sizeof(stats)};
+    pyrt_interp_memory_stats(NULL, &stats);
+    return stats;
+}
+
+/* Every page of the process that a block can lie in is as its invariant says. */
+static void
+check_page_of(void *block)
+{
+    pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
+    CHECK(page != NULL);
+    CHECK(pyrt_page_is_sound(page));
+}
+
+TEST(classes_cover_every_size_with_bounded_waste)
+{
+    for (size_t size = 0; size <= PYRT_CLASSED_MAX; size++) {
+        unsigned class = pyrt_class_of(size);
+        CHECK(class <= PYRT_CLASS_MAX);
+        CHECK(pyrt_class_size(class) >= size);
+        CHECK(class == 0 || pyrt_class_size(class - 1) < size);
+        CHECK(size <= 128 || pyrt_class_size(class) * 4 <= size * 5);
+    }
+    CHECK_UINT(pyrt_class_size(PYRT_CLASS_SMALL_MAX), PYRT_HEAP_SMALL_MAX);
+    CHECK_UINT(pyrt_class_size(PYRT_CLASS_MAX), PYRT_CLASSED_MAX);
+}
+
+TEST(blocks_of_every_size_are_whole_and_apart)
+{
+    static const size_t sizes[] = {0,    1,    7,    8,    9,    16,    17,    100,     128,     129,
+                                   1000, 1024, 1025, 8192, 8193, 65536, 65537, 2097152, 2097153, 9000000};
+    enum { SIZES = sizeof(sizes) / sizeof(sizes[0]), EACH = 3 };
+    unsigned char *blocks[SIZES][EACH];
+    for (size_t i = 0; i < SIZES; i++) {
+        for (size_t k = 0; k < EACH; k++) {
+            blocks[i][k] = pyrt_malloc(sizes[i]);
+            CHECK(blocks[i][k] != NULL);
+            CHECK(pyrt_usable_size(blocks[i][k]) >= sizes[i]);
+            CHECK_UINT(pyrt_usable_size(blocks[i][k]), pyrt_good_size(sizes[i]));
+            CHECK((uintptr_t)blocks[i][k] % (sizes[i] > 8 ? 16 : 8) == 0);
+            CHECK_INT(pyrt_address_owner(blocks[i][k] + sizes[i] / 2), PYRT_OWNER_PROCESS);
+            memset(blocks[i][k], (int)(i * EACH + k), sizes[i]);
+        }
+    }
+    for (size_t i = 0; i < SIZES; i++) {
+        for (size_t k = 0; k < EACH; k++) {
+            for (size_t at = 0; at < sizes[i]; at++) {
+                CHECK(blocks[i][k][at] == (unsigned char)(i * EACH + k));
+            }
+            check_page_of(blocks[i][k]);
+            pyrt_free(blocks[i][k]);
+        }
+    }
+}
+
+TEST(aligned_blocks_are_aligned)
+{
+    for (size_t align = 1; align <= (size_t)64 << 20; align *= 2) {
+        for (size_t size = 1; size < 300000; size = size * 3 + 1) {
+            char *block = pyrt_aligned_alloc(align, size);
+            CHECK(block != NULL);
+            CHECK((uintptr_t)block % align == 0);
+            CHECK(pyrt_usable_size(block) >= size);
+            block[0] = block[size - 1] = 1;
+            pyrt_free(block);
+        }
+    }
+    errno = 0;
+    CHECK(pyrt_aligned_alloc(24, 100) == NULL);
+    CHECK_INT(errno, EINVAL);
+    CHECK(pyrt_aligned_alloc(0, 100) == NULL);
+}
+
+TEST(calloc_zeroes_what_was_used_and_what_was_not)
+{
+    for (size_t size = 1; size < 3000000; size = size * 2 + 5) {
+        for (int again = 0; again < 3; again++) {
+            unsigned char *block = pyrt_calloc(1, size);
+            CHECK(block != NULL);
+            for (size_t i = 0; i < size; i++) {
+                CHECK(block[i] == 0);
+            }
+            memset(block, 0xAB, size);
+            pyrt_free(block);
+        }
+    }
+    errno = 0;
+    CHECK(pyrt_calloc(SIZE_MAX / 2, 3) == NULL);
+    CHECK_INT(errno, ENOMEM);
+}
+
+TEST(realloc_keeps_the_bytes)
+{
+    unsigned char *block = NULL;
+    size_t had = 0;
+    random_stream random = random_for(1);
+    for (int i = 0; i < 2000; i++) {
+        size_t size = random_below(&random, 1 + (uint32_t)(1 << random_below(&random, 18)));
+        block = pyrt_realloc(block, size);
+        CHECK(block != NULL);
+        for (size_t k = 0; k < (had < size ? had : size); k++) {
+            CHECK(block[k] == (unsigned char)(k * 7));
+        }
+        for (size_t k = 0; k < size; k++) {
+            block[k] = (unsigned char)(k * 7);
+        }
+        had = size;
+    }
+    pyrt_free(block);
+}
+
+TEST(absurd_sizes_give_null_and_lose_nothing)
+{
+    char *block = pyrt_malloc(100);
+    block[99] = 'x';
+    CHECK(pyrt_malloc(SIZE_MAX) == NULL);
+    CHECK(pyrt_malloc(PTRDIFF_MAX) == NULL);
+    CHECK(pyrt_aligned_alloc(4096, SIZE_MAX - 4096) == NULL);
+    CHECK(pyrt_aligned_alloc((size_t)1 << 60, 100) == NULL);
+    errno = 0;
+    CHECK(pyrt_realloc(block, SIZE_MAX - 5) == NULL);
+    CHECK_INT(errno, ENOMEM);
+    CHECK(block[99] == 'x');
+    pyrt_free(block);
+    pyrt_free(NULL);
+    CHECK_UINT(pyrt_usable_size(NULL), 0);
+}
+
+TEST(what_is_no_block_is_named_and_left_alone)
+{
+    static int mine;
+    pyrt_free(&mine);
+    EXPECT_REPORT("pyrt_free", "no block of ours");
+    CHECK_UINT(pyrt_usable_size(&mine), 0);
+    CHECK_INT(pyrt_address_owner(&mine), PYRT_OWNER_NONE);
+    CHECK_INT(pyrt_address_owner(NULL), PYRT_OWNER_NONE);
+    CHECK_INT(pyrt_address_owner((void *)UINTPTR_MAX), PYRT_OWNER_NONE);
+    void *huge = pyrt_malloc(5000000);
+    pyrt_free(huge);
+    pyrt_free(huge);
+    EXPECT_REPORT("pyrt_free", "no block of ours");
+}
+
+/* ---- other threads ----------------------------------------------------------------------------------------------- */
+
+enum { GIVEN = 5000 };
+
+static void *given[GIVEN];
+
+static void
+fill_given(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < GIVEN; i++) {
+        given[i] = pyrt_malloc((size_t)i % 700 + 1);
+        memset(given[i], i, (size_t)i % 700 + 1);
+    }
+}
+
+static void
+free_given(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < GIVEN; i++) {
+        CHECK(*(unsigned char *)given[i] == (unsigned char)i);
+        pyrt_free(given[i]);
+    }
+}
+
+TEST(blocks_outlive_their_thread_and_are_taken_over)
+{
+    worker other;
+    worker_start(&other);
+    worker_do(&other, fill_given, NULL);
+    CHECK_INT(process_stats().abandoned_segments, 0);
+    worker_end(&other);
+    CHECK(process_stats().abandoned_segments > 0);
+    free_given(NULL);
+    /* All free: whoever needs a page next finds them, and nothing is left of the dead thread. */
+    uint64_t adopted = process_stats().adopted_segments;
+    void *blocks[300];
+    for (int i = 0; i < 300; i++) {
+        blocks[i] = pyrt_malloc(5000);
+    }
+    CHECK(process_stats().adopted_segments > adopted);
+    CHECK_INT(process_stats().abandoned_segments, 0);
+    for (int i = 0; i < 300; i++) {
+        pyrt_free(blocks[i]);
+    }
+}
+
+TEST(what_others_free_comes_back)
+{
+    worker other;
+    worker_start(&other);
+    uint64_t most = 0;
+    for (int round = 0; round < 50; round++) {
+        fill_given(NULL);
+        worker_do(&other, free_given, NULL);
+        if (round == 5) {
+            most = process_stats().pages;
+        }
+    }
+    /* Not a page more than after the first rounds, but for the few that are looked at too late. */
+    CHECK(process_stats().pages <= most + most / 4);
+    worker_end(&other);
+}
+
+/* ---- no memory --------------------------------------------------------------------------------------------------- */
+
+static bool
+allocate_much(void)
+{
+    void *blocks[40];
+    int made = 0;
+    bool failed = false;
+    for (int i = 0; i < 40; i++) {
+        size_t size = (size_t)1 << (i % 23);
+        blocks[made] = pyrt_malloc(size);
+        failed |= blocks[made] == NULL;
+        made += blocks[made] != NULL;
+    }
+    for (int i = 0; i < made; i++) {
+        pyrt_free(blocks[i]);
+    }
+    return !failed;
+}
+
+static void *
+in_a_new_thread(void *succeeded)
+{
+    *(bool *)succeeded = allocate_much();
+    return NULL;
+}
+
+static bool
+allocate_in_a_new_thread(void)
+{
+    bool succeeded;
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, in_a_new_thread, &succeeded) == 0);
+    pthread_join(thread, NULL);
+    return succeeded;
+}
+
+static void
+nothing(void)
+{
+}
+
+static void
+check_nothing_lost(bool succeeded)
+{
+    (void)succeeded;
+    CHECK_INT(process_stats().abandoned_segments, 0);
+    CHECK_UINT(process_stats().huge_bytes, 0);
+}
+
+TEST(every_allocation_may_fail)
+{
+    static const fault_plan plan = {nothing, allocate_in_a_new_thread, check_nothing_lost};
+    CHECK(fault_everywhere(&plan, FAULT_ONCE) > 3);
+    CHECK(fault_everywhere(&plan, FAULT_FROM_ON) > 3);
+}
+
+/* ---- thread-exit destructors ------------------------------------------------------------------------------------- */
+
+static pthread_key_t late_key;
+
+static void
+allocate_late(void *arg)
+{
+    char *block = pyrt_malloc(333);
+    CHECK(block != NULL);
+    memset(block, 1, 333);
+    pyrt_free(block);
+    pyrt_free(arg);
+}
+
+static void *
+leave_a_destructor(void *arg)
+{
+    (void)arg;
+    CHECK(pthread_setspecific(late_key, pyrt_malloc(77)) == 0);
+    return NULL;
+}
+
+TEST(allocation_works_in_thread_exit_destructors)
+{
+    CHECK(pthread_key_create(&late_key, allocate_late) == 0);
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, leave_a_destructor, NULL) == 0);
+        pthread_join(thread, NULL);
+    }
+    pthread_key_delete(late_key);
+    CHECK_INT(process_stats().abandoned_segments, 0);
+}
