@@ -11,6 +11,7 @@
 #include "steps.h"
 #include "workers.h"
 
+#include <pyruntime/critical_section.h>
 #include <pyruntime/lock_debug.h>
 #include <pyruntime/striped_lock.h>
 
@@ -296,6 +297,59 @@ TEST(classes_have_an_order)
     lock_both(&accounts[1], &accounts[0]);
     EXPECT_REPORT("'account@0x", "-> 'account@0x");
     unwatch();
+}
+
+static void
+section_of_a_around_b(void)
+{
+    pyrt_critical_section section;
+    pyrt_critical_section_begin(&section, &a);
+    CHECK(pyrt_critical_section_holds(&a));
+    pyrt_mutex_lock(&b);
+    pyrt_mutex_unlock(&b);
+    pyrt_critical_section_end(&section);
+}
+
+static void
+section_of_a_inside_of_b(void)
+{
+    pyrt_critical_section section;
+    pyrt_mutex_lock(&b);
+    pyrt_critical_section_begin(&section, &a);
+    pyrt_critical_section_end(&section);
+    pyrt_mutex_unlock(&b);
+}
+
+TEST(nothing_comes_behind_a_critical_section)
+{
+    runtime_up();
+    watch();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    section_of_a_around_b();
+    section_of_a_inside_of_b();
+    section_of_a_around_b();
+    CHECK_UINT(stats().orders, 1);
+    pyrt_critical_section2 both;
+    pyrt_critical_section2_begin(&both, &b, &a);
+    pyrt_critical_section inner;
+    pyrt_critical_section_begin(&inner, &c);
+    pyrt_critical_section_end(&inner);
+    CHECK_UINT(stats().held, 2);
+    pyrt_critical_section2_end(&both);
+    CHECK_UINT(stats().orders, 1);
+    pyrt_thread_release(thread);
+    CHECK_UINT(reports_pending(), 0);
+    /* Without an attached state it is a plain lock. */
+    section_of_a_inside_of_b();
+    pyrt_critical_section section;
+    pyrt_critical_section_begin(&section, &a);
+    pyrt_mutex_lock(&b);
+    EXPECT_REPORT("lock order cycle: 'B' -> 'A' -> 'B'");
+    pyrt_mutex_unlock(&b);
+    pyrt_critical_section_end(&section);
+    CHECK_OK(pyrt_lock_debug(false));
+    forget_names();
+    runtime_down();
 }
 
 TEST(stripes_are_taken_in_order)

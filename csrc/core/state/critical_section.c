@@ -16,6 +16,7 @@
  */
 #include "platform/report.h"
 #include "state/thread_impl.h"
+#include "sync/lock_watch.h"
 
 #include <pyruntime/critical_section.h>
 
@@ -96,6 +97,18 @@ take(pair wanted, bool may_wait)
     return wanted;
 }
 
+/* The same for an attached state, which gives them up when it must wait: nothing comes behind them in the order of locks. */
+static pair
+take_suspendable(pair wanted, bool may_wait)
+{
+    pair taken = take(wanted, may_wait);
+    if (pyrt_lock_watch_is_on()) {
+        pyrt_watch_suspendable(taken.first);
+        pyrt_watch_suspendable(taken.second);
+    }
+    return taken;
+}
+
 /* ---- suspending and resuming ------------------------------------------------------------------------------------- */
 
 static pair
@@ -140,10 +153,10 @@ pyrt_critical_sections_resume(pyrt_thread *thread)
         uintptr_t active = newest & ~(uintptr_t)PYRT_SECTION_SUSPENDED;
         set_mutexes(newest, (pair){NULL, NULL});
         thread->critical_sections = active;
-        set_mutexes(active, take(wanted, true));
+        set_mutexes(active, take_suspendable(wanted, true));
         return;
     }
-    pair taken = take(wanted, false);
+    pair taken = take_suspendable(wanted, false);
     if (taken.first == wanted.first && taken.second == wanted.second) {
         thread->critical_sections = newest & ~(uintptr_t)PYRT_SECTION_SUSPENDED;
         return;
@@ -195,7 +208,7 @@ begin(uintptr_t tagged, pair wanted)
     section_of(tagged)->previous = thread->critical_sections;
     section_of(tagged)->thread = thread;
     thread->critical_sections = tagged;
-    set_mutexes(tagged, take(wanted, !pyrt_pause_is_mine(thread->interp)));
+    set_mutexes(tagged, take_suspendable(wanted, !pyrt_pause_is_mine(thread->interp)));
 }
 
 void

@@ -227,7 +227,7 @@ void
 pyrt_watch_suspendable(const void *lock)
 {
     watch_lines none = {.count = 0};
-    watch_tables *t = enter();
+    watch_tables *t = lock != NULL ? enter() : NULL;
     if (t == NULL) {
         return;
     }

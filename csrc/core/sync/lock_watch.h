@@ -24,7 +24,7 @@ void pyrt_watch_asks(const void *lock, bool fresh);
 /* The calling thread has it. */
 void pyrt_watch_took(const void *lock);
 
-/* The calling thread holds it in a critical section, and gives it up when it waits. */
+/* The calling thread holds it (NULL: nothing) in a critical section, and gives it up when it waits. */
 void pyrt_watch_suspendable(const void *lock);
 
 /* It is going to be unlocked. */
