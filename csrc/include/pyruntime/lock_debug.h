@@ -3,9 +3,10 @@
  * lock_debug.h -- watching locks while the program runs: in which order they are taken, who holds what for how long, and who
  * sleeps on one while attached. A switch for the whole process; off, it costs nothing.
  *
- * While it is on, every lock and unlock of a mutex takes the long way and is written down (some hundred nanoseconds each).
- * A mutex is seen from its second use on, or from the first if it was named while watching; likewise one that was
- * initialised anew. What is said goes to the report hook (status.h), a line each:
+ * While it is on, every lock and unlock of a mutex takes the long way and is written down, which takes about a microsecond
+ * for both. A mutex is seen from its second use on, or from the first if it was named while watching; likewise one that was
+ * initialised anew. Of a read-write lock writers are seen, and readers that had to wait, by the mutex inside. What is said
+ * goes to the report hook (status.h), a line each:
  *
  *   - a cycle in the order of locks, by names, when a lock is asked for that closes it: once per cycle, before the thread
  *     waits, and whether or not it comes to a deadlock this time. "A was held when B was asked for" is remembered after both
