@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pyruntime.bench import cli, machine, measure, native, peer_build, suite, table, worker
+from pyruntime.bench import cli, machine, measure, native, peer_build, python_locks, suite, table, worker
 from pyruntime.bench.suite import OURS, SUITE, Bench, Figure, Goal, Kind
 
 ROW_KEYS = {"bench", "impl", "threads", "ns_per_op", "rounds", "ratio_to", "peak_rss_kb"}
@@ -468,6 +468,36 @@ def test_a_peer_without_headers_is_missing(peer: peer_build.Peer, tmp_path: Path
     assert peer.install in built.reason
 
 
+@pytest.mark.parametrize("package", peer_build.PACKAGES, ids=lambda package: package.name)
+def test_smoke_of_the_packages(package: peer_build.Package, tmp_path: Path) -> None:
+    built = peer_build.find(package)
+    if built.state is peer_build.State.MISSING:
+        pytest.skip(built.reason)
+    for bench in SUITE:
+        for impl in set(bench.peers) & set(package.impls):
+            answer = cli._run_worker(order_of(bench, impl), tmp_path)
+            assert answer["failed"] == {}
+            assert [row["impl"] for row in answer["results"]] == [impl]
+
+
+def test_a_package_that_is_missing_is_named_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tiny: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    absent = peer_build.Package("cereggii", ("cereggii",), "no_module_of_that_name")
+    monkeypatch.setattr(peer_build, "PACKAGES", (absent,))
+    assert cli.main(["lock.event_wait", "--quick"]) == 0
+    shown = capsys.readouterr().out
+    assert any(line.split()[:2] == ["cereggii", "missing"] for line in shown.splitlines())
+    assert "peer cereggii missing: not installed; pip install cereggii" in shown
+
+
+def test_a_package_that_cannot_be_imported_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cereggii", None)
+    made, failed = python_locks.samplers("lock.event_wait", [OURS, "cereggii"])
+    assert list(made) == [OURS]
+    assert "cereggii" in failed["cereggii"]
+
+
 def test_without_a_compiler_every_peer_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", "/no/such/compiler -O2")
     built = peer_build.build(peer_build.PEERS[0], tmp_path)
@@ -512,8 +542,8 @@ def test_a_cache_that_cannot_be_had_is_replaced_for_the_run(tmp_path: Path, monk
 
 
 def built_in(bench: Bench) -> list[str]:
-    of_libraries = {impl for peer in peer_build.PEERS for impl in peer.impls}
-    return [impl for impl in bench.impls if impl not in of_libraries]
+    of_others = {impl for peer in (*peer_build.PEERS, *peer_build.PACKAGES) for impl in peer.impls}
+    return [impl for impl in bench.impls if impl not in of_others]
 
 
 @pytest.mark.parametrize(

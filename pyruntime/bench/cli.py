@@ -102,8 +102,10 @@ def _build_peers(benches: Sequence[Bench], peers: set[str], directory: Path) -> 
     result = {}
     for peer in peer_build.PEERS:
         if needed & set(peer.impls):
-            built = peer_build.build(peer, directory)
-            result.update(dict.fromkeys(peer.impls, built))
+            result.update(dict.fromkeys(peer.impls, peer_build.build(peer, directory)))
+    for package in peer_build.PACKAGES:
+        if needed & set(package.impls):
+            result.update(dict.fromkeys(package.impls, peer_build.find(package)))
     return result
 
 
@@ -175,7 +177,7 @@ class _Run:
             rounds=bench.rounds[index],
             sample_ns=(bench.sample_ns or SAMPLE_NS)[index],
             operations=bench.operations[index] if bench.operations else None,
-            libraries={impl: self.built[impl].path for impl in impls if impl in self.built},
+            libraries={impl: self.built[impl].path for impl in impls if impl in self.built and self.built[impl].path},
         )
 
     def _measure(self, bench: Bench, threads: int, table: Table) -> None:

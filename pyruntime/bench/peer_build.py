@@ -1,4 +1,4 @@
-"""Finding the peers that are installed, and compiling their loops.
+"""Finding the peers that are installed, and compiling the loops of those that are C libraries.
 
 A peer's fast paths are inline functions of its headers, so a loop over them has to be compiled where the headers are: here,
 with the user's compiler. The result goes to the user's cache directory under a name that is a digest of everything that went
@@ -12,6 +12,8 @@ import atexit
 import contextlib
 import enum
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import shlex
 import shutil
@@ -23,7 +25,7 @@ from pathlib import Path
 
 import pyruntime
 
-from .suite import CK, CK_RWLOCK, CK_SPINLOCK, URCU_DEFER, URCU_MEMB, URCU_QSBR
+from .suite import CEREGGII, CK, CK_RWLOCK, CK_SPINLOCK, URCU_DEFER, URCU_MEMB, URCU_QSBR
 
 _HERE = Path(__file__).parent
 _FLAGS = (
@@ -46,6 +48,17 @@ class Peer:
     install: str
     defines: tuple[str, ...] = ()
 
+
+@dataclass(frozen=True)
+class Package:
+    """A peer in Python, which is measured as it is; `name` is what pip calls it."""
+
+    name: str
+    impls: tuple[str, ...]
+    module: str
+
+
+PACKAGES: tuple[Package, ...] = (Package(CEREGGII, (CEREGGII,), "cereggii"),)
 
 PEERS: tuple[Peer, ...] = (
     Peer(
@@ -99,7 +112,7 @@ class State(enum.Enum):
 class Built:
     """What became of a peer."""
 
-    peer: Peer
+    peer: Peer | Package
     state: State
     path: str = ""
     reason: str = ""  # one line
@@ -158,8 +171,12 @@ def _pkg_config(peer: Peer, option: str) -> list[str] | None:
         return None
 
 
-def version_of(peer: Peer) -> str:
-    """The installed version, where pkg-config knows it."""
+def version_of(peer: Peer | Package) -> str:
+    """The installed version, where pip or pkg-config knows it."""
+    if isinstance(peer, Package):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(peer.name)
+        return "unknown version"
     words = _pkg_config(peer, "--modversion")
     return words[0] if words else "unknown version"
 
@@ -202,6 +219,13 @@ def _compile(compiler: Sequence[str], peer: Peer, directory: Path) -> Path:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
     return target
+
+
+def find(package: Package) -> Built:
+    """Whether it is installed; whether it can be imported shows where it is measured."""
+    if importlib.util.find_spec(package.module) is None:
+        return Built(package, State.MISSING, reason=f"not installed; pip install {package.name}")
+    return Built(package, State.READY)
 
 
 def build(peer: Peer, directory: Path) -> Built:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import textwrap
 import threading
 import time
@@ -48,12 +49,18 @@ def _seconds_of(loop: Callable[[int], None], turns: int) -> float:
 def statement_sampler(statement: str, block: Block = contextlib.nullcontext, /, **names: object) -> Sampler:
     """One operation is the statement once; the loop runs inside of the block."""
     loop = _make_loop(statement, names)
+    # Of one turn that does nothing. Only the least of all samples can be taken off: one that was held up would make the
+    # statement look as if it cost nothing.
+    empty_turn = math.inf
 
     def sample(operations: int) -> Sample:
+        nonlocal empty_turn
         turns = -(-operations // _IN_A_ROW)
         with block():
+            seconds = _seconds_of(loop, turns)
+            empty_turn = min(empty_turn, _seconds_of(_empty_loop, turns) / turns)
             # Of very few turns the empty ones may take longer; a time is positive all the same.
-            ns = max(1.0, 1e9 * (_seconds_of(loop, turns) - _seconds_of(_empty_loop, turns)))
+            ns = max(1.0, 1e9 * (seconds - turns * empty_turn))
         return Sample(ns * operations / (turns * _IN_A_ROW))
 
     return sample

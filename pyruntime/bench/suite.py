@@ -22,7 +22,7 @@ PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threadin
 NONE_DETACHED = "none-detached"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
-OWN_MUTEX = "pyruntime-mutex"
+OWN_MUTEX, EVENT, CEREGGII = "pyruntime-mutex", "threading.Event", "cereggii"
 
 
 class Kind(enum.Enum):
@@ -206,6 +206,30 @@ SUITE: tuple[Bench, ...] = (
         goals=(Goal(Figure.RATIO, 1.3, OWN_MUTEX),),
     ),
     Bench("lock.section2", "the same for two objects at once; two mutexes", peers=(OWN_MUTEX,)),
+    Bench(
+        "lock.with_mutex",
+        "in Python: with mutex: pass, that nobody else wants",
+        kind=Kind.CALL,
+        peers=(LOCK,),
+        goals=(Goal(Figure.RATIO, 1.0, LOCK),),
+        with_threads=False,
+    ),
+    Bench(
+        "lock.event_wait",
+        "in Python: event.wait() for what has been set",
+        kind=Kind.CALL,
+        peers=(EVENT, CEREGGII),
+        goals=(Goal(Figure.RATIO, 1.0, EVENT), Goal(Figure.RATIO, 1.0, CEREGGII)),
+        with_threads=False,
+    ),
+    Bench(
+        "lock.event_set",
+        "in Python: event.set() and event.clear(), nobody waiting",
+        kind=Kind.CALL,
+        peers=(EVENT,),
+        goals=(Goal(Figure.RATIO, 1.0, EVENT),),
+        with_threads=False,
+    ),
     Bench(
         "striped.lock",
         "the lock of one of 1024 keys, of which each thread has its half: how that scales, next to sharing nothing at all",

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from . import import_time, machine, measure, native, python_calls
+from . import import_time, machine, measure, native, python_calls, python_locks
 from .suite import CONTROL_ONE, CONTROL_TWO, ONE_THREAD, OURS, SUITE, TWO_THREADS, Bench, Figure, Goal, Kind
 
 
@@ -80,6 +80,9 @@ def _measure_loops(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds
 def _measure_any(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
     if bench.kind in (Kind.LOOP, Kind.CORES, Kind.SCALING):
         return _measure_loops(bench, order)
+    if bench.group == "lock":
+        made, failed = python_locks.samplers(bench.name, order.impls)
+        return _measure(order, made), failed
     samplers = import_time.samplers() if bench.kind is Kind.IMPORT else python_calls.samplers(bench.name)
     return _measure(order, {impl: samplers[impl] for impl in order.impls}), {}
 

@@ -1,0 +1,61 @@
+"""Locks as a Python program uses them, alone: ours, and those of threading and of other packages."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Sequence
+
+from pyruntime import sync
+
+from .measure import Sampler
+from .python_calls import statement_sampler
+from .suite import CEREGGII, EVENT, LOCK, OURS
+
+_WAIT = "event.wait()"
+_SET_CLEAR = "event.set(); event.clear()"
+
+
+def _mutex() -> Sampler:
+    return statement_sampler("with lock: pass", lock=sync.Mutex())
+
+
+def _lock() -> Sampler:
+    return statement_sampler("with lock: pass", lock=threading.Lock())
+
+
+def _wait(event: sync.Event | threading.Event) -> Sampler:
+    event.set()
+    return statement_sampler(_WAIT, event=event)
+
+
+def _wait_of_cereggii() -> Sampler:
+    event = importlib.import_module("cereggii").AtomicEvent()
+    event.set()
+    return statement_sampler(_WAIT, event=event)
+
+
+_MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
+    "lock.with_mutex": {OURS: _mutex, LOCK: _lock},
+    "lock.event_wait": {
+        OURS: lambda: _wait(sync.Event()),
+        EVENT: lambda: _wait(threading.Event()),
+        CEREGGII: _wait_of_cereggii,
+    },
+    "lock.event_set": {
+        OURS: lambda: statement_sampler(_SET_CLEAR, event=sync.Event()),
+        EVENT: lambda: statement_sampler(_SET_CLEAR, event=threading.Event()),
+    },
+}
+
+
+def samplers(bench: str, impls: Sequence[str]) -> tuple[dict[str, Sampler], dict[str, str]]:
+    """By implementation; and why some of them cannot be had."""
+    made: dict[str, Sampler] = {}
+    failed: dict[str, str] = {}
+    for impl in impls:
+        try:
+            made[impl] = _MAKERS[bench][impl]()
+        except ImportError as error:
+            failed[impl] = str(error)
+    return made, failed
