@@ -70,6 +70,7 @@ static pyrt_capi table = {
     .unpark_all = pyrt_unpark_all,
     .requeue = pyrt_requeue,
     .parked_count = pyrt_parked_count,
+    .park_is_reading = pyrt_park_is_reading,
     .mutex_lock_slow = pyrt_mutex_lock_slow,
     .mutex_trylock_slow = pyrt_mutex_trylock_slow,
     .mutex_unlock_slow = pyrt_mutex_unlock_slow,

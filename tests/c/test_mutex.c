@@ -201,6 +201,24 @@ TEST(in_a_read_side_section_it_waits_attached_and_that_is_reported)
     runtime_down();
 }
 
+#if defined(PYRT_DEBUG)
+TEST(in_a_read_side_section_it_is_reported_also_when_it_need_not_wait)
+{
+    runtime_up();
+    pyrt_thread *thread;
+    attach_new(&thread);
+    pyrt_mutex m = PYRT_MUTEX_INIT;
+    pyrt_read_begin(thread);
+    pyrt_mutex_lock(&m);
+    EXPECT_REPORT("pyrt_mutex_lock", named(thread), "read-side section");
+    CHECK(pyrt_mutex_is_locked(&m));
+    pyrt_mutex_unlock(&m);
+    pyrt_read_end(thread);
+    delete_attached(thread);
+    runtime_down();
+}
+#endif
+
 /* ---- its memory ---------------------------------------------------------------------------------------------------- */
 
 enum { MORTALS = 2000 };

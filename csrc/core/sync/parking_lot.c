@@ -246,6 +246,12 @@ sleep_with_hooks(pyrt_parking *p)
     return status;
 }
 
+bool
+pyrt_park_is_reading(const char *function)
+{
+    return hooks.is_reading != NULL && hooks.is_reading(function);
+}
+
 pyrt_status
 pyrt_park_as(pyrt_parking *p)
 {
@@ -253,7 +259,7 @@ pyrt_park_as(pyrt_parking *p)
     p->interrupted = false;
     /* Plain: nobody else knows it now. */
     p->awake = 0;
-    if ((p->flags & PYRT_LOCK_NO_DETACH) == 0 && hooks.is_reading != NULL && hooks.is_reading(p->function)) {
+    if ((p->flags & PYRT_LOCK_NO_DETACH) == 0 && pyrt_park_is_reading(p->function)) {
         p->flags |= PYRT_LOCK_NO_DETACH;
     }
     bucket *b = lock_bucket(p->address);

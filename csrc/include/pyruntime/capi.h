@@ -105,6 +105,7 @@
 #define pyrt_unpark_all PYRT_CALL(unpark_all)
 #define pyrt_requeue PYRT_CALL(requeue)
 #define pyrt_parked_count PYRT_CALL(parked_count)
+#define pyrt_park_is_reading PYRT_CALL(park_is_reading)
 #define pyrt_mutex_lock_slow PYRT_CALL(mutex_lock_slow)
 #define pyrt_mutex_trylock_slow PYRT_CALL(mutex_trylock_slow)
 #define pyrt_mutex_unlock_slow PYRT_CALL(mutex_unlock_slow)

@@ -118,6 +118,7 @@ typedef struct pyrt_capi {
     pyrt_requeued (*requeue)(const void *from, const void *to, size_t wake, size_t move, uintptr_t token,
                              bool (*validate)(void *arg), void *arg);
     size_t (*parked_count)(const void *address);
+    bool (*park_is_reading)(const char *function);
     /* mutex.h */
     void (*mutex_lock_slow)(pyrt_mutex *mutex);
     bool (*mutex_trylock_slow)(pyrt_mutex *mutex);

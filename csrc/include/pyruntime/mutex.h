@@ -55,11 +55,29 @@ bool pyrt_mutex_trylock_slow(pyrt_mutex *mutex);
 void pyrt_mutex_unlock_slow(pyrt_mutex *mutex);
 void pyrt_mutex_wake(const pyrt_mutex *address_only);
 
+/* cdef: begin */
+/* Locks within a time. 0: as trylock; negative: no end. `flags` are PYRT_LOCK_.... Errors, with the lock not taken:
+ * PYRT_ETIMEDOUT; PYRT_EINTR with PYRT_LOCK_INTERRUPTIBLE; PYRT_EINVAL for unknown flags; PYRT_EDEADLK if this OS thread has
+ * stopped the world and the lock is held by a thread that stands still (known only while locks are watched).
+ * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no · async-signal-safe: no */
+pyrt_status pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags);
+
+/* In the child of a fork, where the owner may be gone: unlocked.
+ * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
+void pyrt_mutex_at_fork_reinit(pyrt_mutex *mutex);
+/* cdef: end */
+
 /* Locks; waits as long as it takes, detached (PYRT_LOCK_DETACH).
  * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no · async-signal-safe: no */
 static inline void
 pyrt_mutex_lock(pyrt_mutex *mutex)
 {
+#if defined(PYRT_DEBUG)
+    if (PYRT_CALL(park_is_reading)("pyrt_mutex_lock")) {
+        (void)PYRT_CALL(mutex_lock_timed)(mutex, -1, PYRT_LOCK_NO_DETACH);
+        return;
+    }
+#endif
     uint8_t unlocked = PYRT_MUTEX_UNLOCKED;
     /* acquire: pairs with the release store of the unlock. */
     if (pyrt_unlikely(!pyrt_cas_acquire(&mutex->state, &unlocked, (uint8_t)PYRT_MUTEX_LOCKED))) {
@@ -109,18 +127,6 @@ pyrt_mutex_is_locked(const pyrt_mutex *mutex)
 {
     return (pyrt_load_relaxed(&mutex->state) & PYRT_MUTEX_LOCKED) != 0;
 }
-
-/* cdef: begin */
-/* Locks within a time. 0: as trylock; negative: no end. `flags` are PYRT_LOCK_.... Errors, with the lock not taken:
- * PYRT_ETIMEDOUT; PYRT_EINTR with PYRT_LOCK_INTERRUPTIBLE; PYRT_EINVAL for unknown flags; PYRT_EDEADLK if this OS thread has
- * stopped the world and the lock is held by a thread that stands still (known only while locks are watched).
- * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no · async-signal-safe: no */
-pyrt_status pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags);
-
-/* In the child of a fork, where the owner may be gone: unlocked.
- * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
-void pyrt_mutex_at_fork_reinit(pyrt_mutex *mutex);
-/* cdef: end */
 
 PYRT_END_DECLS
 #endif /* PYRUNTIME_MUTEX_H */

@@ -108,5 +108,10 @@ pyrt_requeued pyrt_requeue(const void *from, const void *to, size_t wake, size_t
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 size_t pyrt_parked_count(const void *address);
 
+/* Reports `function`, and says so, if this OS thread is inside a counted read-side section: the wait would be its end.
+ * Debug builds ask it in the inline functions that may wait, also when they need not.
+ * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+bool pyrt_park_is_reading(const char *function);
+
 PYRT_END_DECLS
 #endif /* PYRUNTIME_PARKING_LOT_H */
