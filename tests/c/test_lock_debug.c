@@ -13,6 +13,7 @@
 
 #include <pyruntime/critical_section.h>
 #include <pyruntime/lock_debug.h>
+#include <pyruntime/rwlock.h>
 #include <pyruntime/striped_lock.h>
 
 #include <stdio.h>
@@ -296,6 +297,25 @@ TEST(classes_have_an_order)
     CHECK_UINT(reports_pending(), 0);
     lock_both(&accounts[1], &accounts[0]);
     EXPECT_REPORT("'account@0x", "-> 'account@0x");
+    unwatch();
+}
+
+TEST(writers_of_a_read_write_lock_are_in_the_order)
+{
+    watch();
+    pyrt_rwlock lock = PYRT_RWLOCK_INIT;
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(pyrt_rwlock_write_lock(&lock));
+        CHECK_UINT(stats().held, 1);
+        pyrt_mutex_lock(&a);
+        pyrt_mutex_unlock(&a);
+        pyrt_rwlock_write_unlock(&lock);
+    }
+    pyrt_mutex_lock(&a);
+    CHECK_OK(pyrt_rwlock_write_lock(&lock));
+    EXPECT_REPORT("lock order cycle: ", "holds 'A' and asks for '0x");
+    pyrt_rwlock_write_unlock(&lock);
+    pyrt_mutex_unlock(&a);
     unwatch();
 }
 

@@ -7,6 +7,7 @@
 #include "platform/futex.h"
 #include "platform/os_thread.h"
 #include "platform/report.h"
+#include "sync/lock_watch.h"
 #include "sync/waiting.h"
 
 #include <pyruntime/rwlock.h>
@@ -408,7 +409,9 @@ write_until(pyrt_rwlock *lock, int64_t deadline, unsigned flags, const char *fun
     }
     pyrt_status status;
     do {
-        if (!pyrt_mutex_trylock(&lock->gate)) {
+        /* Who could wait is asked for the order of locks also when it need not. */
+        bool asked = deadline != 0 && pyrt_lock_watch_is_on();
+        if (asked || !pyrt_mutex_trylock(&lock->gate)) {
             status = deadline == 0 ? PYRT_ETIMEDOUT : pyrt_mutex_lock_until(&lock->gate, deadline, flags, function);
             if (status != PYRT_OK) {
                 return status;
