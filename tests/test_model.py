@@ -59,13 +59,15 @@ WHOLE = [
     "mutex-pause-reserved",
     "section-cross",
     "section-pause",
+    "rwlock",
+    "rwlock-word",
 ]
 # Every one with at most one preemption.
 MEDIUM = ["mutex-owned", "mutex-three", "mutex-reserved-two", "mutex-requester"]
 # Every schedule would take a minute or hours: every one without a preemption.
-LARGE = ["borrow-two", "barriers", "birth"]
+LARGE = ["borrow-two", "barriers", "birth", "rwlock-try", "rwlock-readers"]
 # That would take too long too: at random only.
-LARGER = ["retire-both", "pause"]
+LARGER = ["retire-both", "pause", "rwlock-writers"]
 RANDOM_RUNS = 5000
 
 # What is taken away, and the scenarios in which that must be noticed.
@@ -86,7 +88,7 @@ BREAKS = {
     "advance": ["poll", "synchronize"],
     # the compare-and-swap of pauses and borrowers, against that of attach
     "suspend": ["borrow", "pause-attach", "pause-gate", "pause-birth"],
-    # the heavy half of the light barriers of detach and unlock
+    # the heavy half of the light barriers of detach, of unlock, and of the readers of a lock
     "membarrier": [
         "synchronize",
         "synchronize-both",
@@ -99,9 +101,22 @@ BREAKS = {
         "mutex-three",
         "mutex-pause-reserved",
         "section-cross",
+        "rwlock",
+        "rwlock-try",
+        "rwlock-readers",
     ],
     # the look at the word before falling asleep
-    "futex": ["synchronize", "borrow", "pause-attach", "pause-safepoint", "pause-gate", "pause-birth", "mutex"],
+    "futex": [
+        "synchronize",
+        "borrow",
+        "pause-attach",
+        "pause-safepoint",
+        "pause-gate",
+        "pause-birth",
+        "mutex",
+        "rwlock",
+        "rwlock-word",
+    ],
     # the time for a turn
     "turn": ["pause-again"],
     # the compare-and-swap that locks

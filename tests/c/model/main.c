@@ -16,8 +16,8 @@ static const char usage[] =
     "exit status: 0 nothing failed, 1 a schedule failed, 2 the arguments are wrong\n";
 
 static const model_scenario *const tables[] = {
-    model_litmus_scenarios, model_epoch_scenarios, model_retire_scenarios,
-    model_pause_scenarios,  model_mutex_scenarios, model_section_scenarios,
+    model_litmus_scenarios, model_epoch_scenarios,   model_retire_scenarios, model_pause_scenarios,
+    model_mutex_scenarios,  model_section_scenarios, model_rwlock_scenarios,
 };
 
 enum { TABLES = sizeof(tables) / sizeof(tables[0]) };

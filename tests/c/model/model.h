@@ -65,5 +65,6 @@ extern const model_scenario model_retire_scenarios[];
 extern const model_scenario model_pause_scenarios[];
 extern const model_scenario model_mutex_scenarios[];
 extern const model_scenario model_section_scenarios[];
+extern const model_scenario model_rwlock_scenarios[];
 
 #endif
