@@ -19,8 +19,8 @@ pyrt_interp *pyrt_pause_of_mark(const void *mark);
 void pyrt_pause_for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg);
 
 /* Waits for the turn of this OS thread. From PYRT_OK on the gate is its own, and the requester is written into the pause.
- * PYRT_ESTATE if there is nothing to stop (any more), PYRT_ETIMEDOUT. */
-pyrt_status pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t deadline);
+ * PYRT_ESTATE if there is nothing to stop (any more), PYRT_ETIMEDOUT. `now` is brought up to date if it had to wait. */
+pyrt_status pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t *now, int64_t deadline);
 
 /* Opens it again; under the registry's lock. Then, without it, the waiters are to be woken. */
 void pyrt_pause_open_gate(pyrt_interp *or_null);

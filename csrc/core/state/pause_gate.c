@@ -187,7 +187,7 @@ sleep_in_queue(void *arg)
 }
 
 pyrt_status
-pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t deadline)
+pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t *now, int64_t deadline)
 {
     const void *wants = pyrt_pause_mark(or_null);
     pyrt_pause_turn *place = &pyrt_tls()->turn;
@@ -196,10 +196,10 @@ pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t deadline)
     for (;;) {
         pyrt_raw_mutex_lock(&registry->lock);
         if (!queued && !is_ending(wants)) {
-            join_queue(place, wants, pyrt_now_ns());
+            join_queue(place, wants, *now);
             queued = true;
         }
-        pyrt_status status = is_ending(wants) ? PYRT_ESTATE : has_turn(place, pyrt_now_ns()) ? PYRT_OK : PYRT_ETIMEDOUT;
+        pyrt_status status = is_ending(wants) ? PYRT_ESTATE : has_turn(place, *now) ? PYRT_OK : PYRT_ETIMEDOUT;
         bool done = status != PYRT_ETIMEDOUT || !in_time;
         if (status == PYRT_OK) {
             take(wants, count_overtaken(place));
@@ -215,6 +215,7 @@ pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t deadline)
         }
         /* Detached, so that the pause that is in the way can go on. */
         in_time = pyrt_sleep_detached(sleep_in_queue, &deadline);
+        *now = pyrt_now_ns();
     }
 }
 

@@ -294,16 +294,16 @@ may_request(pyrt_interp *or_null)
 
 /* With the gate taken: asks, waits, and undoes it if somebody is missing at the deadline. */
 static pyrt_status
-stop(pyrt_interp *or_null, int64_t deadline, pyrt_stop_report *report)
+stop(pyrt_interp *or_null, int64_t now, int64_t deadline, pyrt_stop_report *report)
 {
     pyrt_tls_block *tls = pyrt_tls();
     pyrt_pause *pause = or_null != NULL ? &or_null->own_pause : &registry->global_pause;
     if (tls->current != NULL) {
         pyrt_qsbr_pass(&tls->current->interp->domain, &tls->current->slot);
     }
-    pause->asked_at = pyrt_now_ns();
+    pause->asked_at = now;
     pyrt_store_release(&pause->missing, 1u);
-    request asked = {.pause = pause, .now = pause->asked_at < deadline ? pause->asked_at : INT64_MAX};
+    request asked = {.pause = pause, .now = now < deadline ? now : INT64_MAX};
     pyrt_pause_for_each(or_null, ask, &asked);
     /* Everybody has been asked: from here zero means that nobody is missing. */
     pyrt_fetch_add_seq_cst(&pause->missing, -1u);
@@ -315,7 +315,6 @@ stop(pyrt_interp *or_null, int64_t deadline, pyrt_stop_report *report)
         return PYRT_ETIMEDOUT;
     }
     pyrt_pause_for_each(or_null, set_stopped, NULL);
-    pyrt_pause_count_stop(pause, pyrt_now_ns());
     return PYRT_OK;
 }
 
@@ -336,11 +335,16 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     int64_t begun = pyrt_now_ns();
     int64_t deadline = pyrt_deadline_after(timeout_ns);
     *report = (pyrt_stop_report){.struct_size = sizeof(*report), .interp_id = -1};
-    pyrt_status status = pyrt_pause_enter_gate(or_null, deadline);
+    int64_t now = begun;
+    pyrt_status status = pyrt_pause_enter_gate(or_null, &now, deadline);
     if (status == PYRT_OK) {
-        status = stop(or_null, deadline, report);
+        status = stop(or_null, now, deadline, report);
     }
-    report->time_to_stop_ns = pyrt_now_ns() - begun;
+    now = pyrt_now_ns();
+    if (status == PYRT_OK) {
+        pyrt_pause_count_stop(or_null != NULL ? &or_null->own_pause : &registry->global_pause, now);
+    }
+    report->time_to_stop_ns = now - begun;
     return status;
 }
 
