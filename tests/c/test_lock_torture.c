@@ -1,12 +1,12 @@
-/* test_lock_torture.c -- mutexes, and all that can happen around them at once: every way of locking, signals, timeouts, threads
- * that are born, die, die in their wait, attach, detach and are stopped, and pauses inside which locks are taken.
+/* test_lock_torture.c -- mutexes, and all that can happen around them at once: every way of locking, signals, timeouts,
+ * threads that are born, die, die in their wait, attach, detach and are stopped, and pauses inside which locks are taken.
  *
- * Each mutex guards a plain number; each thread counts what it has added to it, and what became of each of its tries. In the
- * end the books balance: that is mutual exclusion. That it comes to an end is the absence of lost wake-ups; a watchdog says
- * who waits if nobody gets on any more.
+ * Each mutex guards a plain number; each thread counts what it has added to it, and what became of each of its tries. In
+ * the end the books balance: that is mutual exclusion. That it comes to an end is the absence of lost wake-ups; a
+ * watchdog says who waits if nobody gets on any more.
  *
- * Each thread draws its choices from a stream of its own, so that --seed gives every thread the same life again. --break makes
- * it wrong in one way, to see it caught:
+ * Each thread draws its choices from a stream of its own, so that --seed gives every thread the same life again. --break
+ * makes it wrong in one way, to see it caught:
  *
  *      forget-to-lock    adds to the number now and then without having locked
  *      forget-to-wake    unlocks by a store, without a look whether somebody waits
@@ -24,8 +24,8 @@
 #include <string.h>
 #include <time.h>
 
-/* The last mutex is for moments: who holds it never waits for anything. So it may be waited for attached, and whoever has stopped
- * the world gets it. */
+/* The last mutex is for moments: who holds it never waits for anything. So it may be waited for attached, and whoever has
+ * stopped the world gets it. */
 enum { MUTEXES = 4, FOR_MOMENTS = MUTEXES - 1, SPAWNERS = 6, LIVES = 25, STEPS = 400 };
 
 typedef enum { GOT_IT, WAS_BUSY, TIMED_OUT, INTERRUPTED, RESULTS } result;

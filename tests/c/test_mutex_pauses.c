@@ -1,5 +1,5 @@
-/* test_mutex_pauses.c -- the mutex while the world is stopped, and across a fork: a stopped thread never owns a lock that who
- * stopped it needs, and loses no place by that; and a child finds nobody waiting.
+/* test_mutex_pauses.c -- the mutex while the world is stopped, and across a fork: a stopped thread never owns a lock that
+ * who stopped it needs, and loses no place by that; and a child finds nobody waiting.
  */
 #include "locking.h"
 #include "mills.h"

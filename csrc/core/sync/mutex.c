@@ -8,11 +8,11 @@
  *      light barrier                                    pyrt_waiter_barrier()
  *      load the cell: not 0 -> wake the first           load state: 0 -> do not sleep
  *
- * After the waiter's barrier either the owner's store is visible to it, or the owner's load of the cell comes later and sees
- * the waiter. An owner that sees the cell before it unlocks takes the long way, where a read-modify-write stands in the
- * place of the store. A thread that was woken owes the wake-up to the others until it has looked at the lock again: if it
- * cannot go on (the world is stopped, its OS thread ends) it wakes the next. And who looked in vain has seen an owner, who
- * will unlock.
+ * After the waiter's barrier either the owner's store is visible to it, or the owner's load of the cell comes later and
+ * sees the waiter. An owner that sees the cell before it unlocks takes the long way, where a read-modify-write stands in
+ * the place of the store. A thread that was woken owes the wake-up to the others until it has looked at the lock again:
+ * if it cannot go on (the world is stopped, its OS thread ends) it wakes the next. And who looked in vain has seen an
+ * owner, who will unlock.
  */
 #include "platform/futex.h"
 #include "platform/os_thread.h"
@@ -23,8 +23,8 @@
 #include <pyruntime/current.h>
 #include <pyruntime/mutex.h>
 
-/* So many looks, while nobody is parked, before it sleeps. With 30, two threads that hold it for some tens of nanoseconds and then
- * leave it for as long sleep so often that they get a quarter less done; 400 gain nothing on 100. */
+/* So many looks, while nobody is parked, before it sleeps. With 30, two threads that hold it for some tens of nanoseconds
+ * and then leave it for as long sleep so often that they get a quarter less done; 400 gain nothing on 100. */
 enum { SPINS = 100 };
 
 /* How often a waiter looks, unasked, whether the host has kept the thread that the lock was reserved for: each time after
@@ -228,8 +228,8 @@ pyrt_mutex_note_woken(const void *mutex, uintptr_t token)
     tls->reserved = token == PYRT_MUTEX_TOKEN_RESERVED;
 }
 
-/* 3 -> something, unless it has been taken. Another thread's reservation of the same mutex may be meant by mistake, if one's
- * own has been taken before: that one is then as good as taken too. */
+/* 3 -> something, unless it has been taken. Another thread's reservation of the same mutex may be meant by mistake, if
+ * one's own has been taken before: that one is then as good as taken too. */
 static bool
 end_reservation(pyrt_mutex *mutex, uint8_t next)
 {

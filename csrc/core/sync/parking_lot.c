@@ -1,9 +1,9 @@
 /* parking_lot.c -- the buckets: queues of waiting threads, in the order in which they began to wait.
  *
- * Invariant, under the lock of a bucket: its list holds exactly the waits that are `queued` on an address of the bucket, those of
- * one address in the order of `since`, and the bucket's cell counts them. Whoever takes one out of the list owns its wake-up:
- * an unparker sets `awake`, the thread itself (its time is over) just goes. A wait is on the stack of its thread, which does not
- * return before it has left the list by itself or has seen `awake`.
+ * Invariant, under the lock of a bucket: its list holds exactly the waits that are `queued` on an address of the bucket,
+ * those of one address in the order of `since`, and the bucket's cell counts them. Whoever takes one out of the list owns
+ * its wake-up: an unparker sets `awake`, the thread itself (its time is over) just goes. A wait is on the stack of its
+ * thread, which does not return before it has left the list by itself or has seen `awake`.
  *
  * The locks of the buckets are the last in the order of raw mutexes; of two, that with the lower index comes first.
  */
@@ -48,8 +48,8 @@ pyrt_waiter_barrier(void)
     if (membarrier_refused) {
         return true;
     }
-    /* Late, because it takes milliseconds in a process with threads; twice does no harm. relaxed: who sees it set comes after
-     * the call that it stands for, in the kernel's eyes too. */
+    /* Late, because it takes milliseconds in a process with threads; twice does no harm. relaxed: who sees it set comes
+     * after the call that it stands for, in the kernel's eyes too. */
     if (!pyrt_load_relaxed(&membarrier_registered)) {
         pyrt_membarrier_register();
         pyrt_store_relaxed(&membarrier_registered, true);
@@ -314,8 +314,8 @@ pyrt_park(const void *address, bool (*validate)(void *arg), bool (*before_sleep)
 
 /* ---- unparking --------------------------------------------------------------------------------------------------- */
 
-/* The thread may be gone as soon as `awake` is set: after that its address is only a key of the kernel's, which wakes, at the
- * worst, somebody who looks again. */
+/* The thread may be gone as soon as `awake` is set: after that its address is only a key of the kernel's, which wakes, at
+ * the worst, somebody who looks again. */
 static void
 wake(pyrt_parking *p)
 {
