@@ -5,6 +5,8 @@
 #include "machine.h"
 #include "shared_item.h"
 
+#include "sync/waiting.h"
+
 static pyrt_mutex mutexes[2];
 static uint32_t counts[2];
 
@@ -15,6 +17,8 @@ setup(void)
         mutexes[n] = (pyrt_mutex)PYRT_MUTEX_INIT;
         counts[n] = 0;
     }
+    /* The first one registers with the kernel. */
+    (void)pyrt_waiter_barrier();
     item_setup();
 }
 
