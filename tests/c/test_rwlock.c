@@ -162,6 +162,20 @@ TEST(a_thread_does_not_wait_for_itself)
     }
 }
 
+/* It goes by the word, and sets the bias for those after it. */
+TEST(the_read_that_makes_a_lock_biased_is_known)
+{
+    enum { LOCKS = 4 * PYRT_READER_SLOTS };
+    pyrt_rwlock locks[LOCKS] = {{0}};
+    for (int i = 0; i < LOCKS; i++) {
+        read_lock(&locks[i]);
+        CHECK_STATUS(pyrt_rwlock_read_lock(&locks[i]), PYRT_EDEADLK);
+        CHECK(!pyrt_rwlock_read_trylock(&locks[i]));
+        CHECK_UINT(pyrt_rwlock_readers(&locks[i]), 1);
+        read_unlock(&locks[i]);
+    }
+}
+
 TEST(more_locks_than_slots)
 {
     enum { LOCKS = 3 * PYRT_READER_SLOTS };

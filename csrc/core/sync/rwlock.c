@@ -135,10 +135,15 @@ is_time_to_bias(pyrt_rwlock *lock)
     return left == 0 && pyrt_load_relaxed(&can_bias);
 }
 
+/* In the slot of its address, if that is free: then the biased way in is no way in a second time. */
 static void
 remember(pyrt_reader_row *row, const pyrt_rwlock *lock)
 {
-    const void **free_slot = row != NULL ? find(row, NULL) : NULL;
+    const void **free_slot = NULL;
+    if (row != NULL) {
+        const void **own = &row->slots[slot_of(lock)];
+        free_slot = pyrt_load_relaxed(own) == NULL ? own : find(row, NULL);
+    }
     if (free_slot != NULL) {
         pyrt_store_relaxed(free_slot, by_word(lock));
     }
