@@ -68,13 +68,25 @@ if TYPE_CHECKING:
         stop_the_world,
         threads,
     )
-    from pyruntime.sync import Condition, Event, Mutex, Once, RLock
+    from pyruntime.sync import (
+        Condition,
+        CriticalSection,
+        Event,
+        Mutex,
+        Once,
+        RLock,
+        RWLock,
+        RWLockSide,
+        StripedLock,
+        Stripes,
+    )
 
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "BusyError",
     "Condition",
+    "CriticalSection",
     "DeadlockError",
     "Domain",
     "Error",
@@ -88,11 +100,15 @@ __all__ = [
     "Pause",
     "PauseStats",
     "RLock",
+    "RWLock",
+    "RWLockSide",
     "RuntimeInfo",
     "Section",
     "StallReport",
     "StateError",
     "Stats",
+    "StripedLock",
+    "Stripes",
     "ThreadInfo",
     "TimeoutExpired",
     "__version__",
@@ -142,7 +158,9 @@ def get_include() -> str:
 
 
 _OF_QSBR = frozenset(("Section", "StallReport", "Stats"))
-_OF_SYNC = frozenset(("Condition", "Event", "Mutex", "Once", "RLock"))
+_OF_SYNC = frozenset(
+    ("Condition", "CriticalSection", "Event", "Mutex", "Once", "RLock", "RWLock", "RWLockSide", "StripedLock", "Stripes")
+)
 
 
 def _home_of(name: str) -> str:

@@ -33,12 +33,28 @@ from pyruntime import _core
 
 _core.add_sync_types()
 
-from pyruntime._core import Condition, Event, Mutex, Once, RLock  # noqa: E402  (made by the line above)
+from pyruntime._core import (  # noqa: E402  (made by the line above)
+    Condition,
+    CriticalSection,
+    Event,
+    Mutex,
+    Once,
+    RLock,
+    RWLock,
+    RWLockSide,
+    StripedLock,
+    Stripes,
+)
 
 __all__ = [
     "Condition",
+    "CriticalSection",
     "Event",
     "Mutex",
     "Once",
     "RLock",
+    "RWLock",
+    "RWLockSide",
+    "StripedLock",
+    "Stripes",
 ]

@@ -51,7 +51,19 @@ def test_the_examples_run_on_every_python(python: Python) -> None:
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [sync.Mutex, sync.RLock, sync.Condition])
+PLAIN = {
+    "Mutex": sync.Mutex,
+    "RLock": sync.RLock,
+    "Condition": sync.Condition,
+    "reader": lambda: sync.RWLock().read(),
+    "writer": lambda: sync.RWLock().write(),
+    "stripe": lambda: sync.StripedLock().for_key("a"),
+    "stripes": lambda: sync.StripedLock(stripes=4).for_keys(*"abcdef"),
+    "all stripes": lambda: sync.StripedLock(stripes=8, apart=True).all(),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN.values(), ids=PLAIN)
 def test_errors_are_pyruntimes_too(kind: Any) -> None:
     lock = kind()
     with raises(RuntimeError, errors.StateError):
@@ -317,7 +329,7 @@ def test_once_is_collected_with_what_it_keeps() -> None:
 
 def test_locks_are_freed() -> None:
     """Objects of heap types hold their type: none is lost, and none too many is given up."""
-    for kind in (sync.Mutex, sync.RLock, sync.Event, sync.Condition, sync.Once):
+    for kind in (sync.Mutex, sync.RLock, sync.Event, sync.Condition, sync.Once, sync.RWLock, sync.StripedLock):
         before = sys.getrefcount(kind)
         kept = [kind() for _ in range(100)]
         assert sys.getrefcount(kind) >= before + 100
@@ -348,6 +360,13 @@ def test_calls_leak_nothing(python: Python) -> None:
             event.set(); event.wait(); event.clear(); event.wait(0); event.is_set(); repr(event)
             once.call(dict, a=1); once.call(int); repr(once); repr(condition)
             lock.acquire(timeout=1); lock.locked(); lock.release()
+            rw, striped = sync.RWLock(), sync.StripedLock(4)
+            for one in (rw.read(), rw.write(), striped.for_key(1), striped.for_keys(1, 2), striped.all()):
+                with one: repr(one); one.locked()
+                try: one.release()
+                except RuntimeError: pass
+            sync.Condition(rw.write()); striped.waits(); striped.stripes
+            with sync.CriticalSection(rw), sync.CriticalSection([], rw) as section: repr(section)
         def measure():
             gc.collect()
             return [sys.getrefcount(x) for x in (None, True, False, sync.Mutex, sync.RLock)], sys.getallocatedblocks()
@@ -357,6 +376,409 @@ def test_calls_leak_nothing(python: Python) -> None:
         new_counts, new_blocks = measure()
         assert max(abs(a - b) for a, b in zip(counts, new_counts)) < 500, (counts, new_counts)
         assert abs(new_blocks - blocks) < 500, (blocks, new_blocks)
+    """)
+
+
+# ---- RWLock ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", PLAIN.values(), ids=PLAIN)
+def test_everything_that_locks_is_a_lock(kind: Any) -> None:
+    lock = kind()
+    for _ in range(2):
+        assert lock.acquire(timeout=5) is True
+        assert lock.locked()
+        lock.release()
+        assert not lock.locked()
+        with lock:
+            assert lock.locked()
+        assert not lock.locked()
+        assert lock.acquire(False) is True
+        lock.release()
+    with pytest.raises(errors.StateError):
+        lock.__exit__(None, None, None)
+    with pyruntime.reading():
+        with pytest.raises(errors.StateError, match="reading"):
+            lock.acquire()
+        assert lock.acquire(blocking=False)
+        lock.release()
+
+
+def test_readers_are_inside_together_and_a_writer_alone() -> None:
+    lock = sync.RWLock()
+    all_in = threading.Barrier(4)
+
+    def read() -> None:
+        for _ in range(300):  # biased and not
+            with lock.read():
+                assert not lock.write().acquire(blocking=False)
+        with lock.read():
+            all_in.wait()
+
+    together(*[read] * 4)
+    with lock.write():
+        assert not elsewhere(lambda: lock.read().acquire(timeout=0.01))
+        assert not elsewhere(lambda: lock.write().acquire(blocking=False))
+        assert lock.write().locked()
+        assert not lock.read().locked()
+    assert elsewhere(lambda: lock.read().acquire() and (lock.read().release() or True))
+
+
+def test_a_reader_that_comes_after_a_writer_waits_for_it() -> None:
+    lock, order = sync.RWLock(), []
+
+    def write() -> None:
+        with lock.write():
+            order.append("writer")
+
+    def read() -> None:
+        with lock.read():
+            order.append("reader")
+
+    with lock.read():
+        writer = threading.Thread(target=write)
+        writer.start()
+        wait_until(lambda: ", 1 waiting" in repr(lock))
+        reader = threading.Thread(target=read)
+        reader.start()
+        wait_until(lambda: ", 2 waiting" in repr(lock))
+        order.append("first reader")
+    writer.join()
+    reader.join()
+    assert order == ["first reader", "writer", "reader"]
+
+
+def test_an_rwlock_that_this_thread_holds() -> None:
+    lock = sync.RWLock()
+    for outer in (lock.read(), lock.write()):
+        with outer:
+            for inner in (lock.read(), lock.write()):
+                with pytest.raises(errors.DeadlockError, match="this thread itself"):
+                    inner.acquire()
+                with pytest.raises(errors.DeadlockError, match="this thread itself"):
+                    inner.acquire(timeout=1)
+                assert not inner.acquire(blocking=False)
+    assert "0 readers, 0 waiting" in repr(lock)
+
+
+def test_each_side_is_left_by_the_thread_that_took_it(capfd: pytest.CaptureFixture[str]) -> None:
+    lock = sync.RWLock()
+
+    def refused() -> None:
+        for side in (lock.read(), lock.write()):
+            with pytest.raises(errors.StateError, match="does not hold"):
+                side.release()
+
+    for side, other in ((lock.read(), lock.write()), (lock.write(), lock.read())):
+        with side:
+            with running(refused):
+                pass
+            with pytest.raises(errors.StateError, match="does not hold"):
+                other.release()
+    refused()
+    assert capfd.readouterr().err == ""
+
+
+def test_more_read_locks_than_a_thread_is_known_to_hold() -> None:
+    locks = [sync.RWLock() for _ in range(40)]
+    for lock in locks:
+        assert lock.read().acquire()
+    assert all(lock.read().locked() for lock in locks)
+    for lock in locks:
+        lock.read().release()
+    for lock in locks:
+        with pytest.raises(errors.StateError):
+            lock.read().release()
+        with lock.write():
+            pass
+
+
+def test_an_rwlock_that_is_freed_while_it_is_read() -> None:
+    for _ in range(50):
+        sync.RWLock().read().acquire()
+        sync.RWLock().write().acquire()
+    gc.collect()
+    locks = [sync.RWLock() for _ in range(50)]
+    for lock in locks:
+        with lock.read():
+            pass
+        with lock.write():
+            pass
+
+
+def test_a_condition_of_a_writer() -> None:
+    lock, items = sync.RWLock(), []
+    condition = sync.Condition(lock.write())
+
+    def put() -> None:
+        with lock.write():
+            items.append(1)
+            condition.notify()
+
+    with running(put), condition:
+        assert condition.wait_for(lambda: items) == [1]
+        assert lock.write().locked()
+    with pytest.raises(errors.ArgumentTypeError):
+        sync.Condition(lock.read())
+
+
+# ---- StripedLock -----------------------------------------------------------------------------------------------------
+
+
+def test_equal_keys_exclude_each_other() -> None:
+    stripes = sync.StripedLock(stripes=1024)
+    with stripes.for_key(1):
+        assert not stripes.for_key(1.0).acquire(blocking=False)
+        assert not stripes.for_keys("x", True).acquire(timeout=0.001)
+        assert not stripes.all().acquire(blocking=False)
+        assert stripes.for_key(1).locked()
+        assert "1 locked" in repr(stripes)
+        others = [key for key in range(2, 50) if stripes.for_key(key).acquire(blocking=False)]
+        assert len(others) > 30
+        for key in others:
+            stripes.for_key(key).release()
+    assert "0 locked" in repr(stripes)
+    assert sum(stripes.waits()) == 1
+
+
+def test_keys_and_stripes_that_there_cannot_be() -> None:
+    for count, rounded in ((1, 1), (3, 4), (64, 64), (1000, 1024)):
+        stripes = sync.StripedLock(stripes=count)
+        assert stripes.stripes == rounded == len(stripes.waits())
+        with stripes.for_keys(*range(100)), pytest.raises(TypeError):
+            stripes.for_key([])
+    for wrong in (0, -1, 2**21):
+        with raises(ValueError, errors.ArgumentError):
+            sync.StripedLock(wrong)
+    for no_number in ("4", None, 1.5):
+        with pytest.raises(TypeError):
+            sync.StripedLock(no_number)  # type: ignore[arg-type]
+    with raises(TypeError, errors.ArgumentTypeError):
+        stripes.for_keys()
+    with pytest.raises(TypeError):
+        stripes.for_keys(1, {})  # type: ignore[arg-type]
+
+    class Hostile:
+        def __hash__(self) -> int:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        stripes.for_keys(1, 2, Hostile())
+
+
+def test_transfers_between_accounts_come_out_exact() -> None:
+    stripes, balance = sync.StripedLock(stripes=8), dict.fromkeys(range(20), 100)
+    totals: list[int] = []
+
+    def transfer(seed: int) -> None:
+        import random
+
+        r = random.Random(seed)
+        for _ in range(500):
+            source, target = r.sample(range(20), 2)
+            with stripes.for_keys(source, target):
+                balance[source] -= 1
+                balance[target] += 1
+
+    def audit() -> None:
+        for _ in range(100):
+            with stripes.all():
+                totals.append(sum(balance.values()))
+
+    together(*[lambda seed=seed: transfer(seed) for seed in range(3)], audit)
+    assert totals == [2000] * 100
+    assert sum(balance.values()) == 2000
+    assert "0 locked" in repr(stripes)
+
+
+def test_a_striped_lock_names_its_owner_in_a_pause() -> None:
+    stripes, lock = sync.StripedLock(), sync.RWLock()
+    ready, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with stripes.for_key("a"), lock.write():
+            ready.set()
+            go.wait()
+
+    with running(hold) as (thread,):
+        ready.wait()
+        try:
+            with pyruntime.stop_the_world(timeout=60):
+                for one in (stripes.for_key("a"), stripes.for_keys("b", "a"), stripes.all(), lock.read(), lock.write()):
+                    with pytest.raises(errors.DeadlockError, match=rf"held by thread .* \(id {thread.ident}\)"):
+                        one.acquire()
+        finally:
+            go.set()
+
+
+# ---- CriticalSection -------------------------------------------------------------------------------------------------
+
+
+def test_sections_of_one_object_exclude_each_other() -> None:
+    counters = [[0], [0]]
+
+    def count() -> None:
+        for turn in range(500):
+            with sync.CriticalSection(counters[turn % 2]):
+                seen = counters[turn % 2][0]
+                counters[turn % 2][0] = seen + 1
+            with sync.CriticalSection(*counters):
+                counters[0][0] += 1
+
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        together(*[count] * 4)
+    finally:
+        sys.setswitchinterval(switch)
+    assert counters == [[3000], [1000]]
+
+
+def test_sections_nest_in_any_order() -> None:
+    one, other = object(), object()
+
+    def nest(first: object, second: object) -> None:
+        for _ in range(300):
+            with sync.CriticalSection(first), sync.CriticalSection(second), sync.CriticalSection(first, second):
+                pass
+            with sync.CriticalSection(first), sync.CriticalSection(first):
+                pass
+            with sync.CriticalSection(second, first), sync.CriticalSection(first, first):
+                pass
+
+    together(*[lambda: nest(one, other), lambda: nest(other, one)] * 2)
+
+
+def test_a_section_is_given_up_in_a_wait() -> None:
+    thing, lock, entered = object(), sync.Mutex(), threading.Event()
+
+    def wait_inside() -> None:
+        with sync.CriticalSection(thing):
+            with lock:
+                pass
+            assert pyruntime.current() is not None
+
+    def enter() -> None:
+        with sync.CriticalSection(thing):
+            entered.set()
+
+    lock.acquire()
+    with running(wait_inside):
+        wait_until(lambda: ", 1 waiting" in repr(lock))
+        with running(enter):
+            entered.wait()
+        with pyruntime.stop_the_world(timeout=60), sync.CriticalSection(thing):
+            pass
+        lock.release()
+
+
+def test_a_section_waits_for_another_thread() -> None:
+    thing, ready, go, order = object(), threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        with sync.CriticalSection(thing):
+            ready.set()
+            go.wait()
+            order.append("holder")
+
+    def enter() -> None:
+        with sync.CriticalSection(object(), thing):
+            order.append("waiter")
+
+    with running(hold):
+        ready.wait()
+        with running(enter):
+            go.set()
+    assert order == ["holder", "waiter"]
+
+
+def test_sections_in_wrong_places(capfd: pytest.CaptureFixture[str]) -> None:
+    section, inner = sync.CriticalSection(1), sync.CriticalSection(2)
+    with pytest.raises(errors.StateError, match="not open"):
+        section.__exit__(None, None, None)
+    with pyruntime.reading(), pytest.raises(errors.StateError, match="reading"):
+        section.__enter__()
+
+    def foreign() -> None:
+        with pytest.raises(errors.StateError, match="another thread"):
+            section.__exit__(None, None, None)
+        with pytest.raises(errors.StateError, match="another thread"):
+            section.__enter__()
+
+    with section as entered:
+        assert entered is section
+        with pytest.raises(errors.StateError, match="on this thread"):
+            section.__enter__()
+        with running(foreign):
+            pass
+        inner.__enter__()
+        with pytest.raises(errors.StateError, match="leave that one first"):
+            section.__exit__(None, None, None)
+        inner.__exit__(None, None, None)
+    with section:
+        assert "open" in repr(section)
+    assert "not open" in repr(section)
+    assert pyruntime.current() is None
+    for wrong in ((), (1, 2, 3)):
+        with raises(TypeError, errors.ArgumentTypeError):
+            sync.CriticalSection(*wrong)
+    with pytest.raises(TypeError):
+        sync.CriticalSection(object=1)  # type: ignore[call-overload]
+    with pyruntime.Domain() as mine, mine.attached(), section:
+        current = pyruntime.current()
+        assert current is not None
+        assert current.interpreter_id == mine.interpreter_id
+    assert capfd.readouterr().err == ""
+
+
+def test_sections_on_every_python(python: Python) -> None:
+    """Ctrl-C, fork and the end of the process with a section open."""
+    python.run("""
+        import os, signal, sys, threading, time, warnings
+        warnings.simplefilter("ignore")
+        import pyruntime
+        from pyruntime.sync import CriticalSection
+        thing, ready, go = object(), threading.Event(), threading.Event()
+        def hold():
+            with CriticalSection(thing):
+                ready.set()
+                go.wait()
+        holder = threading.Thread(target=hold)
+        holder.start()
+        ready.wait()
+        child = os.fork()
+        if child == 0:
+            with CriticalSection(thing): pass
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with CriticalSection(object()):
+            child = os.fork()
+            if child == 0:
+                with CriticalSection(thing): pass
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        asked = [False]
+        def interrupt():
+            while not asked[0]: time.sleep(0)
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=interrupt).start()
+        try:
+            asked[0] = True
+            with CriticalSection(thing): raise SystemExit("inside")
+        except KeyboardInterrupt:
+            pass
+        assert pyruntime.current() is None
+        go.set()
+        holder.join()
+        go.clear()
+        ready.clear()
+        threading.Thread(target=hold, daemon=True).start()
+        ready.wait()
+        def enter():
+            with CriticalSection(thing): pass
+        threading.Thread(target=enter, daemon=True).start()
+        CriticalSection(object()).__enter__()
+        sys.exit(0)
     """)
 
 
@@ -372,6 +794,22 @@ thing, wait = lock, lock.acquire
 """,
     "Event": "thing = sync.Event(); wait = thing.wait",
     "Condition": "thing = sync.Condition(); thing.acquire(); wait = thing.wait",
+    "RWLock, a writer behind a reader": """
+thing = sync.RWLock()
+begun, never = threading.Event(), threading.Event()
+def read():
+    with thing.read():
+        begun.set()
+        never.wait()
+threading.Thread(target=read, daemon=True).start()
+begun.wait()
+wait = thing.write().acquire
+""",
+    "RWLock, a reader behind a writer": """
+thing = sync.RWLock()
+thread = threading.Thread(target=thing.write().acquire); thread.start(); thread.join()
+wait = thing.read().acquire
+""",
     "Once": """
 thing, begun, never = sync.Once(), threading.Event(), threading.Event()
 threading.Thread(target=thing.call, args=(lambda: (begun.set(), never.wait()),), daemon=True).start()
@@ -477,6 +915,11 @@ thing = sync.Condition()
 def body():
     with thing: thing.wait()
 """,
+    "blocked on an RWLock": """
+thing = sync.RWLock()
+thing.write().acquire()
+body = thing.read().acquire
+""",
     "blocked on a Once": """
 thing, begun = sync.Once(), threading.Event()
 threading.Thread(target=thing.call, args=(lambda: (begun.set(), threading.Event().wait()),), daemon=True).start()
@@ -508,6 +951,8 @@ class AtExit:
             thing.set()
         elif isinstance(thing, sync.Condition):
             with thing: thing.notify_all()
+        elif isinstance(thing, sync.RWLock):
+            thing.write().release()
         elif not isinstance(thing, sync.Once):
             thing.release()
             assert thing.acquire(timeout=20)
@@ -521,6 +966,12 @@ thing = sync.Mutex()
 thing.acquire()
 def body():
     with thing: pass
+""",
+    "waiters of an RWLock": """
+thing = sync.RWLock()
+thing.write().acquire()
+def body():
+    with thing.read(): pass
 """,
     "waiters of an Event": "thing = sync.Event(); body = thing.wait",
     "waiters of a Condition": """
@@ -546,6 +997,7 @@ def finish():
     if isinstance(thing, sync.Event): thing.set()
     elif isinstance(thing, sync.Condition):
         with thing: thing.notify_all()
+    elif isinstance(thing, sync.RWLock): thing.write().release()
     else: thing.release()
 child = os.fork()
 if child == 0:

@@ -32,6 +32,7 @@ fork_child(void)
         pyrt_py_callables_fork_child(home);
     }
     pyrt_py_uses_fork_child();
+    pyrt_py_sections_fork_child();
     pyrt_py_forks++;
 }
 

@@ -121,6 +121,7 @@ forget(PyObject *capsule)
     pyrt_py_home *home = PyCapsule_GetPointer(capsule, KEY);
     shut(home);
     Py_CLEAR(home->section_type);
+    Py_CLEAR(home->default_domain);
     Py_CLEAR(home->domain_type);
     for (size_t i = 0; i < PYRT_PY_SYNC_TYPES; i++) {
         Py_CLEAR(home->sync_types[i]);

@@ -25,6 +25,11 @@ enum {
     PYRT_PY_SYNC_EVENT,
     PYRT_PY_SYNC_CONDITION,
     PYRT_PY_SYNC_ONCE,
+    PYRT_PY_SYNC_STRIPES,
+    PYRT_PY_SYNC_STRIPED_LOCK,
+    PYRT_PY_SYNC_RWLOCK_SIDE,
+    PYRT_PY_SYNC_RWLOCK,
+    PYRT_PY_SYNC_CRITICAL_SECTION,
     PYRT_PY_SYNC_PAUSE,
     PYRT_PY_SYNC_TYPES
 };
@@ -51,6 +56,7 @@ typedef struct pyrt_py_home {
     PyTypeObject *section_type;        /* NULL when the interpreter is gone */
     PyTypeObject *domain_type;
     PyTypeObject *sync_types[PYRT_PY_SYNC_TYPES]; /* the same */
+    PyObject *default_domain;          /* NULL until somebody has wanted it here */
 } pyrt_py_home;
 
 /* The home of the calling interpreter; made, with its default domain, where there is none yet. NULL with an exception. */

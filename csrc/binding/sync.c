@@ -16,6 +16,11 @@ static const type_maker makers[PYRT_PY_SYNC_TYPES] = {
     [PYRT_PY_SYNC_EVENT] = {"Event", pyrt_py_event_type_new},
     [PYRT_PY_SYNC_CONDITION] = {"Condition", pyrt_py_condition_type_new},
     [PYRT_PY_SYNC_ONCE] = {"Once", pyrt_py_once_type_new},
+    [PYRT_PY_SYNC_STRIPES] = {"Stripes", pyrt_py_stripes_type_new},
+    [PYRT_PY_SYNC_STRIPED_LOCK] = {"StripedLock", pyrt_py_striped_type_new},
+    [PYRT_PY_SYNC_RWLOCK_SIDE] = {"RWLockSide", pyrt_py_rwlock_side_type_new},
+    [PYRT_PY_SYNC_RWLOCK] = {"RWLock", pyrt_py_rwlock_type_new},
+    [PYRT_PY_SYNC_CRITICAL_SECTION] = {"CriticalSection", pyrt_py_section_lock_type_new},
     [PYRT_PY_SYNC_PAUSE] = {"Pause", pyrt_py_pause_type_new},
 };
 
@@ -68,5 +73,5 @@ pyrt_py_lockable_of(const pyrt_py_home *home, PyObject *lock)
     if (type == home->sync_types[PYRT_PY_SYNC_MUTEX] || type == home->sync_types[PYRT_PY_SYNC_RLOCK]) {
         return &pyrt_py_mutex_lockable;
     }
-    return NULL;
+    return type == home->sync_types[PYRT_PY_SYNC_RWLOCK_SIDE] ? pyrt_py_rwlock_side_lockable(lock) : NULL;
 }

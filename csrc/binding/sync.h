@@ -17,6 +17,14 @@ PyTypeObject *pyrt_py_rlock_type_new(void);
 PyTypeObject *pyrt_py_event_type_new(void);
 PyTypeObject *pyrt_py_condition_type_new(void);
 PyTypeObject *pyrt_py_once_type_new(void);
+PyTypeObject *pyrt_py_section_lock_type_new(void);
+PyTypeObject *pyrt_py_rwlock_type_new(void);
+PyTypeObject *pyrt_py_rwlock_side_type_new(void);
+PyTypeObject *pyrt_py_striped_type_new(void);
+PyTypeObject *pyrt_py_stripes_type_new(void);
+
+/* In the child of a fork: the objects of critical sections that other threads were in are free. */
+void pyrt_py_sections_fork_child(void);
 
 /* tp_new of a type that takes no arguments: an object of zeros. */
 PyObject *pyrt_py_sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);

@@ -15,6 +15,9 @@ typedef struct pyrt_py_lockable {
 
 extern const pyrt_py_lockable pyrt_py_mutex_lockable;
 
+/* NULL for the side that reads. */
+const pyrt_py_lockable *pyrt_py_rwlock_side_lockable(PyObject *side);
+
 /* NULL, and no exception, for an object that is none of our locks. */
 const pyrt_py_lockable *pyrt_py_lockable_of(const pyrt_py_home *home, PyObject *lock);
 

@@ -224,6 +224,9 @@ pyrt_py_wait(const pyrt_py_waiting *waiting, int64_t timeout_ns)
         if (status == PYRT_OK) {
             return PYRT_PY_DONE;
         }
+        if (status == PYRT_EDEADLK) {
+            return fail(waiting, status, "would wait for this thread itself, which holds the lock");
+        }
         if (status != PYRT_ETIMEDOUT && status != PYRT_EINTR) {
             return fail(waiting, status, pyrt_strerror(status));
         }
