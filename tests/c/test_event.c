@@ -168,3 +168,47 @@ TEST(who_waits_is_detached_and_comes_back_after_the_pause)
     worker_end(&w);
     runtime_down();
 }
+
+/* ---- set and cleared while others wait --------------------------------------------------------------------------- */
+
+static bool no_more;
+
+static void
+wait_again_and_again(void *event)
+{
+    while (!pyrt_load_relaxed(&no_more)) {
+        pyrt_event_wait(event);
+    }
+}
+
+static void
+set(void *event)
+{
+    pyrt_event_set(event);
+}
+
+TEST(who_waits_after_the_clear_is_not_woken_by_the_set_before_it)
+{
+    enum { ROUNDS = 3000, MOMENT_NS = 100000 };
+    worker waiter;
+    worker setter;
+    pyrt_event event = PYRT_EVENT_INIT;
+    pyrt_store_relaxed(&no_more, false);
+    worker_start(&waiter);
+    worker_start(&setter);
+    worker_begin(&waiter, wait_again_and_again, &event);
+    for (int i = 0; i < ROUNDS; i++) {
+        WAIT_UNTIL(pyrt_parked_count(&event) == 1);
+        worker_begin(&setter, set, &event);
+        while (!pyrt_event_is_set(&event)) {
+        }
+        /* The set has not returned yet, perhaps. */
+        pyrt_event_clear(&event);
+        CHECK_STATUS(pyrt_event_wait_timed(&event, MOMENT_NS, 0), PYRT_ETIMEDOUT);
+        worker_finish(&setter);
+    }
+    pyrt_store_relaxed(&no_more, true);
+    pyrt_event_set(&event);
+    worker_end(&setter);
+    worker_end(&waiter);
+}

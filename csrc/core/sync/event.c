@@ -1,7 +1,8 @@
 /* event.c -- a flag that threads wait for. The state table is in event.h.
  *
  * A waiter marks the word before it parks, and parks only if, under the lock of its bucket, the word is still marked and
- * not set. So a set that finds no mark has nobody to wake: who comes later sees it set.
+ * not set. So a set that finds no mark has nobody to wake: who comes later sees it set. A set that finds one takes it away
+ * under that lock, in one step with the waking: it wakes nobody who began to wait after a clear that came behind it.
  */
 #include "platform/futex.h"
 #include "sync/waiting.h"
@@ -67,15 +68,28 @@ pyrt_event_wait_timed(pyrt_event *event, int64_t timeout_ns, unsigned flags)
     return wait_until(event, pyrt_deadline_after(timeout_ns), flags, "pyrt_event_wait_timed");
 }
 
+/* Under the bucket's lock. After it the event may be gone. */
+static bool
+take_mark(void *arg)
+{
+    pyrt_event *event = arg;
+    /* seq_cst: as below. */
+    (void)pyrt_exchange_seq_cst(&event->state, (uint8_t)PYRT_EVENT_SET);
+    return true;
+}
+
 void
 pyrt_event_set(pyrt_event *event)
 {
-    /* seq_cst: as release for all who see it set; comes before the look into the bucket. Pairs with the waiter's
-     * compare-and-swap. After it the event may be gone. */
-    uint8_t before = pyrt_exchange_seq_cst(&event->state, (uint8_t)PYRT_EVENT_SET);
-    if (before & PYRT_EVENT_WAITED) {
-        (void)pyrt_unpark_all(event, 0);
+    uint8_t state = pyrt_load_relaxed(&event->state);
+    while ((state & PYRT_EVENT_WAITED) == 0) {
+        /* seq_cst: as release for all who see it set, also where it was set already. Pairs with the waiter's
+         * compare-and-swap. After it the event may be gone. */
+        if (pyrt_cas_seq_cst(&event->state, &state, (uint8_t)PYRT_EVENT_SET)) {
+            return;
+        }
     }
+    (void)pyrt_requeue(event, event, SIZE_MAX, 0, 0, take_mark, event);
 }
 
 void
