@@ -337,6 +337,28 @@ ignore_signal(int number)
     (void)number;
 }
 
+TEST(to_try_is_no_wait_in_a_read_side_section)
+{
+    worker reader;
+    pyrt_rwlock lock = PYRT_RWLOCK_INIT;
+    pyrt_thread *thread;
+    runtime_up();
+    attach_new(&thread);
+    worker_start(&reader);
+    worker_do(&reader, read_lock, &lock);
+    pyrt_read_begin_counted(thread);
+    CHECK(!pyrt_rwlock_write_trylock(&lock));
+    CHECK_STATUS(pyrt_rwlock_write_lock_timed(&lock, 0, 0), PYRT_ETIMEDOUT);
+    CHECK_UINT(reports_pending(), 0);
+    pyrt_read_end_counted(thread);
+    worker_do(&reader, read_unlock, &lock);
+    CHECK(pyrt_rwlock_write_trylock(&lock));
+    pyrt_rwlock_write_unlock(&lock);
+    worker_end(&reader);
+    delete_attached(thread);
+    runtime_down();
+}
+
 TEST(a_signal_ends_an_interruptible_wait)
 {
     worker w;

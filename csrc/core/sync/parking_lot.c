@@ -46,6 +46,9 @@ bool
 pyrt_waiter_barrier(void)
 {
     if (membarrier_refused) {
+        /* What the caller wrote before it looks (its count in the cell) was a read-modify-write. Pairs with the fence of the
+         * long way of an unlock. */
+        pyrt_fence_after_rmw();
         return true;
     }
     /* Late, because it takes milliseconds in a process with threads; twice does no harm. relaxed: who sees it set comes

@@ -185,6 +185,8 @@ leave_word(pyrt_rwlock *lock)
 {
     /* seq_cst: as release for the writer, which acquires the word without readers. After it the lock may be gone. */
     uint32_t before = pyrt_fetch_add_seq_cst(&lock->state, -PYRT_RWLOCK_READER);
+    /* Then the look at the cell. Pairs with the writer, who counts itself there and then looks at the word. */
+    pyrt_fence_after_rmw();
     if ((before & PYRT_RWLOCK_DRAINING) != 0 && before / PYRT_RWLOCK_READER == 1) {
         pyrt_rwlock_wake(lock);
     }
@@ -267,13 +269,21 @@ is_still_read(void *arg)
 static pyrt_status
 wait_for_readers(pyrt_rwlock *lock, int64_t deadline, unsigned flags, const char *function)
 {
+    if (deadline == 0) {
+        /* Not a wait, so that it is none in a read-side section either. */
+        if (take_if_drained(lock)) {
+            return PYRT_OK;
+        }
+        end_drain(lock);
+        return PYRT_ETIMEDOUT;
+    }
     pyrt_tls_block *tls = pyrt_tls();
     drain self = {
         .parking = {.address = lock,
                     .function = function,
                     .before_sleep = is_still_read,
                     .deadline = deadline,
-                    .since = deadline == 0 ? 0 : pyrt_now_ns(),
+                    .since = pyrt_now_ns(),
                     .flags = flags,
                     .look_at = INT64_MAX},
         .lock = lock,

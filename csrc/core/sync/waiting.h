@@ -65,8 +65,8 @@ pyrt_status pyrt_park_as(pyrt_parking *parking);
 
 /* The heavy half of a lock whose unlock is a plain store: what other threads did before is visible to the caller after it,
  * or they look at the cell later. False: the kernel has failed, and the caller must look again after
- * PYRT_WITHOUT_MEMBARRIER_NS. Where membarrier is refused from the start all unlocks are read-modify-writes, and nothing is
- * left to be done here. Called from before_sleep. */
+ * PYRT_WITHOUT_MEMBARRIER_NS. Where membarrier is refused from the start all unlocks are read-modify-writes with a fence
+ * behind them, and a fence is all that is done here. Called from before_sleep. */
 bool pyrt_waiter_barrier(void);
 
 /* Sets or clears PYRT_PARKED_ALWAYS in every cell, so that all unlocks take the long way; where the kernel refuses
