@@ -81,6 +81,37 @@ TEST(others_wait_for_the_last_unlock)
     CHECK(!pyrt_recursive_mutex_is_locked(&mutex));
 }
 
+static void
+lock_it(void *mutex)
+{
+    pyrt_recursive_mutex_lock(mutex);
+}
+
+static void
+check_is_not_mine(void *mutex)
+{
+    CHECK(!pyrt_recursive_mutex_is_owned(mutex));
+    CHECK(!pyrt_recursive_mutex_trylock(mutex));
+    CHECK_UINT(pyrt_recursive_mutex_depth(mutex), 0);
+}
+
+/* The next OS thread most often gets the stack, and with it the thread-local block, of the one that has ended. */
+TEST(nobody_inherits_it_from_an_os_thread_that_has_ended)
+{
+    pyrt_recursive_mutex mutex = PYRT_RECURSIVE_MUTEX_INIT;
+    worker owner;
+    worker_start(&owner);
+    worker_do(&owner, lock_it, &mutex);
+    worker_end(&owner);
+    for (int i = 0; i < 10; i++) {
+        worker next;
+        worker_start(&next);
+        worker_do(&next, check_is_not_mine, &mutex);
+        worker_end(&next);
+    }
+    CHECK(pyrt_recursive_mutex_is_locked(&mutex));
+}
+
 TEST(in_the_child_of_a_fork_it_is_unlocked)
 {
     worker w;

@@ -523,6 +523,31 @@ wait_for_child(pid_t pid)
     CHECK_INT(status, 0);
 }
 
+static void
+check_is_not_mine(void *lock)
+{
+    CHECK(!pyrt_rwlock_is_owned(lock));
+    CHECK_STATUS(pyrt_rwlock_write_lock_timed(lock, 1000, 0), PYRT_ETIMEDOUT);
+    CHECK_STATUS(pyrt_rwlock_read_lock_timed(lock, 1000, 0), PYRT_ETIMEDOUT);
+}
+
+/* The next OS thread most often gets the stack, and with it the thread-local block, of the one that has ended. */
+TEST(nobody_inherits_it_from_a_writer_that_has_ended)
+{
+    pyrt_rwlock lock = PYRT_RWLOCK_INIT;
+    worker writer;
+    worker_start(&writer);
+    worker_do(&writer, write_lock, &lock);
+    worker_end(&writer);
+    for (int i = 0; i < 10; i++) {
+        worker next;
+        worker_start(&next);
+        worker_do(&next, check_is_not_mine, &lock);
+        worker_end(&next);
+    }
+    CHECK(pyrt_rwlock_is_write_locked(&lock));
+}
+
 TEST(in_the_child_of_a_fork_it_is_unlocked)
 {
     worker reader;

@@ -27,6 +27,7 @@ static struct {
 
 /* Ids start at 1: 0 means none. */
 static uint64_t next_os_id = 1;
+static uint64_t next_identity = 1;
 
 static void
 on_thread_exit(void *unused)
@@ -82,6 +83,18 @@ pyrt_os_thread_register(void)
         tls->os_id = pyrt_fetch_add_relaxed(&next_os_id, (uint64_t)1);
     }
     return PYRT_OK;
+}
+
+/* Not os_id, which means that the exit hook will run. A signal handler that comes in between may get another one; it holds
+ * no lock any more when it has returned. */
+const void *
+pyrt_os_thread_identity_new(void)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    if (tls->identity == NULL) {
+        tls->identity = (const void *)(uintptr_t)pyrt_fetch_add_relaxed(&next_identity, (uint64_t)1);
+    }
+    return tls->identity;
 }
 
 void

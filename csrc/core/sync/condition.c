@@ -134,7 +134,7 @@ pyrt_condition_wait_recursive(pyrt_condition *condition, pyrt_recursive_mutex *m
     pyrt_store_relaxed(&mutex->owner, (const void *)NULL);
     int64_t deadline = timeout_ns == 0 ? 0 : pyrt_deadline_after(timeout_ns);
     pyrt_status status = wait_until(condition, &mutex->mutex, deadline, flags, "pyrt_condition_wait_recursive");
-    pyrt_store_relaxed(&mutex->owner, (const void *)pyrt_tls());
+    pyrt_store_relaxed(&mutex->owner, pyrt_os_thread_identity());
     mutex->depth = depth;
     return status;
 }

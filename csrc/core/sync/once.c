@@ -35,7 +35,7 @@ static pyrt_status
 run(pyrt_once *once, pyrt_status (*fn)(void *), void *arg)
 {
     pyrt_status status;
-    pyrt_store_relaxed(&once->runner, (const void *)pyrt_tls());
+    pyrt_store_relaxed(&once->runner, pyrt_os_thread_identity());
     pthread_cleanup_push(fail_run, once);
     status = fn(arg);
     pthread_cleanup_pop(0);
@@ -75,7 +75,7 @@ call_until(pyrt_once *once, pyrt_status (*fn)(void *), void *arg, int64_t deadli
         if (state == PYRT_ONCE_DONE) {
             return PYRT_OK;
         }
-        if (pyrt_load_relaxed(&once->runner) == (const void *)pyrt_tls()) {
+        if (pyrt_load_relaxed(&once->runner) == pyrt_os_thread_identity()) {
             return PYRT_EDEADLK;
         }
         if (deadline == 0) {

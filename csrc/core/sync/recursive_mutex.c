@@ -24,7 +24,7 @@ pyrt_recursive_mutex_lock_timed(pyrt_recursive_mutex *mutex, int64_t timeout_ns,
         if (status != PYRT_OK) {
             return status;
         }
-        pyrt_store_relaxed(&mutex->owner, (const void *)pyrt_tls());
+        pyrt_store_relaxed(&mutex->owner, pyrt_os_thread_identity());
     }
     mutex->depth++;
     return PYRT_OK;

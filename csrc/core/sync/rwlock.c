@@ -437,7 +437,7 @@ write_until(pyrt_rwlock *lock, int64_t deadline, unsigned flags, const char *fun
         flags |= PYRT_PARK_FRONT;
     } while (status == PYRT_EBUSY);
     if (status == PYRT_OK) {
-        pyrt_store_relaxed(&lock->writer, (const void *)pyrt_tls());
+        pyrt_store_relaxed(&lock->writer, pyrt_os_thread_identity());
     }
     return status;
 }

@@ -26,6 +26,7 @@ typedef struct pyrt_tls_block {
     uint64_t self_id;     /* os_id while attached, else 0: tells in one compare whether an attached owner is here */
     uint64_t os_id;       /* unique per OS thread, never reused in this process; 0 until the thread has its first state */
     struct pyrt_reader_row *reader_row; /* where its read locks stand (rwlock.h), or NULL until it needs that */
+    const void *identity; /* what no other OS thread has or had in this process, or NULL until it needs one; no address */
     /* From here on the core's own. */
     struct pyrt_thread_impl *states;    /* all states bound to this OS thread, newest first */
     struct pyrt_ensure_frame *ensures;  /* what pyrt_thread_release restores, newest first */
@@ -42,6 +43,7 @@ PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, current) == 0, "inline code of embed
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, self_id) == 8, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, os_id) == 16, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, reader_row) == 24, "inline code of embedding extensions reads it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, identity) == 32, "inline code of embedding extensions reads it there");
 
 /* PYRT_TLS is the block of the calling OS thread, as an lvalue. */
 #if defined(PYRT_TLS_BLOCK)
@@ -75,6 +77,19 @@ pyrt_tls(void)
     pyrt_tls_block *block = &PYRT_TLS;
     __asm__("" : "+r"(block));
     return block;
+}
+
+/* The long way of the inline function below; call that. */
+const void *pyrt_os_thread_identity_new(void);
+
+/* Who the calling OS thread is, as the owner of a lock: without a thread state or the runtime, and not even after its end
+ * mistaken for another. Never NULL.
+ * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
+static inline const void *
+pyrt_os_thread_identity(void)
+{
+    const void *identity = PYRT_TLS.identity;
+    return pyrt_likely(identity != NULL) ? identity : PYRT_CALL(os_thread_identity_new)();
 }
 
 PYRT_END_DECLS

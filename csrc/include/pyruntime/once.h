@@ -28,7 +28,7 @@ PYRT_BEGIN_DECLS
 
 /* cdef: begin */
 typedef struct pyrt_once {
-    const void *runner; /* whose thread-local block: the OS thread that runs it, or NULL */
+    const void *runner; /* the identity (current.h) of the OS thread that runs it, or NULL */
     uint8_t state;
 } pyrt_once;
 /* cdef: end */

@@ -2,8 +2,8 @@
  *
  * recursive_mutex.h -- a mutex that its owner may lock again.
  *
- * The owner is an OS thread, known by the address of its thread-local block, which no two living OS threads share; so it
- * works without the runtime and for threads without a state. Who waits, waits as for a pyrt_mutex, with all that mutex.h
+ * The owner is an OS thread, known by an identity (current.h) that no other has or will have; so it works without the
+ * runtime and for threads without a state. Who waits, waits as for a pyrt_mutex, with all that mutex.h
  * says of it. An OS thread that ends with the mutex locked leaves it locked for ever.
  *
  * Fields:
@@ -38,7 +38,7 @@ static inline bool
 pyrt_recursive_mutex_is_owned(const pyrt_recursive_mutex *mutex)
 {
     /* relaxed: a thread finds itself there only if it wrote that itself. */
-    return pyrt_load_relaxed(&mutex->owner) == (const void *)pyrt_tls();
+    return pyrt_load_relaxed(&mutex->owner) == pyrt_os_thread_identity();
 }
 
 /* How often the calling OS thread has it locked; 0 if it does not own it.
@@ -64,7 +64,7 @@ pyrt_recursive_mutex_lock(pyrt_recursive_mutex *mutex)
 {
     if (!pyrt_recursive_mutex_is_owned(mutex)) {
         pyrt_mutex_lock(&mutex->mutex);
-        pyrt_store_relaxed(&mutex->owner, (const void *)pyrt_tls());
+        pyrt_store_relaxed(&mutex->owner, pyrt_os_thread_identity());
     }
     mutex->depth++;
 }
@@ -78,7 +78,7 @@ pyrt_recursive_mutex_trylock(pyrt_recursive_mutex *mutex)
         if (!pyrt_mutex_trylock(&mutex->mutex)) {
             return false;
         }
-        pyrt_store_relaxed(&mutex->owner, (const void *)pyrt_tls());
+        pyrt_store_relaxed(&mutex->owner, pyrt_os_thread_identity());
     }
     mutex->depth++;
     return true;

@@ -57,7 +57,7 @@ typedef struct pyrt_rwlock {
     uint32_t state;
     pyrt_mutex gate;
     uint8_t unbiased_reads; /* so many more by the word before the lock is biased again; a hint */
-    const void *writer;     /* whose thread-local block: the OS thread that holds it as writer, or NULL */
+    const void *writer;     /* the identity (current.h) of the OS thread that holds it as writer, or NULL */
 } pyrt_rwlock;
 /* cdef: end */
 
@@ -152,7 +152,7 @@ static inline bool
 pyrt_rwlock_is_owned(const pyrt_rwlock *lock)
 {
     /* relaxed: a thread finds itself there only if it wrote that itself. */
-    return pyrt_load_relaxed(&lock->writer) == (const void *)pyrt_tls();
+    return pyrt_load_relaxed(&lock->writer) == pyrt_os_thread_identity();
 }
 
 /* Whether a writer holds it at this moment.
