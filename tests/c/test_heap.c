@@ -5,6 +5,7 @@
 #include "faults.h"
 #include "memory/heap_impl.h"
 #include "platform/os_memory.h"
+#include "steps.h"
 #include "workers.h"
 
 #include <errno.h>
@@ -295,6 +296,154 @@ TEST(an_empty_page_waits_for_readers_but_serves_its_own_size)
     runtime_down();
 }
 
+static void
+free_from_abroad(void *block)
+{
+    pyrt_free(block);
+}
+
+/* A page that was empty, is in use again and gets empty again waits for the readers of the last time. */
+static void
+empty_twice(bool from_abroad)
+{
+    enum { EACH = 8 }; /* blocks in a page of the largest class */
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, true);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    char *blocks[3 * EACH];
+    for (int i = 0; i <= 2 * EACH; i++) {
+        blocks[i] = pyrt_heap_malloc(thread, heap, 65536);
+    }
+    /* The third page is usable, so the second one, when it is empty, may go. */
+    for (int i = EACH; i < 2 * EACH; i++) {
+        pyrt_free(blocks[i]);
+    }
+    CHECK_UINT(stats_of(interp).held_bytes, EACH * 65536);
+    for (int i = 2 * EACH + 1; i < 3 * EACH; i++) {
+        blocks[i] = pyrt_heap_malloc(thread, heap, 65536);
+    }
+    /* Nothing is left but the second one. */
+    char *again = pyrt_heap_malloc(thread, heap, 65536);
+    CHECK(again >= blocks[EACH] && again <= blocks[2 * EACH - 1]);
+    CHECK_OK(pyrt_qsbr_synchronize(thread));
+    /* From here on somebody reads, who may have found that block. */
+    worker reader;
+    worker_start(&reader);
+    pyrt_thread *reading;
+    worker_do(&reader, attach_new, &reading);
+    if (from_abroad) {
+        worker freer;
+        worker_start(&freer);
+        worker_do(&freer, free_from_abroad, again);
+        worker_end(&freer);
+        /* Its end is when its threads look at what others have freed. */
+        pyrt_heap_delete(heap);
+    }
+    else {
+        pyrt_free(again);
+        pyrt_safepoint(thread);
+        CHECK(pyrt_heap_malloc(thread, heap, 3000) != NULL);
+    }
+    CHECK_INT(pyrt_address_owner(again), pyrt_interp_id(interp));
+    CHECK_UINT(pyrt_usable_size(again), 65536);
+    worker_do(&reader, delete_attached, reading);
+    worker_end(&reader);
+    if (from_abroad) {
+        for (int i = 0; i < EACH; i++) {
+            pyrt_free(blocks[i]);
+            pyrt_free(blocks[2 * EACH + i]);
+        }
+    }
+    else {
+        pyrt_heap_destroy(heap);
+    }
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(a_page_that_was_empty_before_waits_for_the_readers_of_now)
+{
+    empty_twice(false);
+    empty_twice(true);
+}
+
+TEST(a_huge_block_waits_for_readers)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, true);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    unsigned char *huge = pyrt_heap_malloc(thread, heap, 5000000);
+    memset(huge, 0xC3, 5000000);
+    pyrt_free(huge + 16);
+    EXPECT_REPORT("pyrt_free", "16 bytes inside");
+    pyrt_free(huge);
+    pyrt_free(huge);
+    EXPECT_REPORT("pyrt_free", "no block of ours");
+    CHECK(huge[0] == 0xC3 && huge[4999999] == 0xC3);
+    CHECK_UINT(stats_of(interp).huge_bytes, 0);
+    CHECK(stats_of(interp).held_bytes >= 5000000);
+    CHECK_INT(pyrt_address_owner(huge), pyrt_interp_id(interp));
+    CHECK_OK(pyrt_qsbr_synchronize(thread));
+    void *next = pyrt_heap_malloc(thread, heap, 3000000);
+    CHECK_UINT(stats_of(interp).held_bytes, 0);
+    pyrt_free(next);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+typedef struct look {
+    uint64_t *block;
+    int over;
+} look;
+
+static void
+look_at_prefix(void *arg)
+{
+    look *at = arg;
+    while (!pyrt_load_acquire(&at->over)) {
+        for (int i = 0; i < 4; i++) {
+            uint64_t word = pyrt_load_relaxed(&at->block[i]);
+            CHECK(word == 0 || word == UINT64_MAX);
+        }
+    }
+}
+
+TEST(readers_may_look_at_the_prefix_of_a_block_that_is_allocated_again)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, true);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    look at = {.block = pyrt_heap_calloc(thread, heap, 1, 100)};
+    worker reader;
+    worker_start(&reader);
+    worker_begin(&reader, look_at_prefix, &at);
+    for (int i = 0; i < 3000; i++) {
+        for (int k = 0; k < 4; k++) {
+            pyrt_store_relaxed(&at.block[k], UINT64_MAX);
+        }
+        pyrt_free(at.block);
+        /* The blocks of its page go round until it comes again. */
+        void *taken[1000];
+        int count = 0;
+        do {
+            taken[count] = pyrt_heap_calloc(thread, heap, 1, 100);
+        } while (taken[count++] != (void *)at.block && count < 1000);
+        CHECK(taken[--count] == (void *)at.block);
+        while (count-- > 0) {
+            pyrt_free(taken[count]);
+        }
+    }
+    pyrt_store_release(&at.over, 1);
+    worker_finish(&reader);
+    worker_end(&reader);
+    pyrt_heap_destroy(heap);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
 TEST(a_block_is_freed_when_readers_have_passed)
 {
     runtime_up();
@@ -333,6 +482,63 @@ TEST(blocks_outlive_a_deleted_heap)
     CHECK_UINT(blocks_in_use(interp, 4), 0);
     pyrt_thread_release(thread);
     CHECK_UINT(stats_of(interp).heaps, 1);
+    runtime_down();
+}
+
+TEST(a_huge_block_outlives_its_deleted_heap)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    pyrt_heap *first = heap_with_tag(interp, 4, false);
+    char *huge = pyrt_heap_malloc(thread, first, 5000000);
+    pyrt_heap_delete(first);
+    /* Its block keeps what is known of the heap, so that another one is not taken for it. */
+    CHECK_UINT(stats_of(interp).heaps, 1);
+    for (int i = 0; i < 10; i++) {
+        pyrt_heap *next = heap_with_tag(interp, 5, false);
+        CHECK(pyrt_heap_malloc(thread, next, 90) != NULL);
+        pyrt_heap_destroy(next);
+        CHECK_UINT(blocks_in_use(interp, 4), 1);
+    }
+    huge[4999999] = 1;
+    pyrt_free(huge);
+    CHECK_UINT(stats_of(interp).heaps, 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(heaps_come_and_go_in_flat_memory)
+{
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    pyrt_heap *other = heap_with_tag(interp, 0, false);
+    for (int i = 0; i < 300; i++) {
+        pyrt_heap *heap = heap_with_tag(interp, 1, i % 2 == 0);
+        void *blocks[20];
+        for (int k = 0; k < 20; k++) {
+            blocks[k] = pyrt_heap_malloc(thread, heap, (size_t)k * 500);
+        }
+        if (i % 4 < 2) {
+            for (int k = 0; k < 20; k++) {
+                pyrt_free(blocks[k]);
+            }
+            pyrt_heap_delete(heap);
+        }
+        else {
+            pyrt_heap_destroy(heap);
+        }
+        pyrt_safepoint(thread);
+    }
+    /* A page is wanted by another heap: what waited for readers goes. */
+    CHECK_OK(pyrt_qsbr_synchronize(thread));
+    CHECK(pyrt_heap_malloc(thread, other, 3000) != NULL);
+    CHECK_UINT(stats_of(interp).held_bytes, 0);
+    CHECK_UINT(stats_of(interp).heaps, 1);
+    CHECK_UINT(stats_of(interp).pages, 1);
+    pyrt_heap_destroy(other);
+    pyrt_thread_release(thread);
     runtime_down();
 }
 
@@ -413,6 +619,14 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     pyrt_thread *there = pyrt_thread_ensure(other);
     CHECK(pyrt_heap_malloc(there, heap, 10) == NULL);
     EXPECT_REPORT("pyrt_heap_malloc", "of interpreter 0");
+    /* Also when it has a heap of its own of the same number. */
+    pyrt_heap *theirs = pyrt_heap_new(other, NULL);
+    CHECK_UINT(theirs->index, heap->index);
+    void *their_block = pyrt_heap_malloc(there, theirs, 10);
+    CHECK(their_block != NULL);
+    CHECK(pyrt_heap_malloc(there, heap, 10) == NULL);
+    EXPECT_REPORT("pyrt_heap_malloc", "of interpreter 0");
+    pyrt_free(their_block);
     pyrt_thread_release(there);
     pyrt_attach(thread);
     CHECK(pyrt_heap_malloc(thread, heap, SIZE_MAX) == NULL);
@@ -436,12 +650,19 @@ TEST(realloc_stays_in_the_heap)
     pyrt_thread *thread = pyrt_thread_ensure(interp);
     char *block = pyrt_heap_realloc(thread, heap, NULL, 20);
     strcpy(block, "nineteen characters");
-    for (size_t size = 20; size < 4000000; size = size * 3) {
-        block = pyrt_heap_realloc(thread, heap, block, size);
+    for (size_t size = 20; size < 4000000; size = size * 3 + 1) {
+        block = size % 2 == 0 ? pyrt_heap_realloc(thread, heap, block, size) : pyrt_realloc(block, size);
         CHECK_STR(block, "nineteen characters");
         CHECK_INT(pyrt_address_owner(block), 0);
         CHECK_UINT(blocks_in_use(interp, 8), 1);
     }
+    /* Who may not allocate there gets a block of the process. */
+    pyrt_thread_release(thread);
+    block = pyrt_realloc(block, 9000000);
+    CHECK_STR(block, "nineteen characters");
+    CHECK_INT(pyrt_address_owner(block), PYRT_OWNER_PROCESS);
+    CHECK_UINT(blocks_in_use(interp, 8), 0);
+    thread = pyrt_thread_ensure(interp);
     pyrt_free(block);
     pyrt_thread_release(thread);
     runtime_down();

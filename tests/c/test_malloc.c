@@ -132,6 +132,9 @@ TEST(absurd_sizes_give_null_and_lose_nothing)
     CHECK(pyrt_malloc(PTRDIFF_MAX) == NULL);
     CHECK(pyrt_aligned_alloc(4096, SIZE_MAX - 4096) == NULL);
     CHECK(pyrt_aligned_alloc((size_t)1 << 60, 100) == NULL);
+    void *empty = pyrt_aligned_alloc((size_t)1 << 20, 0);
+    CHECK(empty != NULL);
+    pyrt_free(empty);
     errno = 0;
     CHECK(pyrt_realloc(block, SIZE_MAX - 5) == NULL);
     CHECK_INT(errno, ENOMEM);
@@ -146,6 +149,10 @@ TEST(what_is_no_block_is_named_and_left_alone)
     static int mine;
     pyrt_free(&mine);
     EXPECT_REPORT("pyrt_free", "no block of ours");
+    errno = 0;
+    CHECK(pyrt_realloc(&mine, 100) == NULL);
+    EXPECT_REPORT("pyrt_realloc", "no block of ours");
+    CHECK_INT(errno, EINVAL);
     CHECK_UINT(pyrt_usable_size(&mine), 0);
     CHECK_INT(pyrt_address_owner(&mine), PYRT_OWNER_NONE);
     CHECK_INT(pyrt_address_owner(NULL), PYRT_OWNER_NONE);

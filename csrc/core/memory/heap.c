@@ -62,7 +62,7 @@ pyrt_heap_new(pyrt_interp *interp, const pyrt_heap_config *or_null)
         return NULL;
     }
     pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
-    pyrt_heap_impl *heap = pyrt_meta_alloc(sizeof(*heap));
+    pyrt_heap_impl *heap = heaps == NULL ? NULL : pyrt_meta_alloc(sizeof(*heap));
     if (heap == NULL) {
         errno = ENOMEM;
         return NULL;
@@ -118,7 +118,7 @@ forget_ended(pyrt_thread_heaps *mine)
         if (pyrt_load_acquire(&part->heap->state) == PYRT_HEAP_DESTROYED) {
             pyrt_part_destroy(part);
         }
-        pyrt_part_release(part);
+        pyrt_part_trim(part);
         if (pyrt_part_is_empty(part)) {
             drop_part(mine, i);
         }
@@ -134,6 +134,23 @@ look_for_ended(pyrt_thread_heaps *mine, pyrt_interp_heaps *heaps)
         mine->seen_ended = ended;
         forget_ended(mine);
     }
+}
+
+void
+pyrt_heap_release(pyrt_part *asking)
+{
+    pyrt_thread_heaps *mine = pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current()));
+    for (uint32_t i = 0; i < mine->table.count; i++) {
+        pyrt_part *part = (pyrt_part *)(void *)mine->table.parts[i];
+        if (part == NULL) {
+            continue;
+        }
+        pyrt_part_release(part);
+        if (part != asking && pyrt_load_acquire(&part->heap->state) != PYRT_HEAP_LIVE && pyrt_part_is_empty(part)) {
+            drop_part(mine, i);
+        }
+    }
+    pyrt_pool_release(asking->share->pool);
 }
 
 static bool
@@ -172,6 +189,7 @@ part_of(pyrt_thread_impl *thread, pyrt_heap_impl *heap)
         return NULL;
     }
     part->share = &mine->share;
+    part->base.heap = &heap->base;
     part->heap = heap;
     part->interp = heap->type_stable ? heap->interp : NULL;
     part->link = heap->link;
@@ -183,15 +201,21 @@ part_of(pyrt_thread_impl *thread, pyrt_heap_impl *heap)
 }
 
 /* A page whose part cannot be made for want of memory stays nobody's: it is adopted again when this thread has ended. So does
- * one that an interpreter which has ended left to the main one. */
-static void
-adopt(pyrt_part *asking, pyrt_segment *segment)
+ * one that an interpreter which has ended left to the main one, unless its blocks are free by now. */
+void
+pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment)
 {
     pyrt_thread_impl *thread = pyrt_thread_impl_of(pyrt_thread_current());
-    (void)asking;
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
-        pyrt_part *part = page->heap == NULL ? NULL : part_of(thread, page->heap);
+        if (page->heap == NULL) {
+            pyrt_page_collect(page);
+            if (page->head.used == 0) {
+                pyrt_slices_give(asking->share, page);
+            }
+            continue;
+        }
+        pyrt_part *part = part_of(thread, page->heap);
         if (part != NULL) {
             pyrt_part_adopt(part, page);
         }
@@ -199,8 +223,6 @@ adopt(pyrt_part *asking, pyrt_segment *segment)
     /* Some may have been of heaps that are gone. */
     forget_ended(pyrt_heaps_of(thread));
 }
-
-void (*pyrt_heap_adopt_hook)(pyrt_part *, pyrt_segment *) = adopt;
 
 /* ---- allocating -------------------------------------------------------------------------------------------------- */
 
@@ -229,6 +251,17 @@ my_part(const char *function, pyrt_thread *thread, pyrt_heap_impl *heap)
     return part_of(pyrt_thread_impl_of(thread), heap);
 }
 
+/* Readers may be looking at it: word by word, so that they see no half of one. Rounded up to words: the prefix has only whole
+ * ones. */
+static void
+zero_prefix(void *block, size_t bytes)
+{
+    uint64_t *words = block;
+    for (size_t i = 0; i * sizeof(*words) < bytes; i++) {
+        pyrt_store_relaxed(&words[i], UINT64_C(0));
+    }
+}
+
 void *
 pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *handle, size_t size, bool zero)
 {
@@ -236,11 +269,13 @@ pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *handle, size_t size, bool z
     bool is_zero = false;
     void *block = part == NULL || size > PTRDIFF_MAX ? NULL : pyrt_part_alloc(part, size, &is_zero);
     if (block != NULL && zero) {
+        size_t prefix = size < part->link ? size : part->link;
         if (!is_zero) {
-            memset(block, 0, size);
+            zero_prefix(block, prefix);
+            memset((char *)block + prefix, 0, size - prefix);
         }
-        else if (size > part->link) {
-            memset((char *)block + part->link, 0, size - part->link < sizeof(void *) ? size - part->link : sizeof(void *));
+        else if (size > prefix) {
+            memset((char *)block + prefix, 0, size - prefix < sizeof(void *) ? size - prefix : sizeof(void *));
         }
     }
     return block;
@@ -257,6 +292,17 @@ pyrt_heap_aligned_alloc(pyrt_thread *thread, pyrt_heap *handle, size_t align, si
     return part == NULL ? NULL : pyrt_part_aligned_alloc(part, align, size);
 }
 
+/* The words of a prefix, into one that readers may be looking at. */
+static void
+copy_prefix(void *to, const void *from, size_t bytes)
+{
+    uint64_t *into = to;
+    const uint64_t *words = from;
+    for (size_t i = 0; i * sizeof(*words) < bytes; i++) {
+        pyrt_store_relaxed(&into[i], pyrt_load_relaxed(&words[i]));
+    }
+}
+
 void *
 pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size)
 {
@@ -265,8 +311,15 @@ pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size
         return block;
     }
     void *moved = pyrt_heap_malloc(thread, heap, size);
-    if (moved != NULL && block != NULL) {
-        memcpy(moved, block, size < usable ? size : usable);
+    if (moved == NULL) {
+        /* A block that has room enough does for a smaller one. */
+        return block != NULL && size <= usable ? block : NULL;
+    }
+    if (block != NULL) {
+        size_t bytes = size < usable ? size : usable;
+        size_t prefix = ((pyrt_heap_impl *)heap)->link < bytes ? ((pyrt_heap_impl *)heap)->link : bytes;
+        copy_prefix(moved, block, prefix);
+        memcpy((char *)moved + prefix, (char *)block + prefix, bytes - prefix);
         pyrt_free(block);
     }
     return moved;
@@ -343,6 +396,7 @@ interp_init(pyrt_interp *interp)
     pyrt_interp *main = pyrt_interp_main();
     bool share = interp->use_main_allocator != 0 && main != NULL && main != interp;
     heaps->own.number = heaps->pool.number;
+    heaps->pool.interp = interp;
     heaps->pool.memory = heaps->memory = share ? &pyrt_heaps_of_interp(main)->own : &heaps->own;
     interp->stage[PYRT_STAGE_HEAPS] = heaps;
     return PYRT_OK;
@@ -418,8 +472,8 @@ static void
 fork_prepare(pyrt_interp *interp)
 {
     pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
-    pyrt_raw_mutex_lock(&heaps->lock);
     pyrt_raw_mutex_lock(&heaps->pool.lock);
+    pyrt_raw_mutex_lock(&heaps->lock);
     pyrt_raw_mutex_lock(&heaps->own.lock);
 }
 
@@ -428,8 +482,8 @@ fork_parent(pyrt_interp *interp)
 {
     pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
     pyrt_raw_mutex_unlock(&heaps->own.lock);
-    pyrt_raw_mutex_unlock(&heaps->pool.lock);
     pyrt_raw_mutex_unlock(&heaps->lock);
+    pyrt_raw_mutex_unlock(&heaps->pool.lock);
 }
 
 static void

@@ -26,7 +26,7 @@ typedef struct pyrt_interp_heaps {
     pyrt_memory own;
     pyrt_memory *memory;       /* own, or the main interpreter's */
     pyrt_pool pool;
-    pyrt_raw_mutex lock;       /* guards what follows */
+    pyrt_raw_mutex lock;       /* guards what follows; after the pool's in the order of locks */
     pyrt_heap_impl *heaps;
     uint32_t heap_count;
     pyrt_index_pool indexes;

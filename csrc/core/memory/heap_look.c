@@ -50,7 +50,11 @@ each_page_of_segments(pyrt_segment *segment, page_function *function, void *arg)
 static bool
 each_page_of_pool(pyrt_pool *pool, page_function *function, void *arg)
 {
-    bool go_on = each_page_of_segments(pool->abandoned, function, arg);
+    /* Another interpreter that ends may be putting segments in front of these. */
+    pyrt_raw_mutex_lock(&pool->lock);
+    pyrt_segment *abandoned = pool->abandoned;
+    pyrt_raw_mutex_unlock(&pool->lock);
+    bool go_on = each_page_of_segments(abandoned, function, arg);
     /* Huge blocks are freed by whoever frees them, attached or not: that waits. */
     pyrt_raw_mutex_lock(&pool->lock);
     for (pyrt_page *page = pool->huge; page != NULL && go_on; page = page->next) {
@@ -133,6 +137,7 @@ add_pool(pyrt_memory_stats *out, pyrt_pool *pool)
         }
     }
     out->huge_bytes += pool->huge_bytes;
+    out->held_bytes += pool->held_bytes;
     pyrt_raw_mutex_unlock(&pool->lock);
 }
 
@@ -182,11 +187,14 @@ typedef struct leaks {
     uint32_t by_tag[32];
 } leaks;
 
+/* Its heap goes with the interpreter. Who frees a huge block looks at that under the pool's lock, which is held here. */
 static bool
 count_leaks(pyrt_page *page, void *arg)
 {
     leaks *found = arg;
-    if (page->heap != NULL && pyrt_load_acquire(&page->heap->state) == PYRT_HEAP_DESTROYED) {
+    const pyrt_heap_impl *heap = page->heap;
+    page->heap = NULL;
+    if (heap != NULL && pyrt_load_acquire(&heap->state) == PYRT_HEAP_DESTROYED) {
         return true;
     }
     if (pyrt_load_relaxed(&page->head.owner) != PYRT_WHOEVER) {

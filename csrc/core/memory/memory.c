@@ -1,7 +1,7 @@
 /* memory.c -- arenas, segments and slices; see memory.h for the four steps and whose they are. */
 #include "memory/memory.h"
 
-#include "memory/part.h"
+#include "memory/heap_impl.h"
 #include "platform/futex.h"
 #include "platform/meta_alloc.h"
 #include "platform/os_memory.h"
@@ -362,7 +362,7 @@ pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
     if (bytes > PTRDIFF_MAX - PYRT_SLICE) {
         return NULL;
     }
-    bytes = (bytes + PYRT_SLICE - 1) & ~(PYRT_SLICE - 1);
+    bytes = bytes == 0 ? PYRT_SLICE : (bytes + PYRT_SLICE - 1) & ~(PYRT_SLICE - 1);
     pyrt_pool *pool = part->share->pool;
     pyrt_page *page = pyrt_memory_struct_new(pool->memory, sizeof(*page));
     if (page == NULL) {
@@ -381,6 +381,9 @@ pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
     page->head.used = page->head.carved = page->head.capacity = 1;
     page->head.owner = PYRT_WHOEVER;
     page->pool = pool;
+    if (page->heap != NULL) {
+        pyrt_heap_ref(page->heap);
+    }
     pyrt_map_set(page->head.start, bytes, page, pool->number);
     pyrt_raw_mutex_lock(&pool->lock);
     page->next = pool->huge;
@@ -407,20 +410,68 @@ lock_pool_of(pyrt_page *page)
     }
 }
 
+/* It is in no list any more. Under the pool's lock: the state may go when nothing of its interpreter is left in the pool. */
+static void
+unmap_huge(const pyrt_pool *pool, pyrt_page *page)
+{
+    pyrt_map_set(page->head.start, page->bytes, NULL, 0);
+    pyrt_os_unmap(page->head.start, page->bytes);
+    pyrt_memory_struct_free(pool->memory, page, sizeof(*page));
+}
+
 void
 pyrt_huge_free(pyrt_page *page)
 {
-    /* The entries go first: who frees the same block again finds nothing. */
-    pyrt_map_set(page->head.start, page->bytes, NULL, 0);
     pyrt_pool *pool = lock_pool_of(page);
+    /* The page goes out of the map first: who frees the same block again finds nothing. */
+    pyrt_map_set(page->head.start, page->bytes, NULL, pool->number);
     *(page->previous != NULL ? &page->previous->next : &pool->huge) = page->next;
     if (page->next != NULL) {
         page->next->previous = page->previous;
     }
     pool->huge_bytes -= page->bytes;
+    pyrt_heap_impl *heap = page->heap;
+    if (heap != NULL && heap->type_stable) {
+        page->goal = pyrt_qsbr_advance(pool->interp);
+        page->next = pool->held;
+        pyrt_store_relaxed(&pool->held, page);
+        pool->held_bytes += page->bytes;
+    }
+    else {
+        unmap_huge(pool, page);
+    }
+    if (heap != NULL) {
+        pyrt_heap_unref(heap);
+    }
     pyrt_raw_mutex_unlock(&pool->lock);
-    pyrt_os_unmap(page->head.start, page->bytes);
-    pyrt_memory_struct_free(pool->memory, page, sizeof(*page));
+}
+
+static void
+release_held(pyrt_pool *pool, bool all)
+{
+    pyrt_page **link = &pool->held;
+    while (*link != NULL) {
+        pyrt_page *page = *link;
+        if (!all && !pyrt_qsbr_poll_interp(pool->interp, page->goal)) {
+            link = &page->next;
+            continue;
+        }
+        pyrt_store_relaxed(link, page->next);
+        pool->held_bytes -= page->bytes;
+        unmap_huge(pool, page);
+    }
+}
+
+void
+pyrt_pool_release(pyrt_pool *pool)
+{
+    /* relaxed: a look that saves the lock. */
+    if (pyrt_load_relaxed(&pool->held) == NULL) {
+        return;
+    }
+    pyrt_raw_mutex_lock(&pool->lock);
+    release_held(pool, false);
+    pyrt_raw_mutex_unlock(&pool->lock);
 }
 
 /* ---- the pool of abandoned segments ------------------------------------------------------------------------------ */
@@ -477,6 +528,7 @@ pyrt_pool_fini(pyrt_pool *pool)
     while (pool->huge != NULL) {
         pyrt_huge_free(pool->huge);
     }
+    release_held(pool, true);
     while (pool->abandoned != NULL) {
         pyrt_segment *segment = pool->abandoned;
         pool->abandoned = segment->next;
@@ -488,8 +540,11 @@ pyrt_pool_fini(pyrt_pool *pool)
 }
 
 void
-pyrt_memory_keep(pyrt_memory *memory, const pyrt_pool *pool)
+pyrt_memory_keep(pyrt_memory *memory, pyrt_pool *pool)
 {
+    /* Somebody may be freeing a huge block. */
+    pyrt_raw_mutex_lock(&pool->lock);
+    release_held(pool, true);
     memory->for_good = true;
     for (const pyrt_arena *arena = memory->arenas; arena != NULL; arena = arena->next) {
         pyrt_meta_keep(sizeof(*arena));
@@ -501,6 +556,7 @@ pyrt_memory_keep(pyrt_memory *memory, const pyrt_pool *pool)
     for (const pyrt_page *page = pool->huge; page != NULL; page = page->next) {
         pyrt_meta_keep(sizeof(*page));
     }
+    pyrt_raw_mutex_unlock(&pool->lock);
 }
 
 void
@@ -508,11 +564,9 @@ pyrt_pool_move(pyrt_pool *from, pyrt_pool *to)
 {
     pyrt_raw_mutex_lock(&from->lock);
     pyrt_raw_mutex_lock(&to->lock);
+    release_held(from, true);
     while (from->abandoned != NULL) {
         pyrt_segment *segment = from->abandoned;
-        for (uint64_t left = segment->first; left != 0; left &= left - 1) {
-            segment->pages[__builtin_ctzll(left)].heap = NULL;
-        }
         list_remove(&from->abandoned, segment);
         list_push(&to->abandoned, segment);
         pyrt_store_relaxed(&to->abandoned_count, to->abandoned_count + 1);
@@ -520,7 +574,6 @@ pyrt_pool_move(pyrt_pool *from, pyrt_pool *to)
     while (from->huge != NULL) {
         pyrt_page *page = from->huge;
         from->huge = page->next;
-        page->heap = NULL;
         pyrt_store_relaxed(&page->pool, to);
         page->previous = NULL;
         page->next = to->huge;

@@ -72,7 +72,10 @@ struct pyrt_pool {
     size_t abandoned_count;
     pyrt_page *huge;           /* pages that are mappings of their own */
     size_t huge_bytes;
+    pyrt_page *held;           /* huge ones that are free, of type-stable heaps, which wait for readers */
+    size_t held_bytes;
     const pyrt_memory *memory; /* never changes */
+    struct pyrt_interp *interp; /* whose readers; NULL: the process's. Never changes */
 };
 
 /* A number for an owner, in the map; 0 when there are too many or memory is short. What pyrt_owner_find says of a number that
@@ -90,9 +93,9 @@ void pyrt_owners_fork_child(void);
 void pyrt_memory_fini(pyrt_memory *memory);
 
 /* What is in a state and its pool stays with the process from now on. */
-void pyrt_memory_keep(pyrt_memory *memory, const pyrt_pool *pool);
+void pyrt_memory_keep(pyrt_memory *memory, pyrt_pool *pool);
 
-/* Moves what is in a pool to another of the same state. Its pages are of no heap any more. */
+/* Moves what is in a pool, whose readers are gone, to another of the same state. Its pages are of no heap any more. */
 void pyrt_pool_move(pyrt_pool *from, pyrt_pool *to);
 
 /* Frees what is in a pool, the blocks with it. */
@@ -113,9 +116,11 @@ void pyrt_slices_give(pyrt_share *share, pyrt_page *page);
 /* Gives memory that has been free for a while back to the system. */
 void pyrt_share_purge(pyrt_share *share, int64_t now);
 
-/* A mapping of its own with one page over it, and its end. */
+/* A mapping of its own with one page over it, and its end: of a type-stable heap it goes when readers have passed, which
+ * pyrt_pool_release looks for. */
 pyrt_page *pyrt_huge_new(struct pyrt_part *part, size_t bytes, size_t align);
 void pyrt_huge_free(pyrt_page *page);
+void pyrt_pool_release(pyrt_pool *pool);
 
 /* The end of the share's thread: what is in use goes to the pool, the rest to the arenas. Its pages have been given
  * up before (page.h). And a segment out of the pool; NULL if there is none. */

@@ -1,7 +1,7 @@
 /* page.c -- the lists of a page; see page.h for the invariant and who may touch what. */
 #include "memory/part.h"
 
-#include <string.h>
+#include <pyruntime/qsbr.h>
 
 /* So much is carved at a time: a page is not touched before its blocks are wanted. */
 enum { CARVE_BYTES = 4096 };
@@ -103,6 +103,10 @@ collect_foreign(pyrt_page *page)
     page->head.used -= measure(page, first, &last);
     *pyrt_link_of(page, last) = page->head.local;
     page->head.local = first;
+    if (page->head.used == 0 && page->goal != 0 && page->part != NULL) {
+        /* That goal is of an earlier time when it was empty. */
+        page->goal = pyrt_qsbr_advance(page->part->interp);
+    }
 }
 
 bool

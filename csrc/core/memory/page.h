@@ -42,7 +42,7 @@ struct PYRT_ALIGNED(128) pyrt_page {
     };
     struct pyrt_heap_impl *heap; /* NULL: the process's */
     size_t bytes;          /* of all its slices */
-    uint64_t goal;         /* an empty page of a type-stable heap: it may go when readers have passed this */
+    uint64_t goal; /* of a type-stable heap: when it was last empty, it could go when readers have passed this; or 0 */
 };
 
 PYRT_STATIC_ASSERT(sizeof(pyrt_page) == 128, "the map keeps other things in the low bits");

@@ -93,6 +93,15 @@ become_empty(pyrt_part *part, pyrt_page *page)
         COUNT(part->share, held_bytes, page->bytes);
     }
     page->goal = pyrt_qsbr_advance(part->interp);
+    if (part->waiting == 1) {
+        part->soonest = page->goal;
+    }
+}
+
+static bool
+is_ended(const pyrt_part *part)
+{
+    return part->heap != NULL && pyrt_load_acquire(&part->heap->state) != PYRT_HEAP_LIVE;
 }
 
 void
@@ -103,10 +112,19 @@ pyrt_part_freed(pyrt_page *page)
         pyrt_page_list_remove(&part->full[page->head.class_], page);
         become_usable(part, page);
     }
+    if (page->head.used != 0) {
+        return;
+    }
     /* The only usable page of a class stays: the next block is wanted soon. */
     bool only = part->usable[page->head.class_].first == page && part->usable[page->head.class_].last == page;
-    if (page->head.used == 0 && (!only || page->head.class_ == PYRT_CLASS_LARGE)) {
+    if (!only || page->head.class_ == PYRT_CLASS_LARGE || is_ended(part)) {
         become_empty(part, page);
+    }
+    else if (page->goal != 0) {
+        /* That is of an earlier time when it was empty: readers may have seen its blocks since. */
+        page->goal = 0;
+        part->waiting--;
+        COUNT(part->share, held_bytes, -page->bytes);
     }
 }
 
@@ -190,12 +208,22 @@ adopt(pyrt_part *part, pyrt_segment *segment)
 {
     COUNT(part->share, adopted, 1);
     if (part->heap != NULL) {
-        pyrt_heap_adopt_hook(part, segment);
+        pyrt_heap_adopt(part, segment);
         return;
     }
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_part_adopt(part, &segment->pages[__builtin_ctzll(left)]);
     }
+}
+
+/* Before more is asked of the system. */
+static void
+give_back(pyrt_part *part)
+{
+    if (part->heap != NULL) {
+        pyrt_heap_release(part);
+    }
+    purge_if_due(part->share);
 }
 
 static pyrt_page *
@@ -212,8 +240,7 @@ find_page(pyrt_part *part, unsigned class)
         page = find_usable(part, class);
     }
     if (page == NULL) {
-        pyrt_part_release(part);
-        purge_if_due(part->share);
+        give_back(part);
         page = fresh_page(part, class);
     }
     return page;
@@ -224,7 +251,7 @@ pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
 {
     *zero = false;
     if (size > PYRT_CLASSED_MAX) {
-        return pyrt_part_alloc_large(part, size, 1);
+        return pyrt_part_alloc_large(part, size, 1, zero);
     }
     pyrt_page *page = find_page(part, pyrt_part_class(part, size));
     if (page == NULL) {
@@ -238,9 +265,11 @@ pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
 }
 
 void *
-pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align)
+pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
 {
+    *zero = true;
     if (size > PYRT_LARGE_MAX || align > PYRT_SLICE) {
+        give_back(part);
         pyrt_page *huge = pyrt_huge_new(part, size, align);
         return huge != NULL ? huge->head.start : NULL;
     }
@@ -249,14 +278,12 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align)
     if (freed != NULL) {
         become_empty(part, freed);
     }
-    pyrt_part_release(part);
-    purge_if_due(part->share);
-    bool zero;
-    pyrt_page *page = pyrt_slices_take(part->share, (size + PYRT_SLICE - 1) >> PYRT_SLICE_SHIFT, &zero);
+    give_back(part);
+    pyrt_page *page = pyrt_slices_take(part->share, (size + PYRT_SLICE - 1) >> PYRT_SLICE_SHIFT, zero);
     if (page == NULL) {
         return NULL;
     }
-    pyrt_page_init(page, page->bytes, PYRT_CLASS_LARGE, part, zero);
+    pyrt_page_init(page, page->bytes, PYRT_CLASS_LARGE, part, *zero);
     own(part, page);
     page->head.used = page->head.carved = 1;
     page->head.flags |= PYRT_PAGE_FULL;
@@ -268,14 +295,14 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align)
 void *
 pyrt_part_aligned_alloc(pyrt_part *part, size_t align, size_t size)
 {
+    bool zero;
     if (align > PYRT_SLICE || size > PYRT_CLASSED_MAX) {
-        return pyrt_part_alloc_large(part, size, align);
+        return pyrt_part_alloc_large(part, size, align, &zero);
     }
     unsigned class = pyrt_part_class(part, size);
     while ((pyrt_class_size(class) & (align - 1)) != 0) {
         class++;
     }
-    bool zero;
     return pyrt_part_alloc(part, pyrt_class_size(class), &zero);
 }
 
@@ -334,8 +361,7 @@ destroy_page(pyrt_part *part, pyrt_page *page)
     }
     page->head.free = page->head.local = NULL;
     pyrt_store_relaxed(&page->foreign, NULL);
-    page->head.used = 0;
-    page->head.carved = page->head.capacity;
+    page->head.used = page->head.carved = page->head.capacity = 0;
     if (page->goal == 0) {
         become_empty(part, page);
     }
@@ -360,15 +386,53 @@ pyrt_part_destroy(pyrt_part *part)
 void
 pyrt_part_release(pyrt_part *part)
 {
-    for (unsigned class = 0; class < PYRT_CLASSES && part->waiting != 0; class++) {
+    if (part->waiting == 0 || !pyrt_qsbr_poll_interp(part->interp, part->soonest)) {
+        return;
+    }
+    uint64_t soonest = UINT64_MAX;
+    for (unsigned class = 0; class < PYRT_CLASSES; class++) {
         pyrt_page *next;
         for (pyrt_page *page = part->usable[class].first; page != NULL; page = next) {
             next = page->next;
-            if (page->goal != 0 && page->head.used == 0 && pyrt_qsbr_poll_interp(part->interp, page->goal)) {
+            if (page->goal == 0 || page->head.used != 0) {
+                continue;
+            }
+            if (pyrt_qsbr_poll_interp(part->interp, page->goal)) {
                 let_go(part, page);
+            }
+            else {
+                soonest = page->goal < soonest ? page->goal : soonest;
             }
         }
     }
+    /* What is in use again gets a new goal, later than now. */
+    part->soonest = soonest != UINT64_MAX ? soonest : part->soonest;
+}
+
+void
+pyrt_part_trim(pyrt_part *part)
+{
+    for (unsigned class = 0; class < PYRT_CLASSES; class++) {
+        pyrt_page_list *lists[] = {&part->full[class], &part->usable[class]};
+        for (int i = 0; i < 2; i++) {
+            pyrt_page *next;
+            for (pyrt_page *page = lists[i]->first; page != NULL; page = next) {
+                next = page->next;
+                pyrt_page_collect(page);
+                if (page->head.used != 0) {
+                    continue;
+                }
+                if (page->head.flags & PYRT_PAGE_FULL) {
+                    pyrt_page_list_remove(&part->full[class], page);
+                    become_usable(part, page);
+                }
+                if (page->goal == 0) {
+                    become_empty(part, page);
+                }
+            }
+        }
+    }
+    pyrt_part_release(part);
 }
 
 void
@@ -379,6 +443,7 @@ pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
     COUNT(part->share, pages, 1);
     COUNT(part->share, page_bytes, page->bytes);
     if (page->goal != 0) {
+        part->soonest = part->waiting == 0 || page->goal < part->soonest ? page->goal : part->soonest;
         part->waiting++;
         COUNT(part->share, held_bytes, page->bytes);
     }

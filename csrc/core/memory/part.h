@@ -19,7 +19,8 @@ struct pyrt_part {
     pyrt_share *share;
     struct pyrt_heap_impl *heap; /* NULL: the process's */
     pyrt_interp *interp;         /* whose readers a type-stable heap waits for; NULL: not type-stable */
-    uint32_t waiting;            /* empty pages that wait for readers */
+    uint32_t waiting;            /* pages with a goal */
+    uint64_t soonest;            /* none of their goals is before this */
     uint16_t link;               /* for new pages */
     uint8_t smallest;            /* the first class that has room for the link */
     uint8_t tag;
@@ -41,7 +42,7 @@ pyrt_part_class(const pyrt_part *part, size_t size)
 }
 
 /* Sizes above the classes, or alignments above 64 KiB. */
-void *pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align);
+void *pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero);
 
 /* A local free has brought page->head.used to page->head.slow_at or below. */
 void pyrt_part_freed(pyrt_page *page);
@@ -60,12 +61,16 @@ void pyrt_part_destroy(pyrt_part *part);
 /* Gives empty pages back whose readers have passed. */
 void pyrt_part_release(pyrt_part *part);
 
+/* Its heap has been deleted: gives back what is empty, also what is kept for the next block. */
+void pyrt_part_trim(pyrt_part *part);
+
 /* Takes a page of an adopted segment in. */
 void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
 
-/* The heaps' half of adopting (heap.c): hands each page to the part of its heap. NULL: all pages belong to the part that
- * asks. */
-extern void (*pyrt_heap_adopt_hook)(pyrt_part *asking, pyrt_segment *segment);
+/* The heaps' half (heap.c). Adopting hands each page to the part of its heap; releasing gives back what all heaps of this
+ * thread need no more. For parts that are of a heap. */
+void pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment);
+void pyrt_heap_release(pyrt_part *asking);
 
 /* Frees a block at home. */
 static inline void

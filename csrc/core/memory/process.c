@@ -135,7 +135,13 @@ free_elsewhere(pyrt_page *page, void *block)
         }
     }
     else if (pyrt_load_relaxed(&page->head.owner) == PYRT_WHOEVER) {
-        pyrt_huge_free(page);
+        if (block == page->head.start) {
+            pyrt_huge_free(page);
+        }
+        else {
+            pyrt_report("pyrt_free: %p lies %zu bytes inside of the block at %p; nothing was freed", block,
+                        (size_t)((char *)block - page->head.start), (void *)page->head.start);
+        }
     }
     else {
         pyrt_page_free_foreign(page, block);
@@ -191,9 +197,22 @@ pyrt_calloc(size_t n, size_t size)
     bool zero;
     void *block = alloc_slow(bytes, &zero);
     if (block != NULL) {
-        memset(block, 0, zero ? (bytes < sizeof(void *) ? bytes : sizeof(void *)) : bytes);
+        /* Of zero memory only the link has been written. */
+        memset(block, 0, zero && bytes > sizeof(void *) ? sizeof(void *) : bytes);
     }
     return block;
+}
+
+/* The heap of a block if the calling thread may allocate there, else NULL: the process's domain. */
+static pyrt_heap_impl *
+heap_to_stay_in(uint64_t entry)
+{
+    pyrt_thread *current = PYRT_TLS.current;
+    if (current == NULL || pyrt_map_owner_of(entry) != pyrt_heaps_of_interp(current->interp)->pool.number) {
+        return NULL;
+    }
+    pyrt_heap_impl *heap = pyrt_map_page_of(entry)->heap;
+    return heap != NULL && pyrt_load_acquire(&heap->state) == PYRT_HEAP_LIVE ? heap : NULL;
 }
 
 void *
@@ -202,11 +221,25 @@ pyrt_realloc(void *block, size_t size)
     if (block == NULL) {
         return pyrt_malloc(size);
     }
-    size_t usable = pyrt_usable_size(block);
+    uint64_t entry = pyrt_map_entry(block);
+    if (pyrt_map_page_of(entry) == NULL) {
+        pyrt_report("pyrt_realloc: %p is no block of ours; nothing was done", block);
+        errno = EINVAL;
+        return NULL;
+    }
+    size_t usable = pyrt_map_page_of(entry)->head.block_size;
     if (size <= usable && size >= usable / 2) {
         return block;
     }
+    pyrt_heap_impl *heap = heap_to_stay_in(entry);
+    if (heap != NULL) {
+        return pyrt_heap_realloc(PYRT_TLS.current, &heap->base, block, size);
+    }
     void *moved = pyrt_malloc(size);
+    if (moved == NULL && size <= usable) {
+        /* A block that has room enough does for a smaller one. */
+        return block;
+    }
     if (moved != NULL) {
         memcpy(moved, block, size < usable ? size : usable);
         pyrt_free(block);
@@ -217,12 +250,12 @@ pyrt_realloc(void *block, size_t size)
 void *
 pyrt_aligned_alloc(size_t align, size_t size)
 {
-    if (align == 0 || (align & (align - 1)) != 0 || size > PTRDIFF_MAX) {
+    if (align == 0 || (align & (align - 1)) != 0) {
         errno = EINVAL;
         return NULL;
     }
     pyrt_part *part = process_part != NULL ? process_part : make_part();
-    void *block = part == NULL ? NULL : pyrt_part_aligned_alloc(part, align, size);
+    void *block = part == NULL || size > PTRDIFF_MAX ? NULL : pyrt_part_aligned_alloc(part, align, size);
     if (block == NULL) {
         errno = ENOMEM;
     }

@@ -71,6 +71,7 @@ enum { PYRT_HEAP_SMALL_MAX = 1024, PYRT_HEAP_DIRECT = PYRT_HEAP_SMALL_MAX / 8 + 
 
 /* One thread's part of a heap: for each small size the page to take from. */
 typedef struct pyrt_heap_part {
+    const struct pyrt_heap *heap; /* whose */
     pyrt_page_head *direct[PYRT_HEAP_DIRECT];
 } pyrt_heap_part;
 
@@ -124,7 +125,7 @@ pyrt_heap_malloc(pyrt_thread *thread, pyrt_heap *heap, size_t size)
     if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX && PYRT_TLS.current == thread && table != NULL &&
                     heap->index < table->count)) {
         pyrt_heap_part *part = table->parts[heap->index];
-        if (pyrt_likely(part != NULL)) {
+        if (pyrt_likely(part != NULL && part->heap == heap)) {
             pyrt_page_head *page = part->direct[(size + 7) >> 3];
             char *block = (char *)page->free;
             if (pyrt_likely(block != NULL)) {
