@@ -4,6 +4,7 @@
 #   make check-matrix    the same for gcc and clang, plain, under the sanitizers, and with counted read-side sections
 #   make soak            the stress for long, in every configuration; prints the seeds
 #   make build           only build; like check, takes CC=gcc|clang and SAN=plain|address|thread|debug
+#   make malloc          build/libpyruntime-malloc.so: malloc, free, new, delete and the rest of them, for LD_PRELOAD
 #   make clean
 #
 # One executable a concept: tests/c/test_NAME.c, with the support code of tests/c and the whole core. Everything is built
@@ -37,6 +38,23 @@ SUPPORT_OBJECTS := $(SUPPORT:%.c=$(OUT)/%.o)
 TEST_OBJECTS := $(TESTS:%.c=$(OUT)/%.o)
 EXECUTABLES := $(TESTS:tests/c/%.c=$(OUT)/%)
 
+# What a program gets in place of its own malloc: only that family leaves the object, thread-local variables cost no call (and
+# so no allocation), an exception of a new passes through it, and nothing is bound late.
+MALLOC_LIBRARY := build/libpyruntime-malloc.so
+MALLOC_OBJECTS := $(patsubst %.c,build/malloc/%.o,$(CORE) csrc/malloc/malloc.c)
+MALLOC_FLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -pthread -fPIC -fvisibility=hidden -ftls-model=initial-exec \
+    -fno-builtin-malloc -fno-builtin-calloc -fexceptions
+
+.PHONY: malloc
+malloc: $(MALLOC_LIBRARY)
+
+build/malloc/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(MALLOC_FLAGS) $(CPPFLAGS) $(DEPENDENCIES) -c $< -o $@
+
+$(MALLOC_LIBRARY): $(MALLOC_OBJECTS)
+	$(CC) -shared -pthread -Wl,-z,now -Wl,-z,nodelete -Wl,-z,defs $^ -o $@
+
 .PHONY: build check check-matrix soak clean print-executables
 .SECONDARY: $(CORE_OBJECTS) $(SUPPORT_OBJECTS) $(TEST_OBJECTS)
 
@@ -69,6 +87,7 @@ soak:
 	done
 
 clean:
-	rm -rf build/c
+	rm -rf build/c build/malloc $(MALLOC_LIBRARY)
 
+-include $(MALLOC_OBJECTS:.o=.d)
 -include $(CORE_OBJECTS:.o=.d) $(SUPPORT_OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d)
