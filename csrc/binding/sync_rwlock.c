@@ -55,8 +55,8 @@ reads(const pyrt_rwlock *lock)
 {
     const pyrt_tls_block *tls = pyrt_tls();
     const char *address = (const char *)lock;
-    for (size_t i = 0; tls->reader_row != NULL && i < PYRT_READER_SLOTS; i++) {
-        const char *slot = pyrt_load_relaxed(&tls->reader_row->slots[i]);
+    for (size_t i = 0; tls->own_row != NULL && i < PYRT_READER_SLOTS; i++) {
+        const char *slot = pyrt_load_relaxed(&tls->own_row->slots[i]);
         if (slot == address || slot == address + 1) {
             return true;
         }

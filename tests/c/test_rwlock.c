@@ -176,6 +176,46 @@ TEST(the_read_that_makes_a_lock_biased_is_known)
     }
 }
 
+static size_t
+slot_of_lock(const pyrt_rwlock *lock)
+{
+    return pyrt_parking_index(lock) % PYRT_READER_SLOTS;
+}
+
+/* The first read of `kept` goes by the word, because `other` has its slot, which is free at the second one. */
+TEST(a_read_that_stands_in_another_slot_is_known)
+{
+    enum { LOCKS = 16 * PYRT_READER_SLOTS };
+    pyrt_rwlock locks[LOCKS] = {{0}};
+    pyrt_rwlock *kept = &locks[0];
+    pyrt_rwlock *other = &locks[1];
+    while (slot_of_lock(other) != slot_of_lock(kept)) {
+        CHECK(++other < &locks[LOCKS]);
+    }
+    make_biased(kept);
+    make_biased(other);
+    read_lock(other);
+    read_lock(kept);
+    read_unlock(other);
+    CHECK_STATUS(pyrt_rwlock_read_lock(kept), PYRT_EDEADLK);
+    CHECK(!pyrt_rwlock_read_trylock(kept));
+    CHECK_STATUS(pyrt_rwlock_write_lock(kept), PYRT_EDEADLK);
+    read_lock(other);
+    CHECK_STATUS(pyrt_rwlock_read_lock(other), PYRT_EDEADLK);
+    CHECK_UINT(pyrt_rwlock_readers(kept), 1);
+    read_unlock(kept);
+    CHECK_UINT(pyrt_rwlock_readers(other), 1);
+    read_unlock(other);
+    CHECK_UINT(pyrt_rwlock_readers(other), 0);
+    /* The inline ways are open again. */
+    read_lock(kept);
+    CHECK_INT(pyrt_tls()->reader_row != NULL, 1);
+    read_unlock(kept);
+    CHECK(pyrt_rwlock_write_trylock(kept) && pyrt_rwlock_write_trylock(other));
+    pyrt_rwlock_write_unlock(kept);
+    pyrt_rwlock_write_unlock(other);
+}
+
 TEST(more_locks_than_slots)
 {
     enum { LOCKS = 3 * PYRT_READER_SLOTS };

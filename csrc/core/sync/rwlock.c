@@ -51,8 +51,8 @@ static pyrt_reader_row *
 own_row(void)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    if (tls->reader_row != NULL) {
-        return tls->reader_row;
+    if (tls->own_row != NULL) {
+        return tls->own_row;
     }
     if (pyrt_os_thread_register() != PYRT_OK) {
         return NULL;
@@ -62,7 +62,7 @@ own_row(void)
         /* acquire: pairs with the release of who had it last. */
         if (pyrt_load_relaxed(&claimed[i]) == 0 && pyrt_cas_acquire(&claimed[i], &is_free, 1u)) {
             note_row_used(i + 1);
-            tls->reader_row = &rows[i];
+            tls->own_row = tls->reader_row = &rows[i];
             return &rows[i];
         }
     }
@@ -96,8 +96,21 @@ find(pyrt_reader_row *row, const void *entry)
 static bool
 is_reader(const pyrt_rwlock *lock)
 {
-    pyrt_reader_row *row = pyrt_tls()->reader_row;
+    pyrt_reader_row *row = pyrt_tls()->own_row;
     return row != NULL && (pyrt_load_relaxed(&row->slots[slot_of(lock)]) == lock || find(row, by_word(lock)) != NULL);
+}
+
+/* The inline way in looks only into the slot of the lock's address: it is for threads whose locks all stand there. */
+static void
+choose_way(pyrt_tls_block *tls)
+{
+    pyrt_reader_row *row = tls->own_row;
+    bool all_in_place = true;
+    for (size_t i = 0; i < PYRT_READER_SLOTS; i++) {
+        uintptr_t entry = (uintptr_t)pyrt_load_relaxed(&row->slots[i]);
+        all_in_place &= (entry & 1) == 0 || slot_of((const pyrt_rwlock *)(entry - 1)) == i;
+    }
+    tls->reader_row = all_in_place ? row : NULL;
 }
 
 /* Rows in which the lock is held by its slot. acquire: pairs with the release of the reader that leaves. */
@@ -146,6 +159,7 @@ remember(pyrt_reader_row *row, const pyrt_rwlock *lock)
     }
     if (free_slot != NULL) {
         pyrt_store_relaxed(free_slot, by_word(lock));
+        choose_way(pyrt_tls());
     }
     else {
         pyrt_tls()->unlisted_reads++;
@@ -395,14 +409,21 @@ pyrt_rwlock_read_lock_timed(pyrt_rwlock *lock, int64_t timeout_ns, unsigned flag
     return read_until(lock, deadline, flags, "pyrt_rwlock_read_lock_timed");
 }
 
-/* Not held by the slot of its address. */
 void
 pyrt_rwlock_read_unlock_slow(pyrt_rwlock *lock)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    const void **slot = tls->reader_row != NULL ? find(tls->reader_row, by_word(lock)) : NULL;
+    pyrt_reader_row *row = tls->own_row;
+    if (row != NULL && pyrt_load_relaxed(&row->slots[slot_of(lock)]) == lock) {
+        /* release: as in the inline form. */
+        pyrt_store_release(&row->slots[slot_of(lock)], (const void *)NULL);
+        wake_after_try(lock);
+        return;
+    }
+    const void **slot = row != NULL ? find(row, by_word(lock)) : NULL;
     if (slot != NULL) {
         pyrt_store_relaxed(slot, (const void *)NULL);
+        choose_way(tls);
     }
     else if (tls->unlisted_reads != 0 && pyrt_load_relaxed(&lock->state) / PYRT_RWLOCK_READER != 0) {
         tls->unlisted_reads--;
@@ -515,7 +536,7 @@ void
 pyrt_rwlock_end_of_os_thread(void)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    pyrt_reader_row *row = tls->reader_row;
+    pyrt_reader_row *row = tls->own_row;
     if (tls->unlisted_reads != 0) {
         pyrt_report("an OS thread has ended that holds %u locks (pyrt_rwlock) for reading; they stay locked",
                     (unsigned)tls->unlisted_reads);
@@ -527,7 +548,7 @@ pyrt_rwlock_end_of_os_thread(void)
     for (size_t i = 0; i < PYRT_READER_SLOTS; i++) {
         drop_slot(&row->slots[i]);
     }
-    tls->reader_row = NULL;
+    tls->own_row = tls->reader_row = NULL;
     /* release: pairs with the acquire of the next thread that claims it. */
     pyrt_store_release(&claimed[row - rows], 0u);
 }
@@ -535,10 +556,12 @@ pyrt_rwlock_end_of_os_thread(void)
 void
 pyrt_rwlock_at_fork_reinit(pyrt_rwlock *lock)
 {
-    pyrt_reader_row *row = pyrt_tls()->reader_row;
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_reader_row *row = tls->own_row;
     const void **slot = row != NULL ? find(row, by_word(lock)) : NULL;
     if (slot != NULL) {
         *slot = NULL;
+        choose_way(tls);
     }
     if (row != NULL && row->slots[slot_of(lock)] == lock) {
         row->slots[slot_of(lock)] = NULL;
@@ -550,7 +573,7 @@ pyrt_rwlock_at_fork_reinit(pyrt_rwlock *lock)
 void
 pyrt_rwlock_fork_child(void)
 {
-    pyrt_reader_row *own = pyrt_tls()->reader_row;
+    pyrt_reader_row *own = pyrt_tls()->own_row;
     for (uint32_t i = 0; i < rows_used; i++) {
         if (&rows[i] != own) {
             rows[i] = (pyrt_reader_row){{NULL}};

@@ -25,7 +25,7 @@ typedef struct pyrt_tls_block {
     pyrt_thread *current; /* the attached thread state of this OS thread, or NULL */
     uint64_t self_id;     /* os_id while attached, else 0: tells in one compare whether an attached owner is here */
     uint64_t os_id;       /* unique per OS thread, never reused in this process; 0 until the thread has its first state */
-    struct pyrt_reader_row *reader_row; /* where its read locks stand (rwlock.h), or NULL until it needs that */
+    struct pyrt_reader_row *reader_row; /* where its read locks stand (rwlock.h), or NULL while they go the long way */
     const void *identity; /* what no other OS thread has or had in this process, or NULL until it needs one; no address */
     /* From here on the core's own. */
     struct pyrt_thread_impl *states;    /* all states bound to this OS thread, newest first */
@@ -34,6 +34,7 @@ typedef struct pyrt_tls_block {
     pyrt_pause_turn turn;
     uint32_t disposing;                 /* disposers that run on it, one inside of the other */
     bool reserved;                      /* the mutex of `woken_for` is reserved for this OS thread */
+    struct pyrt_reader_row *own_row;    /* the same, or NULL until it needs one */
     uint32_t unlisted_reads;            /* read locks (rwlock.h) that found no place in the row */
     struct pyrt_rwlock *draining;       /* the lock whose readers it waits for as a writer, asleep, or NULL */
     const void *woken_for;              /* the mutex that it was woken for and has not looked at yet, or NULL */

@@ -37,7 +37,8 @@
  * State table of a slot, which only its own thread writes:
  *   NULL                    free
  *   a lock                  held because it was biased, in the slot of its address; or about to find out that it is not
- *   a lock + 1              held by the word, in any slot: remembered, so that misuse can be told
+ *   a lock + 1              held by the word, in any slot: remembered, so that misuse can be told. While that is not the
+ *                           slot of its address, the thread leaves the inline way in alone, which would not see it
  *
  * A thread must not lock for reading twice, or lock for writing what it reads or writes: it would wait for itself. That is
  * PYRT_EDEADLK, in every build, as long as the thread holds no more read locks than a row remembers. Locks are left by the
