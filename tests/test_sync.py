@@ -379,6 +379,66 @@ def test_calls_leak_nothing(python: Python) -> None:
     """)
 
 
+def test_every_call_without_memory(this_python: Python) -> None:
+    """Python's own n-th allocation fails, for each n: MemoryError, and nothing stays locked, attached or stopped."""
+    pytest.importorskip("_testcapi")
+    result = this_python.run("""
+        import _testcapi
+        import pyruntime
+        from pyruntime import sync
+        domain = pyruntime.Domain()
+        rw, striped, once, lock = sync.RWLock(), sync.StripedLock(), sync.Once(), sync.Mutex()
+        condition = sync.Condition(lock)
+        thing = []
+        true = lambda: True
+        def in_condition():
+            with condition:
+                condition.wait(0)
+                condition.wait_for(true)
+                condition.notify_all()
+        def in_section():
+            with sync.CriticalSection(thing, lock):
+                pass
+        def in_side():
+            with rw.read(): pass
+            with rw.write(): pass
+        def in_keys():
+            with striped.for_keys(1, 2, 3): pass
+            with striped.all(): pass
+        def in_pause():
+            with pyruntime.stop_the_world(timeout=60): pass
+        def with_error(call):
+            def wrapped():
+                try: call()
+                except (RuntimeError, ValueError, SystemError): pass  # the last: where Python forgets to say why
+            return wrapped
+        calls = [sync.Mutex, sync.RLock, sync.Event, sync.RWLock, sync.StripedLock, sync.Condition, sync.Once,
+                 lambda: sync.Once().call(dict, a=1), in_condition, in_section, in_side, in_keys, in_pause,
+                 lambda: repr(condition), lambda: repr(striped),
+                 lambda: striped.waits(), with_error(lock.release), with_error(rw.read().release),
+                 with_error(lambda: lock.acquire(timeout=-7))]
+        for call in calls: call()
+        failed = 0
+        for call in calls:
+            for n in range(200):
+                _testcapi.set_nomemory(n, n + 1)
+                try:
+                    call()
+                except MemoryError:
+                    failed += 1
+                else:
+                    pass
+                finally:
+                    _testcapi.remove_mem_hooks()
+            assert not lock.locked() and not rw.read().locked() and not rw.write().locked(), call
+            assert "0 locked" in repr(striped)
+            assert pyruntime.current() is None
+            assert not pyruntime._core.lib.pyrt_world_is_stopped(pyruntime._core.lib.pyrt_interp_main())
+        print(failed)
+    """)
+    assert int(result.out) > 20
+
+
 # ---- RWLock ----------------------------------------------------------------------------------------------------------
 
 

@@ -194,6 +194,12 @@ pyrt_py_home_get(void)
         PyErr_SetString(PyExc_RuntimeError, "this interpreter has no dict for its extensions any more");
         return NULL;
     }
-    PyObject *capsule = PyDict_GetItemString(dict, KEY);
-    return capsule == NULL ? make_home(dict) : PyCapsule_GetPointer(capsule, KEY);
+    /* Not PyDict_GetItemString, for which lack of memory is "there is none": a second home would take the place of the first. */
+    PyObject *key = PyUnicode_FromString(KEY);
+    PyObject *capsule = key == NULL ? NULL : PyDict_GetItemWithError(dict, key);
+    Py_XDECREF(key);
+    if (capsule != NULL) {
+        return PyCapsule_GetPointer(capsule, KEY);
+    }
+    return PyErr_Occurred() ? NULL : make_home(dict);
 }

@@ -70,8 +70,11 @@ const pyrt_py_lockable *
 pyrt_py_lockable_of(const pyrt_py_home *home, PyObject *lock)
 {
     PyTypeObject *type = Py_TYPE(lock);
-    if (type == home->sync_types[PYRT_PY_SYNC_MUTEX] || type == home->sync_types[PYRT_PY_SYNC_RLOCK]) {
+    if (type == home->sync_types[PYRT_PY_SYNC_MUTEX]) {
         return &pyrt_py_mutex_lockable;
+    }
+    if (type == home->sync_types[PYRT_PY_SYNC_RLOCK]) {
+        return &pyrt_py_rlock_lockable;
     }
     return type == home->sync_types[PYRT_PY_SYNC_RWLOCK_SIDE] ? pyrt_py_rwlock_side_lockable(lock) : NULL;
 }

@@ -282,7 +282,7 @@ static PyObject *
 condition_release(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return call_lock(self, "release");
+    return condition_of(self)->lockable->release(condition_of(self)->lock, NULL);
 }
 
 static PyObject *
@@ -296,7 +296,7 @@ static PyObject *
 condition_enter(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    return call_lock(self, "acquire");
+    return condition_of(self)->lockable->acquire(condition_of(self)->lock, NULL);
 }
 
 static PyObject *
@@ -304,7 +304,7 @@ condition_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
     (void)args;
     (void)count;
-    return call_lock(self, "release");
+    return condition_of(self)->lockable->release(condition_of(self)->lock, NULL);
 }
 
 static PyObject *

@@ -5,6 +5,8 @@
 #include "binding/sync_wait.h"
 
 typedef struct pyrt_py_lockable {
+    /* Its methods of these names, called without memory: a block has to be left also when there is none. */
+    PyCFunction acquire, release;
     /* Whether this thread holds it, so that it alone can release it. */
     bool (*is_owned)(PyObject *lock);
     /* Unlocks, however often the owner, who calls, has acquired it. What it answers goes to take_back, which waits as long as it
@@ -13,7 +15,7 @@ typedef struct pyrt_py_lockable {
     void (*take_back)(PyObject *lock, uint32_t depth);
 } pyrt_py_lockable;
 
-extern const pyrt_py_lockable pyrt_py_mutex_lockable;
+extern const pyrt_py_lockable pyrt_py_mutex_lockable, pyrt_py_rlock_lockable;
 
 /* NULL for the side that reads. */
 const pyrt_py_lockable *pyrt_py_rwlock_side_lockable(PyObject *side);

@@ -235,7 +235,8 @@ take_back(PyObject *self, uint32_t depth)
     mutex->depth = depth;
 }
 
-const pyrt_py_lockable pyrt_py_mutex_lockable = {is_owned, release_all, take_back};
+const pyrt_py_lockable pyrt_py_mutex_lockable = {mutex_enter, mutex_release, is_owned, release_all, take_back};
+const pyrt_py_lockable pyrt_py_rlock_lockable = {rlock_enter, rlock_release, is_owned, release_all, take_back};
 
 /* What threading.Condition asks of a lock that is acquired more than once. */
 static PyObject *

@@ -207,7 +207,7 @@ take_back(PyObject *self, uint32_t depth)
 const pyrt_py_lockable *
 pyrt_py_rwlock_side_lockable(PyObject *self)
 {
-    static const pyrt_py_lockable of_writers = {is_owned, release_all, take_back};
+    static const pyrt_py_lockable of_writers = {side_enter, side_release, is_owned, release_all, take_back};
     return side_of(self)->kind == WRITE ? &of_writers : NULL;
 }
 
