@@ -171,8 +171,9 @@ note_woken(void *arg, uintptr_t token)
     pyrt_mutex_note_woken(((mutex_wait *)arg)->mutex, token);
 }
 
-pyrt_status
-pyrt_mutex_lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function)
+/* For who has told that it asks. */
+static pyrt_status
+lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function)
 {
     mutex_wait wait = {
         .parking = {.address = mutex,
@@ -186,7 +187,6 @@ pyrt_mutex_lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const
         .mutex = mutex,
         .period = PYRT_MUTEX_RESERVED_NS,
     };
-    tell_asks(mutex);
     if (spin(&wait)) {
         return tell_took(mutex);
     }
@@ -208,6 +208,13 @@ pyrt_mutex_lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const
             return PYRT_EINTR;
         }
     }
+}
+
+pyrt_status
+pyrt_mutex_lock_until(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function)
+{
+    tell_asks(mutex);
+    return lock_until(mutex, deadline, flags, function);
 }
 
 /* ---- reservations ------------------------------------------------------------------------------------------------ */
@@ -297,7 +304,7 @@ pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
 static pyrt_status
 lock_in_pause(pyrt_mutex *mutex, int64_t deadline, unsigned flags)
 {
-    for (;;) {
+    for (bool told = false;; told = true) {
         pyrt_lock_hold hold;
         uint64_t holder = pyrt_watch_holder(mutex, &hold);
         if (holder != 0 && pyrt_waiting_stands_still(holder)) {
@@ -307,7 +314,10 @@ lock_in_pause(pyrt_mutex *mutex, int64_t deadline, unsigned flags)
         }
         int64_t next_look = pyrt_now_ns() + PYRT_MUTEX_RESERVED_NS;
         int64_t until = next_look < deadline ? next_look : deadline;
-        pyrt_status status = pyrt_mutex_lock_until(mutex, until, flags, "pyrt_mutex_lock_timed");
+        if (!told) {
+            tell_asks(mutex);
+        }
+        pyrt_status status = lock_until(mutex, until, flags, "pyrt_mutex_lock_timed");
         if (status != PYRT_ETIMEDOUT || until == deadline) {
             return status;
         }
