@@ -350,7 +350,8 @@ def build_ffi(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_everything_that_is_marked_is_declared(build_ffi: ModuleType) -> None:
     declared, _ = build_ffi.declared()
-    functions = set(re.findall(r"\b(pyrt_\w+)\((?!\*)", re.sub(r"/\*.*?\*/", "", declared, flags=re.DOTALL)))
+    text = re.sub(r"/\*.*?\*/|^typedef [^;{]*;", "", declared, flags=re.DOTALL | re.MULTILINE)
+    functions = set(re.findall(r"\b(pyrt_\w+)\((?!\*)", text))
     assert functions == {name for name in dir(_core.lib) if name.startswith("pyrt_")}
 
 
