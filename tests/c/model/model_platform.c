@@ -294,6 +294,13 @@ pyrt_os_thread_register(void)
     return PYRT_OK;
 }
 
+const void *
+pyrt_os_thread_identity_new(void)
+{
+    pyrt_tls()->identity = (const void *)(uintptr_t)(machine_self() + 1);
+    return pyrt_tls()->identity;
+}
+
 void
 pyrt_os_thread_set_exit_hook(void (*hook)(void))
 {
