@@ -364,7 +364,7 @@ TEST(nothing_waits_in_a_pause_of_ones_own)
     }
 }
 
-/* What cannot be had back at once stays given up, until the next time. */
+/* What cannot be had back at once stays given up, until the next time: an attach, or the end of the pause. */
 TEST(a_section_that_cannot_be_resumed_in_ones_own_pause)
 {
     pyrt_thread *thread = up();
@@ -389,6 +389,39 @@ TEST(a_section_that_cannot_be_resumed_in_ones_own_pause)
     pyrt_critical_section2_end(&u);
     CHECK(pyrt_critical_section_holds(&c));
     pyrt_critical_section_end(&s);
+    down(thread);
+}
+
+static void
+lock_plainly(void *mutex)
+{
+    pyrt_mutex_lock(mutex);
+}
+
+static void
+unlock_after_the_pause(void *mutex)
+{
+    WAIT_UNTIL(!pyrt_world_is_stopped(NULL));
+    pyrt_mutex_unlock(mutex);
+}
+
+TEST(a_section_that_could_not_be_resumed_in_the_pause_is_after_it)
+{
+    pyrt_thread *thread = up();
+    pyrt_critical_section s;
+    worker other;
+    worker_start(&other);
+    pyrt_critical_section_begin(&s, &a);
+    CHECK_OK(pyrt_stop_the_world(NULL));
+    pyrt_detach(thread);
+    worker_do(&other, lock_plainly, &a);
+    pyrt_attach(thread);
+    CHECK(!pyrt_critical_section_holds(&a));
+    worker_begin(&other, unlock_after_the_pause, &a);
+    pyrt_start_the_world(NULL);
+    CHECK(pyrt_critical_section_holds(&a));
+    pyrt_critical_section_end(&s);
+    worker_end(&other);
     down(thread);
 }
 

@@ -364,6 +364,10 @@ pyrt_start_the_world(pyrt_interp *or_null)
     }
     tls->pause = NULL;
     end_pause(or_null);
+    if (tls->current != NULL) {
+        /* In the pause it could not wait for its mutexes. */
+        pyrt_critical_sections_resume(tls->current);
+    }
 }
 
 static void
@@ -388,7 +392,8 @@ pyrt_pause_end_of_os_thread(void)
     pyrt_pause_leave_queue();
     const void *mark = pyrt_tls()->pause;
     if (mark != NULL) {
-        pyrt_start_the_world(pyrt_pause_of_mark(mark));
+        pyrt_tls()->pause = NULL;
+        end_pause(pyrt_pause_of_mark(mark));
     }
 }
 

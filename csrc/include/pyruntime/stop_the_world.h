@@ -37,8 +37,10 @@ typedef struct pyrt_stop_report {
 pyrt_status pyrt_stop_the_world(pyrt_interp *or_null);
 pyrt_status pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_report *report_or_null);
 
-/* Ends the pause that this OS thread began with the same argument; anything else is reported and changes nothing.
- * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+/* Ends the pause that this OS thread began with the same argument; anything else is reported and changes nothing. The newest
+ * critical section of the attached state is resumed, if its mutex could not be had in the pause.
+ * blocks: to resume a critical section · allocates: no · runs user code: no · quiescent: may · needs attached: no ·
+ * async-signal-safe: no */
 void pyrt_start_the_world(pyrt_interp *or_null);
 
 /* Whether the interpreter (NULL: every one) stands still at this moment.
