@@ -310,3 +310,41 @@ int main(void)
 def test_forks(library: Path, tmp_path: Path) -> None:
     """Children of a program whose threads allocate all the time, three generations deep."""
     check_equal([compiled("gcc", FORKS, "forks.c", tmp_path)], library)
+
+
+MISUSE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(void)
+{
+    char *block = malloc(100);
+    char *other = malloc(100);
+    free(block);
+    free(other);
+    free(block);
+    free(other + 8);
+    char *third = malloc(100);
+    char *fourth = malloc(100);
+    printf("%d %d\n", third != fourth, (unsigned char)third[99] == 0xCD);
+    return 0;
+}
+"""
+
+
+def test_misuse_is_named_on_request(library: Path, tmp_path: Path) -> None:
+    program = compiled("gcc", MISUSE, "misuse.c", tmp_path)
+    done = run([program], library, PYRUNTIME_HEAP_DEBUG="fill")
+    assert done.stdout == b"1 1\n"
+    reports = [line for line in done.stderr.decode().splitlines() if line.startswith("pyruntime: pyrt_free: ")]
+    assert len(reports) == 2
+    assert "is free already" in reports[0]
+    assert "8 bytes inside of the block at" in reports[1]
+
+
+@pytest.mark.parametrize("flags", ["check", "fill"])
+def test_programs_do_not_notice_that_they_are_watched(flags: str, library: Path, tmp_path: Path) -> None:
+    check_equal([sys.executable, "-c", SQLITE], library, PYTHONMALLOC="malloc", PYRUNTIME_HEAP_DEBUG=flags)
+    check_equal([compiled("g++", CPLUSPLUS, "program.cc", tmp_path)], library, PYRUNTIME_HEAP_DEBUG=flags)
+    check_equal([compiled("gcc", FORKS, "forks.c", tmp_path)], library, PYRUNTIME_HEAP_DEBUG=flags)

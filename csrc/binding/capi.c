@@ -162,6 +162,7 @@ static pyrt_capi table = {
     .heap_realloc = pyrt_heap_realloc,
     .heap_visit = pyrt_heap_visit,
     .interp_memory_stats = pyrt_interp_memory_stats,
+    .heap_debug = pyrt_heap_debug,
     .os_thread_identity_new = pyrt_os_thread_identity_new,
 };
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define EXPORTED __attribute__((visibility("default")))
@@ -16,6 +17,19 @@
 typedef void (*new_handler)(void);
 extern new_handler _ZSt15get_new_handlerv(void) __attribute__((weak));
 extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
+
+/* PYRUNTIME_HEAP_DEBUG=check or =fill in the environment: what pyrt_heap_debug says, from here on. */
+__attribute__((constructor)) static void
+debug_if_wanted(void)
+{
+    const char *wanted = getenv("PYRUNTIME_HEAP_DEBUG");
+    if (wanted != NULL && strcmp(wanted, "check") == 0) {
+        (void)pyrt_heap_debug(PYRT_HEAP_DEBUG_CHECK);
+    }
+    else if (wanted != NULL && strcmp(wanted, "fill") == 0) {
+        (void)pyrt_heap_debug(PYRT_HEAP_DEBUG_CHECK | PYRT_HEAP_DEBUG_FILL);
+    }
+}
 
 /* ---- C ----------------------------------------------------------------------------------------------------------- */
 

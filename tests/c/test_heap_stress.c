@@ -169,7 +169,8 @@ check_counts(void)
     }
 }
 
-TEST(every_block_keeps_its_bytes_and_every_count_is_exact)
+static void
+stress(void)
 {
     runtime_up();
     memset(&world, 0, sizeof(world));
@@ -205,4 +206,16 @@ TEST(every_block_keeps_its_bytes_and_every_count_is_exact)
     CHECK_OK(pyrt_interp_delete(world.interps[0]));
     CHECK_OK(pyrt_interp_delete(world.interps[1]));
     runtime_down();
+}
+
+TEST(every_block_keeps_its_bytes_and_every_count_is_exact)
+{
+    stress();
+}
+
+TEST(so_it_is_when_pages_are_watched)
+{
+    CHECK_OK(pyrt_heap_debug(PYRT_HEAP_DEBUG_CHECK | PYRT_HEAP_DEBUG_FILL));
+    stress();
+    CHECK_OK(pyrt_heap_debug(0));
 }

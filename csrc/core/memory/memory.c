@@ -2,6 +2,7 @@
 #include "memory/memory.h"
 
 #include "memory/heap_impl.h"
+#include "memory/watched_page.h"
 #include "platform/futex.h"
 #include "platform/meta_alloc.h"
 #include "platform/os_memory.h"
@@ -303,6 +304,7 @@ free_slices(pyrt_segment *segment, pyrt_page *page)
     pyrt_map_set(page->head.start, page->bytes, NULL, segment->memory->number);
     segment->free |= run_at(slice, page->bytes / PYRT_SLICE);
     segment->first &= ~(UINT64_C(1) << slice);
+    pyrt_page_unwatch(page);
     page->head.owner = PYRT_NOBODY;
 }
 
@@ -533,6 +535,9 @@ pyrt_pool_fini(pyrt_pool *pool)
         pyrt_segment *segment = pool->abandoned;
         pool->abandoned = segment->next;
         pyrt_map_set(segment->start, PYRT_SEGMENT, NULL, segment->memory->number);
+        for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+            pyrt_page_unwatch(&segment->pages[__builtin_ctzll(left)]);
+        }
         segment->free = ALL_SLICES;
         segment_free(segment);
     }
@@ -552,6 +557,12 @@ pyrt_memory_keep(pyrt_memory *memory, pyrt_pool *pool)
     for (const pyrt_segment *segment = pool->abandoned; segment != NULL; segment = segment->next) {
         pyrt_meta_keep(sizeof(*segment));
         pyrt_meta_keep(pages_size);
+        for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+            const pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
+            if (pyrt_page_is_watched(page)) {
+                pyrt_meta_keep(pyrt_watched_bytes(page));
+            }
+        }
     }
     for (const pyrt_page *page = pool->huge; page != NULL; page = page->next) {
         pyrt_meta_keep(sizeof(*page));

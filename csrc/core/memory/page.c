@@ -1,5 +1,7 @@
 /* page.c -- the lists of a page; see page.h for the invariant and who may touch what. */
 #include "memory/part.h"
+#include "memory/watched_page.h"
+#include "platform/report.h"
 
 #include <pyruntime/qsbr.h>
 
@@ -64,6 +66,11 @@ pyrt_page_carve(pyrt_page *page)
     }
     uint32_t more = page->head.block_size >= CARVE_BYTES ? 1 : (uint32_t)(CARVE_BYTES / page->head.block_size);
     more = more < left ? more : left;
+    if (pyrt_page_is_watched(page)) {
+        pyrt_watched_carve(page, page->head.carved, more);
+        page->head.carved += more;
+        return true;
+    }
     char *first = page->head.start + (size_t)page->head.carved * page->head.block_size;
     char *block = first;
     for (uint32_t i = 1; i < more; i++, block += page->head.block_size) {
@@ -91,6 +98,15 @@ measure(const pyrt_page *page, void *first, void **last)
 }
 
 static void
+renew_goal(pyrt_page *page)
+{
+    if (page->head.used == 0 && page->goal != 0 && page->part != NULL) {
+        /* That goal is of an earlier time when it was empty. */
+        page->goal = pyrt_qsbr_advance(page->part->interp);
+    }
+}
+
+static void
 collect_foreign(pyrt_page *page)
 {
     /* relaxed: the exchange below orders. */
@@ -103,15 +119,20 @@ collect_foreign(pyrt_page *page)
     page->head.used -= measure(page, first, &last);
     *pyrt_link_of(page, last) = page->head.local;
     page->head.local = first;
-    if (page->head.used == 0 && page->goal != 0 && page->part != NULL) {
-        /* That goal is of an earlier time when it was empty. */
-        page->goal = pyrt_qsbr_advance(page->part->interp);
-    }
+    renew_goal(page);
 }
 
 bool
 pyrt_page_collect(pyrt_page *page)
 {
+    if (pyrt_page_is_watched(page)) {
+        uint32_t used = page->head.used;
+        bool some = pyrt_watched_collect(page);
+        if (used != 0) {
+            renew_goal(page);
+        }
+        return some;
+    }
     collect_foreign(page);
     if (page->head.free == NULL) {
         page->head.free = page->head.local;
@@ -122,11 +143,21 @@ pyrt_page_collect(pyrt_page *page)
 }
 
 void
+pyrt_page_freed_twice(const void *block)
+{
+    pyrt_report("pyrt_free: the block at %p is free already; nothing was freed", block);
+}
+
+void
 pyrt_page_free_foreign(pyrt_page *page, void *block)
 {
     /* relaxed, then release: pairs with the exchange in collect_foreign. No ABA: blocks are only ever taken all at once. */
     void *head = pyrt_load_relaxed(&page->foreign);
     do {
+        if (pyrt_unlikely(head == block)) {
+            pyrt_page_freed_twice(block);
+            return;
+        }
         *pyrt_link_of(page, block) = head;
     } while (!pyrt_cas_release(&page->foreign, &head, block));
 }
@@ -160,13 +191,16 @@ bool
 pyrt_page_visit(pyrt_page *page, bool (*visit)(void *, size_t, void *), void *arg)
 {
     uint64_t unused[MOST_BLOCKS / WORD_BITS] = {0};
-    collect_foreign(page);
-    if (!mark(page, page->head.free, unused) || !mark(page, page->head.local, unused)) {
-        return false;
+    bool watched = pyrt_page_is_watched(page);
+    if (!watched) {
+        collect_foreign(page);
+        if (!mark(page, page->head.free, unused) || !mark(page, page->head.local, unused)) {
+            return false;
+        }
     }
     for (uint32_t i = 0; i < page->head.carved; i++) {
-        if ((unused[i / WORD_BITS] >> i % WORD_BITS & 1) == 0 &&
-            !visit(page->head.start + (size_t)i * page->head.block_size, page->head.block_size, arg)) {
+        bool in_use = watched ? pyrt_watched_is_live(page, i) : (unused[i / WORD_BITS] >> i % WORD_BITS & 1) == 0;
+        if (in_use && !visit(page->head.start + (size_t)i * page->head.block_size, page->head.block_size, arg)) {
             return false;
         }
     }
@@ -176,6 +210,9 @@ pyrt_page_visit(pyrt_page *page, bool (*visit)(void *, size_t, void *), void *ar
 bool
 pyrt_page_is_sound(pyrt_page *page)
 {
+    if (pyrt_page_is_watched(page)) {
+        return pyrt_watched_is_sound(page);
+    }
     uint64_t listed[MOST_BLOCKS / WORD_BITS] = {0};
     if (page->head.carved > page->head.capacity || page->head.used > page->head.carved ||
         !mark(page, page->head.free, listed) || !mark(page, page->head.local, listed)) {

@@ -10,7 +10,8 @@
  *
  * State of `owner`: the token of the share whose thread it belongs to; PYRT_NOBODY (abandoned); or PYRT_WHOEVER (huge: who
  * frees the block frees the page). Set by who has taken the segment out of the pool, and back by that owner when it ends. Only
- * a thread with that token can find its own token there, so comparing needs no order.
+ * a thread with that token can find its own token there, so comparing needs no order. A page that is watched
+ * (watched_page.h) has a bit more there, and other lists.
  */
 #ifndef PYRT_MEMORY_PAGE_H
 #define PYRT_MEMORY_PAGE_H
@@ -71,6 +72,9 @@ bool pyrt_page_carve(pyrt_page *page);
 
 /* Takes what others have freed, and what was freed at home, into `free`; false if that stays empty. */
 bool pyrt_page_collect(pyrt_page *page);
+
+/* A block that was freed at once before: the one freed twice that costs nothing to see. Reports it. */
+void pyrt_page_freed_twice(const void *block);
 
 /* Frees a block that the calling thread does not own. */
 void pyrt_page_free_foreign(pyrt_page *page, void *block);

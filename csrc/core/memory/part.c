@@ -1,5 +1,6 @@
 /* part.c -- finding a page with a free block, and letting empty ones go; see part.h for the invariant. */
 #include "memory/heap_impl.h"
+#include "memory/watched_page.h"
 
 #include "platform/futex.h"
 #include "state/thread_impl.h"
@@ -185,6 +186,7 @@ fresh_page(pyrt_part *part, unsigned class)
         return NULL;
     }
     pyrt_page_init(page, pyrt_class_size(class), class, part, zero);
+    pyrt_page_watch(page);
     own(part, page);
     pyrt_page_carve(page);
     pyrt_page_list_push_front(&part->usable[class], page);
@@ -257,6 +259,9 @@ pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
     if (page == NULL) {
         return NULL;
     }
+    if (pyrt_page_is_watched(page)) {
+        return pyrt_watched_take(page);
+    }
     void *block = page->head.free;
     *zero = (page->head.flags & PYRT_PAGE_FRESH) != 0;
     page->head.free = *pyrt_link_of(page, block);
@@ -284,11 +289,17 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
         return NULL;
     }
     pyrt_page_init(page, page->bytes, PYRT_CLASS_LARGE, part, *zero);
+    pyrt_page_watch(page);
     own(part, page);
-    page->head.used = page->head.carved = 1;
     page->head.flags |= PYRT_PAGE_FULL;
     page->head.slow_at = UINT32_MAX;
     pyrt_page_list_push_back(&part->full[PYRT_CLASS_LARGE], page);
+    if (pyrt_page_is_watched(page)) {
+        *zero = false;
+        pyrt_page_carve(page);
+        return pyrt_watched_take(page);
+    }
+    page->head.used = page->head.carved = 1;
     return page->head.start;
 }
 
@@ -333,7 +344,7 @@ abandon_list(pyrt_part *part, pyrt_page_list *list)
         pyrt_page_list_remove(list, page);
         page->part = NULL;
         /* relaxed: another owner comes only after the pool's lock. */
-        pyrt_store_relaxed(&page->head.owner, PYRT_NOBODY);
+        pyrt_store_relaxed(&page->head.owner, PYRT_NOBODY | (page->head.owner & PYRT_WATCHED));
     }
 }
 
@@ -359,7 +370,8 @@ destroy_page(pyrt_part *part, pyrt_page *page)
         pyrt_page_list_remove(&part->full[page->head.class_], page);
         become_usable(part, page);
     }
-    page->head.free = page->head.local = NULL;
+    page->head.free = NULL;
+    page->head.local = pyrt_page_is_watched(page) ? page->head.local : NULL;
     pyrt_store_relaxed(&page->foreign, NULL);
     page->head.used = page->head.carved = page->head.capacity = 0;
     if (page->goal == 0) {
@@ -439,7 +451,7 @@ void
 pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
 {
     page->part = part;
-    pyrt_store_relaxed(&page->head.owner, part->share->token);
+    pyrt_store_relaxed(&page->head.owner, part->share->token | (page->head.owner & PYRT_WATCHED));
     COUNT(part->share, pages, 1);
     COUNT(part->share, page_bytes, page->bytes);
     if (page->goal != 0) {

@@ -76,6 +76,10 @@ void pyrt_heap_release(pyrt_part *asking);
 static inline void
 pyrt_page_free_local(pyrt_page *page, void *block)
 {
+    if (pyrt_unlikely(block == page->head.local)) {
+        pyrt_page_freed_twice(block);
+        return;
+    }
     *pyrt_link_of(page, block) = page->head.local;
     page->head.local = block;
     if (pyrt_unlikely(--page->head.used <= page->head.slow_at)) {

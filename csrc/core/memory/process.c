@@ -4,6 +4,7 @@
  * the destructors that run when a thread ends: a thread that allocates after its part has gone gets another one.
  */
 #include "memory/heap_impl.h"
+#include "memory/watched_page.h"
 #include "platform/report.h"
 #include "state/stage.h"
 
@@ -133,8 +134,16 @@ free_elsewhere(pyrt_page *page, void *block)
         if (block != NULL) {
             pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", block);
         }
+        return;
     }
-    else if (pyrt_load_relaxed(&page->head.owner) == PYRT_WHOEVER) {
+    uintptr_t owner = pyrt_load_relaxed(&page->head.owner);
+    if ((owner & PYRT_WATCHED) != 0) {
+        pyrt_thread *current = PYRT_TLS.current;
+        uintptr_t token = owner & ~PYRT_WATCHED;
+        bool mine = token == (uintptr_t)process_part || (current != NULL && token == (uintptr_t)current->heaps);
+        pyrt_watched_free(page, block, mine);
+    }
+    else if (owner == PYRT_WHOEVER) {
         if (block == page->head.start) {
             pyrt_huge_free(page);
         }

@@ -181,6 +181,7 @@
 #define pyrt_heap_realloc PYRT_CALL(heap_realloc)
 #define pyrt_heap_visit PYRT_CALL(heap_visit)
 #define pyrt_interp_memory_stats PYRT_CALL(interp_memory_stats)
+#define pyrt_heap_debug PYRT_CALL(heap_debug)
 #define pyrt_os_thread_identity_new PYRT_CALL(os_thread_identity_new)
 #if defined(Py_PYTHON_H)
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or

@@ -226,6 +226,7 @@ typedef struct pyrt_capi {
     pyrt_status (*heap_visit)(pyrt_interp *interp, unsigned tags,
                               bool (*visit)(void *block, size_t size, uint8_t tag, void *arg), void *arg);
     void (*interp_memory_stats)(pyrt_interp *or_null, pyrt_memory_stats *out);
+    pyrt_status (*heap_debug)(unsigned flags);
     /* current.h */
     const void *(*os_thread_identity_new)(void);
 } pyrt_capi;

@@ -155,6 +155,23 @@ pyrt_free_delayed(pyrt_thread *thread, void *block)
     return block == NULL ? PYRT_OK : pyrt_retire(thread, block, PYRT_CALL(usable_size)(block), PYRT_CALL(free));
 }
 
+/* ---- watching ---------------------------------------------------------------------------------------------------- */
+
+/* cdef: begin */
+enum {
+    PYRT_HEAP_DEBUG_CHECK = 1, /* freeing a block twice, or what is none, is reported and does nothing */
+    PYRT_HEAP_DEBUG_FILL = 2 /* and: blocks are filled, with 0xCD when they are handed out and 0xDD when they are freed; one
+                                * that was written to in between is reported when it is handed out again */
+};
+
+/* Watches the use of blocks, of the process and of heaps; 0: no more. It is for pages that are made while it is on: switch it
+ * on before the first block. Off, it costs nothing; on, some tens of nanoseconds and filling. What readers may look at in
+ * type-stable memory is not filled. Without it only what costs nothing is seen: a block that is freed twice in a row, a huge
+ * one that is freed again, an address that is in no page. Errors: PYRT_EINVAL for flags that there are not.
+ * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
+pyrt_status pyrt_heap_debug(unsigned flags);
+/* cdef: end */
+
 /* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 /* cdef: begin */
@@ -170,15 +187,15 @@ typedef bool pyrt_block_visitor(void *block, size_t size, uint8_t tag, void *arg
 pyrt_status pyrt_heap_visit(pyrt_interp *interp, unsigned tags, pyrt_block_visitor *visit, void *arg);
 
 typedef struct pyrt_memory_stats {
-    uint32_t struct_size;        /* in: sizeof(pyrt_memory_stats) */
+    uint32_t struct_size; /* in: sizeof(pyrt_memory_stats) */
     uint32_t heaps;
-    uint64_t reserved_bytes;     /* address space of the allocator state */
-    uint64_t page_bytes;         /* in pages of blocks, of this interpreter */
+    uint64_t reserved_bytes; /* address space of the allocator state */
+    uint64_t page_bytes; /* in pages of blocks, of this interpreter */
     uint64_t pages;
-    uint64_t huge_bytes;         /* in blocks that are mappings of their own */
-    uint64_t held_bytes;         /* in empty pages that wait for readers */
+    uint64_t huge_bytes; /* in blocks that are mappings of their own */
+    uint64_t held_bytes; /* in empty pages that wait for readers */
     uint64_t abandoned_segments; /* that nobody has taken over yet */
-    uint64_t adopted_segments;   /* taken over, ever */
+    uint64_t adopted_segments; /* taken over, ever */
 } pyrt_memory_stats;
 
 /* The figures of an interpreter; NULL: of the process's domain. Each is read once. A struct_size that is none leaves the

@@ -1,0 +1,326 @@
+/* test_heap_debug.c -- watching the use of blocks (pyrt_heap_debug): what is misused is named and does no harm, and everything
+ * else goes on as it does without. */
+#include "support.h"
+
+#include "faults.h"
+#include "memory/heap_impl.h"
+#include "memory/watched_page.h"
+#include "workers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALL = PYRT_HEAP_DEBUG_CHECK | PYRT_HEAP_DEBUG_FILL, FRESH = 0xCD, DEAD = 0xDD };
+
+static bool
+is_filled(const void *block, size_t from, size_t to, int byte)
+{
+    for (size_t i = from; i < to; i++) {
+        if (((const unsigned char *)block)[i] != byte) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+free_it(void *block)
+{
+    pyrt_free(block);
+}
+
+/* In a thread that has no pages yet, with every page watched. */
+static void
+watched(unsigned flags, void (*step)(void *), void *arg)
+{
+    CHECK_OK(pyrt_heap_debug(flags));
+    worker w;
+    worker_start(&w);
+    worker_do(&w, step, arg);
+    worker_end(&w);
+    CHECK_OK(pyrt_heap_debug(0));
+}
+
+static void
+check_page(void *block)
+{
+    pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
+    CHECK(page != NULL && pyrt_page_is_watched(page));
+    CHECK(pyrt_page_is_sound(page));
+}
+
+/* ---- misuse ------------------------------------------------------------------------------------------------------ */
+
+static const size_t sizes[] = {1, 8, 9, 100, 1000, 1024, 5000, 65536, 65537, 1000000};
+enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
+
+static void
+misuse_each_size(void *unused)
+{
+    (void)unused;
+    worker other;
+    worker_start(&other);
+    for (size_t i = 0; i < SIZES; i++) {
+        char *block = pyrt_malloc(sizes[i]);
+        char *between = pyrt_malloc(sizes[i]);
+        check_page(block);
+        /* Something else is freed in between, here or elsewhere. */
+        pyrt_free(block + 1);
+        EXPECT_REPORT("pyrt_free", "1 bytes inside");
+        worker_do(&other, free_it, block + sizes[i] / 2 + 1);
+        EXPECT_REPORT("pyrt_free", sizes[i] < 2 ? "inside" : "bytes inside of the block at");
+        check_page(block);
+        pyrt_free(block);
+        worker_do(&other, free_it, between);
+        for (int again = 0; again < 2; again++) {
+            /* A large block's page goes at once. */
+            bool large = sizes[i] > 65536;
+            pyrt_free(block);
+            EXPECT_REPORT("pyrt_free", large ? "no block of ours" : "is free already");
+            worker_do(&other, free_it, block);
+            EXPECT_REPORT("pyrt_free", large ? "no block of ours" : "is free already");
+        }
+        /* Nothing is handed out twice. */
+        char *more[20];
+        for (int k = 0; k < 20; k++) {
+            more[k] = pyrt_malloc(sizes[i]);
+            memset(more[k], k, sizes[i]);
+        }
+        for (int k = 0; k < 20; k++) {
+            CHECK(is_filled(more[k], 0, sizes[i], k));
+            check_page(more[k]);
+            pyrt_free(more[k]);
+        }
+    }
+    worker_end(&other);
+    CHECK_UINT(reports_pending(), 0);
+}
+
+TEST(what_is_freed_twice_or_is_no_block_is_named)
+{
+    watched(PYRT_HEAP_DEBUG_CHECK, misuse_each_size, NULL);
+}
+
+TEST(so_it_is_when_blocks_are_filled)
+{
+    watched(ALL, misuse_each_size, NULL);
+}
+
+static void
+free_never_handed_out(void *unused)
+{
+    (void)unused;
+    char *block = pyrt_malloc(48);
+    pyrt_free(block + 48 * 1000);
+    EXPECT_REPORT("is free already");
+    pyrt_free(block + 65535);
+    EXPECT_REPORT("no block of ours");
+    pyrt_free(block);
+}
+
+TEST(a_place_that_was_never_handed_out_is_named)
+{
+    watched(PYRT_HEAP_DEBUG_CHECK, free_never_handed_out, NULL);
+}
+
+TEST(the_same_block_twice_in_a_row_is_named_without_watching)
+{
+    char *block = pyrt_malloc(100);
+    char *other = pyrt_malloc(100);
+    pyrt_free(block);
+    pyrt_free(block);
+    EXPECT_REPORT("pyrt_free", "is free already");
+    worker w;
+    worker_start(&w);
+    worker_do(&w, free_it, other);
+    worker_do(&w, free_it, other);
+    EXPECT_REPORT("pyrt_free", "is free already");
+    worker_end(&w);
+    char *first = pyrt_malloc(100);
+    CHECK(first != pyrt_malloc(100));
+}
+
+TEST(flags_that_there_are_not_are_refused)
+{
+    CHECK_STATUS(pyrt_heap_debug(4), PYRT_EINVAL);
+    CHECK_OK(pyrt_heap_debug(0));
+}
+
+/* ---- filling ----------------------------------------------------------------------------------------------------- */
+
+static void
+look_at_fill(void *unused)
+{
+    (void)unused;
+    for (size_t i = 0; i < SIZES; i++) {
+        unsigned char *block = pyrt_malloc(sizes[i]);
+        size_t room = pyrt_usable_size(block);
+        CHECK(is_filled(block, 0, room, FRESH));
+        unsigned char *zero = pyrt_calloc(1, sizes[i]);
+        CHECK(is_filled(zero, 0, sizes[i], 0));
+        pyrt_free(zero);
+        memset(block, 1, room);
+        if (sizes[i] <= 65536) {
+            pyrt_free(block);
+            CHECK(is_filled(block, 0, room, DEAD));
+        }
+        else {
+            pyrt_free(block);
+        }
+    }
+}
+
+TEST(blocks_are_filled_when_they_are_handed_out_and_freed)
+{
+    watched(ALL, look_at_fill, NULL);
+}
+
+static void
+write_after_free(void *unused)
+{
+    (void)unused;
+    char *block = pyrt_malloc(1000);
+    pyrt_free(block);
+    block[123] = 'x';
+    while (reports_pending() == 0) {
+        CHECK(pyrt_malloc(1000) != NULL);
+    }
+    EXPECT_REPORT("1024 bytes", "written to after it had been freed", "at byte 123");
+}
+
+TEST(a_write_to_a_freed_block_is_named_when_it_comes_again)
+{
+    watched(ALL, write_after_free, NULL);
+}
+
+/* ---- heaps ------------------------------------------------------------------------------------------------------- */
+
+static bool
+count_block(void *block, size_t size, uint8_t tag, void *arg)
+{
+    (void)block, (void)size, (void)tag;
+    ++*(size_t *)arg;
+    return true;
+}
+
+static size_t
+blocks_in_use(pyrt_interp *interp)
+{
+    size_t count = 0;
+    CHECK_OK(pyrt_stop_the_world(interp));
+    CHECK_OK(pyrt_heap_visit(interp, UINT32_MAX, count_block, &count));
+    pyrt_start_the_world(interp);
+    return count;
+}
+
+static struct {
+    pyrt_interp *interp;
+    pyrt_heap *heap;
+    void *blocks[300];
+} made;
+
+static void
+allocate_many(void *unused)
+{
+    (void)unused;
+    pyrt_thread *thread = pyrt_thread_ensure(made.interp);
+    for (int i = 0; i < 300; i++) {
+        made.blocks[i] = pyrt_heap_malloc(thread, made.heap, 500);
+        CHECK(made.blocks[i] != NULL);
+    }
+    pyrt_thread_release(thread);
+}
+
+static void
+live_and_die(bool type_stable)
+{
+    runtime_up();
+    made.interp = pyrt_interp_new(NULL);
+    made.heap =
+        pyrt_heap_new(made.interp, &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .type_stable = type_stable});
+    watched(ALL, allocate_many, NULL);
+    CHECK_UINT(blocks_in_use(made.interp), 300);
+    /* Nobody's by now: freed from abroad, then taken over. */
+    for (int i = 0; i < 100; i++) {
+        memset(made.blocks[i], 0xC3, 500);
+        pyrt_free(made.blocks[i]);
+        CHECK(is_filled(made.blocks[i], 0, type_stable ? 32 : 0, 0xC3));
+        CHECK(is_filled(made.blocks[i], type_stable ? 32 : 0, 500, DEAD));
+    }
+    pyrt_free(made.blocks[50]);
+    EXPECT_REPORT("is free already");
+    CHECK_UINT(blocks_in_use(made.interp), 200);
+    pyrt_thread *thread = pyrt_thread_ensure(made.interp);
+    for (int i = 0; i < 50; i++) {
+        made.blocks[i] = pyrt_heap_calloc(thread, made.heap, 1, 500);
+        CHECK(is_filled(made.blocks[i], 0, 500, 0));
+        check_page(made.blocks[i]);
+    }
+    CHECK_UINT(blocks_in_use(made.interp), 250);
+    pyrt_free(made.blocks[0]);
+    pyrt_free(made.blocks[0]);
+    EXPECT_REPORT("is free already");
+    pyrt_heap_destroy(made.heap);
+    CHECK_UINT(blocks_in_use(made.interp), 0);
+    pyrt_thread_release(thread);
+    CHECK_OK(pyrt_interp_delete(made.interp));
+    runtime_down();
+}
+
+TEST(watched_pages_outlive_their_thread_and_are_taken_over)
+{
+    live_and_die(false);
+    live_and_die(true);
+}
+
+TEST(what_an_interpreter_leaves_is_counted_and_still_watched)
+{
+    runtime_up();
+    made.interp = pyrt_interp_new(NULL);
+    made.heap = pyrt_heap_new(made.interp, NULL);
+    watched(ALL, allocate_many, NULL);
+    CHECK_OK(pyrt_interp_delete(made.interp));
+    EXPECT_REPORT("300 blocks");
+    pyrt_free(made.blocks[7]);
+    pyrt_free(made.blocks[7]);
+    EXPECT_REPORT("is free already");
+    runtime_down();
+}
+
+/* ---- no memory --------------------------------------------------------------------------------------------------- */
+
+static bool
+allocate_watched(void)
+{
+    pyrt_interp *interp = pyrt_interp_new(NULL);
+    if (interp == NULL) {
+        return false;
+    }
+    bool good = false;
+    CHECK_OK(pyrt_heap_debug(ALL));
+    pyrt_heap *heap = pyrt_heap_new(interp, NULL);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    if (heap != NULL && thread != NULL) {
+        good = true;
+        for (size_t size = 1; size < 3000000; size *= 3) {
+            void *block = pyrt_heap_calloc(thread, heap, 1, size);
+            good &= block != NULL;
+            CHECK(block == NULL || is_filled(block, 0, size, 0));
+            pyrt_free(block);
+        }
+    }
+    CHECK_OK(pyrt_heap_debug(0));
+    if (thread != NULL) {
+        pyrt_thread_release(thread);
+    }
+    pyrt_heap_delete(heap);
+    CHECK_OK(pyrt_interp_delete(interp));
+    return good;
+}
+
+TEST(every_allocation_may_fail)
+{
+    /* A page that cannot be watched for want of memory is not: that is no failure. */
+    static const fault_plan plan = {.operation = allocate_watched};
+    CHECK(fault_everywhere(&plan, FAULT_FROM_ON) > 10);
+}
