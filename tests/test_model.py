@@ -17,7 +17,8 @@ from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, need_compiler
 MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
 FLOORS = ("sync", "epoch", "state", "reclaim")  # the platform below them is simulated
-FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread"]
+# Not position-independent: the same addresses in every process, and so the same cells and slots, for the replays.
+FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-pie", "-no-pie"]
 FLAGS += [f"-I{directory}" for directory in (INCLUDE, CORE.parent, CORE, MODEL)]
 SEED = 1
 
