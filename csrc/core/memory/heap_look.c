@@ -241,7 +241,8 @@ free_heap_structs(pyrt_interp_heaps *heaps)
 }
 
 /* Its threads are gone. What it shares with the main interpreter goes over to that. Else, with blocks still in use everything
- * stays as it is, for those who use them: freeing goes on working, and pyrt_address_owner goes on naming the interpreter. */
+ * stays as it is, for those who use them: freeing goes on working, and pyrt_address_owner goes on naming the interpreter. So it
+ * does, unreported, with what threads had that were lost in the middle of something: nobody knows which of it is in use. */
 void
 pyrt_heaps_interp_fini(pyrt_interp *interp)
 {
@@ -255,7 +256,9 @@ pyrt_heaps_interp_fini(pyrt_interp *interp)
     free_heap_structs(heaps);
     bool shares = heaps->memory != &heaps->own;
     if ((found.blocks != 0 || heaps->frozen != 0) && !interp->free_leaked_blocks) {
-        report_leaks(interp, &found);
+        if (found.blocks != 0) {
+            report_leaks(interp, &found);
+        }
         if (shares) {
             pyrt_pool_move(&heaps->pool, &pyrt_heaps_of_interp(pyrt_interp_main())->pool);
         }

@@ -1,0 +1,253 @@
+/* test_heap_fork.c -- memory in the children of forks: what threads that are not there have left, and going on.
+ *
+ * In the child of a raw fork an attached thread may have stood in the middle of a list: its pages are frozen, and its blocks can
+ * be freed but are not used again. In the child of pyrt_fork, and where a thread was detached, they are taken over.
+ */
+#include "mills.h"
+
+#include "memory/heap_impl.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { THREADS = 3, BLOCKS = 400, GENERATIONS = 3 };
+
+static struct {
+    pyrt_interp *interp;
+    pyrt_heap *heap, *stable;
+    unsigned char *blocks[THREADS][BLOCKS]; /* of the process and of both heaps in turn; of size (i % 700) + 9 */
+    worker workers[THREADS];
+    pyrt_thread *threads[THREADS];
+    atomic_bool over;
+    atomic_int running;
+    bool attached;
+} w;
+
+static bool
+count_block(void *block, size_t size, uint8_t tag, void *arg)
+{
+    (void)block, (void)size, (void)tag;
+    ++*(size_t *)arg;
+    return true;
+}
+
+static size_t
+blocks_in_use(void)
+{
+    size_t count = 0;
+    CHECK_OK(pyrt_stop_the_world(w.interp));
+    CHECK_OK(pyrt_heap_visit(w.interp, UINT32_MAX, count_block, &count));
+    pyrt_start_the_world(w.interp);
+    return count;
+}
+
+static pyrt_memory_stats
+stats_now(void)
+{
+    pyrt_memory_stats stats = {.struct_size = sizeof(stats)};
+    pyrt_interp_memory_stats(w.interp, &stats);
+    return stats;
+}
+
+/* ---- threads that allocate --------------------------------------------------------------------------------------- */
+
+static void *
+allocate(pyrt_thread *thread, unsigned kind, size_t size)
+{
+    return kind % 3 == 0 ? pyrt_malloc(size) : pyrt_heap_malloc(thread, kind % 3 == 1 ? w.heap : w.stable, size);
+}
+
+/* Makes its blocks and goes on allocating and freeing until it is told to stop, or detaches. */
+static void
+work(void *arg)
+{
+    int number = (int)(intptr_t)arg;
+    pyrt_thread *thread = pyrt_thread_new(w.interp);
+    w.threads[number] = thread;
+    pyrt_attach(thread);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        size_t size = i % 700 + 9;
+        w.blocks[number][i] = allocate(thread, i, size);
+        CHECK(w.blocks[number][i] != NULL);
+        memset(w.blocks[number][i], (int)i, size);
+    }
+    atomic_fetch_add(&w.running, 1);
+    for (unsigned i = 0; w.attached && !atomic_load(&w.over); i++) {
+        pyrt_free(allocate(thread, i, i % 3000));
+        pyrt_safepoint(thread);
+    }
+    pyrt_detach(thread);
+}
+
+static void
+end_work(void *arg)
+{
+    pyrt_thread_delete(w.threads[(intptr_t)arg]);
+}
+
+static void
+works_up(bool attached)
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.attached = attached;
+    w.interp = pyrt_interp_main();
+    w.heap = pyrt_heap_new(w.interp, NULL);
+    w.stable =
+        pyrt_heap_new(w.interp, &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .tag = 1, .type_stable = true});
+    for (int i = 0; i < THREADS; i++) {
+        worker_start(&w.workers[i]);
+        worker_begin(&w.workers[i], work, (void *)(intptr_t)i);
+    }
+    WAIT_UNTIL(atomic_load(&w.running) == THREADS);
+}
+
+static void
+free_all(void)
+{
+    for (int t = 0; t < THREADS; t++) {
+        for (unsigned i = 0; i < BLOCKS; i++) {
+            CHECK(w.blocks[t][i][i % 700] == (unsigned char)i);
+            pyrt_free(w.blocks[t][i]);
+        }
+    }
+}
+
+static void
+works_down(void)
+{
+    atomic_store(&w.over, true);
+    for (int i = 0; i < THREADS; i++) {
+        worker_finish(&w.workers[i]);
+        worker_do(&w.workers[i], end_work, (void *)(intptr_t)i);
+        worker_end(&w.workers[i]);
+    }
+    CHECK_UINT(blocks_in_use(), THREADS * (BLOCKS - (BLOCKS + 2) / 3));
+    free_all();
+    CHECK_UINT(blocks_in_use(), 0);
+    runtime_down();
+}
+
+/* ---- the child --------------------------------------------------------------------------------------------------- */
+
+static int generation;
+
+/* The threads have been lost as they stood. Their blocks are freed, a third in each generation, and others allocated. */
+static void
+live_on(void)
+{
+    pyrt_thread *thread = pyrt_thread_ensure(w.interp);
+    CHECK(thread != NULL);
+    for (int t = 0; t < THREADS; t++) {
+        for (unsigned i = (unsigned)generation; i < BLOCKS; i += GENERATIONS) {
+            CHECK(w.blocks[t][i][i % 700] == (unsigned char)i);
+            pyrt_free(w.blocks[t][i]);
+        }
+    }
+    unsigned char *mine[BLOCKS];
+    size_t before = blocks_in_use();
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        mine[i] = allocate(thread, i + 1, i * 7 % 9000);
+        CHECK(mine[i] != NULL);
+        memset(mine[i], (int)i, i * 7 % 9000);
+    }
+    CHECK_UINT(blocks_in_use(), before + BLOCKS - BLOCKS / 3);
+    pyrt_detach(thread);
+    if (++generation < GENERATIONS) {
+        in_a_child(fork, live_on);
+    }
+    pyrt_attach(thread);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        size_t size = i * 7 % 9000;
+        CHECK(size == 0 || (mine[i][0] == (unsigned char)i && mine[i][size - 1] == (unsigned char)i));
+        pyrt_free(mine[i]);
+    }
+    CHECK_UINT(blocks_in_use(), before);
+    CHECK_OK(pyrt_qsbr_synchronize(thread));
+    pyrt_thread_release(thread);
+    CHECK_UINT(reports_pending(), 0);
+}
+
+TEST(three_generations_of_raw_forks_among_threads_that_allocate)
+{
+    works_up(true);
+    for (int i = 0; i < 10; i++) {
+        generation = 0;
+        in_a_child(fork, live_on);
+    }
+    works_down();
+}
+
+/* Nothing was in the middle of anything: everything is found, taken over and freed to the last byte. */
+static void
+take_over(void)
+{
+    CHECK(stats_now().abandoned_segments > 0);
+    CHECK_UINT(blocks_in_use(), THREADS * (BLOCKS - (BLOCKS + 2) / 3));
+    pyrt_thread *thread = pyrt_thread_ensure(w.interp);
+    uint64_t pages = stats_now().pages;
+    void *block = pyrt_heap_malloc(thread, w.heap, 20);
+    CHECK(stats_now().adopted_segments > 0);
+    CHECK(stats_now().pages <= pages);
+    pyrt_free(block);
+    free_all();
+    CHECK_UINT(blocks_in_use(), 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+TEST(what_detached_threads_had_is_taken_over_after_any_fork)
+{
+    works_up(false);
+    for (int i = 0; i < THREADS; i++) {
+        worker_finish(&w.workers[i]);
+    }
+    in_a_child(fork, take_over);
+    in_a_child(pyrt_fork, take_over);
+    works_down();
+}
+
+/* They stood in a pause. What they were about to free is counted still. */
+static void
+take_over_from_a_pause(void)
+{
+    CHECK(stats_now().abandoned_segments > 0);
+    CHECK(blocks_in_use() >= THREADS * (BLOCKS - (BLOCKS + 2) / 3));
+    CHECK(blocks_in_use() <= THREADS * (BLOCKS - (BLOCKS + 2) / 3) + THREADS);
+    pyrt_thread *thread = pyrt_thread_ensure(w.interp);
+    void *block = pyrt_heap_malloc(thread, w.heap, 20);
+    CHECK(stats_now().adopted_segments > 0);
+    pyrt_free(block);
+    free_all();
+    CHECK(blocks_in_use() <= THREADS);
+    pyrt_thread_release(thread);
+}
+
+TEST(what_running_threads_had_is_taken_over_after_pyrt_fork)
+{
+    works_up(true);
+    for (int i = 0; i < 10; i++) {
+        in_a_child(pyrt_fork, take_over_from_a_pause);
+    }
+    works_down();
+}
+
+/* Nobody knows what of the frozen pages is in use: they stay, and that is nobody's mistake. */
+static void
+end_with_frozen_pages(void)
+{
+    unsigned char *block = w.blocks[1][100];
+    pyrt_runtime_fini();
+    CHECK(!pyrt_runtime_is_initialized());
+    CHECK_UINT(reports_pending(), 0);
+    CHECK(block[50] == 100);
+    free_all();
+}
+
+TEST(a_child_can_end_the_runtime_with_what_lost_threads_had)
+{
+    works_up(true);
+    in_a_child(fork, end_with_frozen_pages);
+    works_down();
+}
