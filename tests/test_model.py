@@ -17,6 +17,7 @@ from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, need_compiler
 MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
 FLOORS = ("sync", "epoch", "state", "reclaim")  # the platform below them is simulated
+PAGES = [CORE / "memory" / "page.c", CORE / "memory" / "watched_page.c"]  # pages of blocks, without what makes them
 # Not position-independent: the same addresses in every process, and so the same cells and slots, for the replays.
 FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-pie", "-no-pie"]
 FLAGS += [f"-I{directory}" for directory in (INCLUDE, CORE.parent, CORE, MODEL)]
@@ -62,6 +63,8 @@ WHOLE = [
     "section-pause",
     "rwlock",
     "rwlock-word",
+    "heap-collect",
+    "heap-take-over",
 ]
 # Every one with at most one preemption.
 MEDIUM = ["mutex-owned", "mutex-three", "mutex-reserved-two", "mutex-requester"]
@@ -130,6 +133,9 @@ BREAKS = {
     "cell": ["mutex", "mutex-owned", "mutex-pause", "mutex-requester"],
     # that a stopped thread passes on what it was woken for
     "give-back": ["mutex-requester"],
+    # the compare-and-swap of a foreign free, and the exchange of who collects
+    "free": ["heap-collect", "heap-take-over"],
+    "collect": ["heap-collect", "heap-take-over"],
     # that critical sections are given up
     "sections": ["section-cross", "section-pause"],
 }
@@ -148,6 +154,7 @@ def compile_to(target: Path, sources: list[Path], *flags: str) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [path for floor in FLOORS for path in sorted((CORE / floor).glob("*.c"))]
+    sources += PAGES
     sources += [path for path in sorted(MODEL.glob("*.c")) if path != LITMUS]
     substitutes = ['-DPYRT_ATOMIC_HEADER="model_atomic.h"', "-DPYRT_TLS_BLOCK=model_tls"]
     substitutes += ["-Wl,--wrap=pyrt_mutex_give_back"]

@@ -55,7 +55,9 @@ typedef enum model_break {
     MODEL_BREAK_LOOK,       /* who waits for a mutex does not look at it once more before it sleeps */
     MODEL_BREAK_CELL,       /* who has unlocked a mutex does not look whether somebody waits */
     MODEL_BREAK_GIVE_BACK,  /* who was woken for a mutex and cannot attach keeps that to itself */
-    MODEL_BREAK_SECTIONS    /* plain locks take the place of critical sections */
+    MODEL_BREAK_SECTIONS,   /* plain locks take the place of critical sections */
+    MODEL_BREAK_FREE,       /* the compare-and-swap of a foreign free is a load and a plain store */
+    MODEL_BREAK_COLLECT     /* so is the exchange of who collects them */
 } model_break;
 
 extern model_break model_broken;

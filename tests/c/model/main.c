@@ -11,13 +11,13 @@ static const char usage[] =
     "       model SCENARIO [--bound N|none] [--brute] [--most N]       every schedule with at most N preemptions\n"
     "       model SCENARIO --seed N --runs N                           schedules at random\n"
     "       model SCENARIO --replay SCHEDULE                           this one, step by step\n"
-    "further: --break attach|suspend|advance|membarrier|futex|turn|lock|claim|look|cell|give-back|sections,\n"
+    "further: --break attach|suspend|advance|membarrier|futex|turn|lock|claim|look|cell|give-back|sections|free|collect,\n"
     "         --program N\n"
     "exit status: 0 nothing failed, 1 a schedule failed, 2 the arguments are wrong\n";
 
 static const model_scenario *const tables[] = {
     model_litmus_scenarios, model_epoch_scenarios,   model_retire_scenarios, model_pause_scenarios,
-    model_mutex_scenarios,  model_section_scenarios, model_rwlock_scenarios,
+    model_mutex_scenarios,  model_section_scenarios, model_rwlock_scenarios, model_heap_scenarios,
 };
 
 enum { TABLES = sizeof(tables) / sizeof(tables[0]) };
@@ -88,6 +88,8 @@ break_of(const char *name)
         [MODEL_BREAK_CELL] = "cell",
         [MODEL_BREAK_GIVE_BACK] = "give-back",
         [MODEL_BREAK_SECTIONS] = "sections",
+        [MODEL_BREAK_FREE] = "free",
+        [MODEL_BREAK_COLLECT] = "collect",
     };
     for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++) {
         if (strcmp(names[n], name) == 0) {

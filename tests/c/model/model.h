@@ -66,5 +66,6 @@ extern const model_scenario model_pause_scenarios[];
 extern const model_scenario model_mutex_scenarios[];
 extern const model_scenario model_section_scenarios[];
 extern const model_scenario model_rwlock_scenarios[];
+extern const model_scenario model_heap_scenarios[];
 
 #endif

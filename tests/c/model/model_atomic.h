@@ -66,6 +66,7 @@ bool model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint
 
 #define pyrt_cas_seq_cst(p, expected, v) MODEL_CAS(cas_seq_cst, p, expected, v)
 #define pyrt_cas_acquire(p, expected, v) MODEL_CAS(cas, p, expected, v)
+#define pyrt_cas_release(p, expected, v) MODEL_CAS(cas, p, expected, v)
 #define pyrt_cas_acq_rel(p, expected, v) MODEL_CAS(cas, p, expected, v)
 
 /* A locked instruction has been one already; and the compiler moves nothing across the calls above. */

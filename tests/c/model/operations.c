@@ -66,6 +66,11 @@ change_word(change change, volatile void *address, size_t size, uint64_t operand
 uint64_t
 model_exchange(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
 {
+    if (model_broken == MODEL_BREAK_COLLECT && is_in(function, "collect_foreign")) {
+        uint64_t found = model_load(address, size, text, function);
+        model_store(address, size, value, text, function);
+        return found;
+    }
     return change_word(CHANGE_SET, address, size, value, text, function);
 }
 
@@ -106,7 +111,8 @@ model_cas(volatile void *address, size_t size, void *expected, uint64_t value, c
     bool locks =
         is_in(function, "pyrt_mutex_lock") || is_in(function, "pyrt_mutex_trylock") || is_in(function, "try_to_take");
     if ((model_broken == MODEL_BREAK_LOCK && locks) ||
-        (model_broken == MODEL_BREAK_CLAIM && is_in(function, "end_reservation"))) {
+        (model_broken == MODEL_BREAK_CLAIM && is_in(function, "end_reservation")) ||
+        (model_broken == MODEL_BREAK_FREE && is_in(function, "pyrt_page_free_foreign"))) {
         return load_and_store(address, size, expected, value, text, function);
     }
     machine_turn(MODEL_RMW, address, 0, text, function);
