@@ -48,6 +48,34 @@ DAEMONS = {
                 threading.Event().wait()
         start(body)
     """,
+    "inside stop_the_world()": """
+        def body():
+            with pyruntime.stop_the_world():
+                ready.set()
+                threading.Event().wait()
+        start(body)
+    """,
+    "waiting to stop the world": """
+        inside = threading.Event()
+        def holder():
+            with pyruntime.attached():
+                inside.set()
+                threading.Event().wait()
+        def body():
+            inside.wait()
+            ready.set()
+            with pyruntime.stop_the_world():
+                pass
+        def another_pause_is_in_the_way():
+            try:
+                with pyruntime.stop_the_world(timeout=0):
+                    return False
+            except pyruntime.TimeoutExpired as error:
+                return "in the way" in str(error)
+        threading.Thread(target=holder, daemon=True).start()
+        start(body)
+        wait_until(another_pause_is_in_the_way)
+    """,
     "busy with everything": """
         domain = pyruntime.Domain(name="mine")
         def body():

@@ -78,13 +78,17 @@ raise_timeout(const pause_block *block, const pyrt_stop_report *report)
                       text);
         return;
     }
+    char others[48] = "";
+    if (report->missing > 1) {
+        PyOS_snprintf(others, sizeof(others), ", nor have %u other%s", report->missing - 1, report->missing == 2 ? "" : "s");
+    }
     PyObject *name = PyUnicode_DecodeUTF8(report->thread_name, (Py_ssize_t)strlen(report->thread_name), "replace");
     if (name != NULL) {
         pyrt_py_raise(
             PYRT_ETIMEDOUT,
-            "%s: thread %llu %R (system id %d) is inside a block of pyruntime and has passed no safepoint, and so have "
-            "%u more; nothing is stopped now. Leave blocks sooner, or call quiescent() in them",
-            text, (unsigned long long)report->thread_id, name, (int)report->os_tid, report->missing - 1);
+            "%s: thread %llu %R (system id %d) is inside a block of pyruntime and has passed no safepoint%s; nothing is "
+            "stopped now. Leave blocks sooner, or call quiescent() in them",
+            text, (unsigned long long)report->thread_id, name, (int)report->os_tid, others);
         Py_DECREF(name);
     }
 }

@@ -299,8 +299,9 @@ rwlock_repr(PyObject *object)
     uint64_t writer = pyrt_load_relaxed(&self->writer);
     unsigned long waiting = (unsigned long)pyrt_rwlock_waiters(&self->lock);
     if (writer == 0) {
-        return PyUnicode_FromFormat("<pyruntime.RWLock, %lu readers, %lu waiting, at %p>",
-                                    (unsigned long)pyrt_rwlock_readers(&self->lock), waiting, (void *)self);
+        unsigned long readers = (unsigned long)pyrt_rwlock_readers(&self->lock);
+        return PyUnicode_FromFormat("<pyruntime.RWLock, %lu reader%s, %lu waiting, at %p>", readers, readers == 1 ? "" : "s",
+                                    waiting, (void *)self);
     }
     PyObject *text = pyrt_py_thread_text(writer);
     PyObject *repr = NULL;

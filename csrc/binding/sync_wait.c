@@ -74,8 +74,9 @@ pyrt_py_timeout_ns(PyObject *seconds, int64_t *timeout_ns)
         return false;
     }
     if (!fits || fabs(value) > LONGEST_SECONDS) {
-        pyrt_py_raise(PYRT_EOVERFLOW, "timeout value is too large: %R seconds; the largest is threading.TIMEOUT_MAX",
-                      seconds);
+        /* Without the number: it may have more digits than Python writes. */
+        pyrt_py_raise(PYRT_EOVERFLOW,
+                      "timeout value is too large: more than threading.TIMEOUT_MAX seconds, or less than minus that");
         return false;
     }
     *timeout_ns = (int64_t)ceil(value * 1e9);

@@ -127,6 +127,9 @@ void pyrt_pause_had_turn(pyrt_thread_impl *thread);
 /* Whether this OS thread has stopped the interpreter, alone or with the whole process; NULL: the whole process. */
 bool pyrt_pause_is_mine(pyrt_interp *or_null);
 
+/* Whether a pause of the interpreter is on or asked for, by whomever: who attaches may have to wait for its end. */
+bool pyrt_pause_is_asked(pyrt_interp *interp);
+
 /* The OS thread ends with the world stopped, or waiting for its turn; in the child of a fork. */
 void pyrt_pause_end_of_os_thread(void);
 void pyrt_pause_fork_child(void);
