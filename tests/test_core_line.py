@@ -110,3 +110,8 @@ def test_there_is_no_test_code_among_the_sources() -> None:
         text = (ROOT / source).read_text()
         assert "PYRT_TEST" not in text, source
         assert not re.search(r"\bmain\s*\(\s*(void|int)", text), source
+
+
+def test_all_objects_fit_into_one_folder() -> None:
+    names = [Path(source).name for source in SOURCES]
+    assert len(set(names)) == len(names)

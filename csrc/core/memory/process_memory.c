@@ -1,4 +1,4 @@
-/* process.c -- the process's own memory: the pyrt_malloc family.
+/* process_memory.c -- the process's own memory: the pyrt_malloc family.
  *
  * A heap for each OS thread, made at its first allocation, without runtime or thread state. Works before main, and inside
  * the destructors that run when a thread ends: a thread that allocates after its part has gone gets another one.
