@@ -542,7 +542,8 @@ def test_a_cache_that_cannot_be_had_is_replaced_for_the_run(tmp_path: Path, monk
 
 
 def built_in(bench: Bench) -> list[str]:
-    of_others = {impl for peer in (*peer_build.PEERS, *peer_build.PACKAGES) for impl in peer.impls}
+    of_others = {impl for peer in peer_build.PEERS for impl in peer.impls}
+    of_others |= {impl for package in peer_build.PACKAGES for impl in package.impls}
     return [impl for impl in bench.impls if impl not in of_others]
 
 

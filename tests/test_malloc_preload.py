@@ -41,7 +41,7 @@ def run(
 
 def check_equal(command: list[str], library: Path, stdin: bytes = b"", **variables: str) -> None:
     """With and without: the same output, and nothing reported."""
-    without = run(command, stdin=stdin, **variables)
+    without = run(command, None, stdin, **variables)
     with_it = run(command, library, stdin, **variables)
     assert without.stdout
     assert with_it.stdout == without.stdout

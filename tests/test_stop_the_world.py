@@ -247,11 +247,11 @@ def test_wrong_exits() -> None:
 def test_wrong_arguments() -> None:
     for function in (pyruntime.stop_the_world, pyruntime.pause_stats):
         with raises(TypeError, errors.ArgumentTypeError):
-            function(domain=1)  # type: ignore[operator]
+            function(domain=1)  # type: ignore[arg-type]
         with raises(TypeError, errors.ArgumentTypeError):
-            function(everything="yes")  # type: ignore[operator]
+            function(everything="yes")  # type: ignore[arg-type]
         with raises(ValueError, errors.ArgumentError):
-            function(domain=pyruntime.qsbr.default_domain, everything=True)  # type: ignore[operator]
+            function(domain=pyruntime.qsbr.default_domain, everything=True)
     for wrong in (-1, float("nan")):
         with raises(ValueError, errors.ArgumentError):
             pyruntime.stop_the_world(timeout=wrong)

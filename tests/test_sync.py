@@ -606,7 +606,7 @@ def test_keys_and_stripes_that_there_cannot_be() -> None:
         stripes = sync.StripedLock(stripes=count)
         assert stripes.stripes == rounded == len(stripes.waits())
         with stripes.for_keys(*range(100)), pytest.raises(TypeError):
-            stripes.for_key([])
+            stripes.for_key([])  # type: ignore[arg-type]
     for wrong in (0, -1, 2**21):
         with raises(ValueError, errors.ArgumentError):
             sync.StripedLock(wrong)

@@ -160,13 +160,13 @@ grow_table(pyrt_heap_table *table, uint32_t index)
     while (count <= index) {
         count *= 2;
     }
-    pyrt_heap_part **parts = pyrt_meta_alloc(count * sizeof(*parts));
+    pyrt_heap_part **parts = pyrt_meta_alloc(count * sizeof(void *));
     if (parts == NULL) {
         return false;
     }
     if (table->count != 0) {
-        memcpy(parts, table->parts, table->count * sizeof(*parts));
-        pyrt_meta_free(table->parts, table->count * sizeof(*parts));
+        memcpy(parts, table->parts, table->count * sizeof(void *));
+        pyrt_meta_free(table->parts, table->count * sizeof(void *));
     }
     table->parts = parts;
     table->count = count;
@@ -447,7 +447,7 @@ thread_fini(pyrt_thread_impl *thread)
     thread->base.heaps = NULL;
     if (mine != NULL) {
         if (mine->table.count != 0) {
-            pyrt_meta_free(mine->table.parts, mine->table.count * sizeof(*mine->table.parts));
+            pyrt_meta_free(mine->table.parts, mine->table.count * sizeof(void *));
         }
         pyrt_meta_free(mine, sizeof(*mine));
     }
