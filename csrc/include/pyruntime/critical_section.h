@@ -83,7 +83,9 @@ pyrt_critical_section_end(pyrt_critical_section *section)
     pyrt_mutex_unlock(section->mutex);
 }
 
-/* The same for two objects at once, in any order; they may be the same. Never waits for one while it holds the other. */
+/* The same for two objects at once, in any order; they may be the same. Never waits for one while it holds the other.
+ * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no, but then it is a plain lock ·
+ * async-signal-safe: no */
 static inline void
 pyrt_critical_section2_begin(pyrt_critical_section2 *section, pyrt_mutex *a, pyrt_mutex *b)
 {
@@ -108,6 +110,9 @@ pyrt_critical_section2_begin(pyrt_critical_section2 *section, pyrt_mutex *a, pyr
     PYRT_CALL(critical_section2_begin_slow)(section, a, b);
 }
 
+/* Ends it, as pyrt_critical_section_end.
+ * blocks: if the section around it must be resumed · allocates: no · runs user code: no · quiescent: may · needs attached:
+ * as the begin was · async-signal-safe: no */
 static inline void
 pyrt_critical_section2_end(pyrt_critical_section2 *section)
 {
