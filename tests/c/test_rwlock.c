@@ -497,9 +497,13 @@ TEST(a_waiting_writer_that_is_stopped_gives_it_back)
     runtime_down();
 }
 
+/* Who has called this sleeps, and will call the hook after it: a waiter that is only queued may yet find that it need not. */
+static uint32_t about_to_sleep;
+
 static void *
 before(void)
 {
+    pyrt_fetch_add_seq_cst(&about_to_sleep, 1u);
     return NULL;
 }
 
@@ -516,12 +520,13 @@ TEST(a_waiting_writer_whose_os_thread_ends_gives_it_back)
     worker reader;
     pyrt_rwlock lock = PYRT_RWLOCK_INIT;
     make_unbiased(&lock);
+    pyrt_store_relaxed(&about_to_sleep, 0u);
     pyrt_set_block_hooks(&(pyrt_block_hooks){before, never_return});
     worker_start(&w);
     worker_start(&reader);
     worker_do(&reader, read_lock, &lock);
     worker_begin(&w, write_lock, &lock);
-    WAIT_UNTIL(pyrt_parked_count(&lock) == 1);
+    WAIT_UNTIL(pyrt_load_seq_cst(&about_to_sleep) == 1);
     worker_do(&reader, read_unlock, &lock);
     worker_join_exited(&w);
     pyrt_set_block_hooks(NULL);
