@@ -87,6 +87,19 @@ typedef struct request {
     int64_t next_look; /* when somebody loses a turn */
 } request;
 
+/* A locked operation waits for its line, and the loads after it wait for the operation: many states are stopped a tenth sooner
+ * if the lines of the one after next are on their way. */
+static inline void
+fetch_ahead(const pyrt_thread_impl *thread)
+{
+    const pyrt_thread_impl *next = thread->next;
+    const pyrt_thread_impl *ahead = next != NULL ? next->next : NULL;
+    if (ahead != NULL) {
+        __builtin_prefetch(&ahead->base.slot.word, 1);
+        __builtin_prefetch(&ahead->next, 0);
+    }
+}
+
 static void
 ask(pyrt_interp *interp, void *arg)
 {
@@ -94,6 +107,7 @@ ask(pyrt_interp *interp, void *arg)
     pyrt_raw_mutex_lock(&interp->lock);
     interp->pause = asked->pause;
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
+        fetch_ahead(thread);
         if (thread->base.os_id == asked->pause->requester) {
             continue;
         }
@@ -146,7 +160,10 @@ let_go(pyrt_interp *interp, int64_t now)
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
         uint64_t *word = &thread->base.slot.word;
         thread->counted = false;
-        pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_STOP);
+        /* relaxed: it is set under this lock only, and few have it: the detached were never asked. */
+        if (pyrt_load_relaxed(&thread->base.slot.flags) & PYRT_FLAG_STOP) {
+            pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_STOP);
+        }
         uint64_t found = PYRT_STATE_SUSPENDED;
         /* seq_cst: as release it hands over what happened in the pause. Pairs with the compare-and-swap of attach; so does
          * the exchange below. */
