@@ -10,10 +10,24 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pyruntime.bench import cli, machine, measure, native, peer_build, python_locks, suite, table, worker
+from pyruntime.bench import (
+    allocators,
+    cli,
+    machine,
+    measure,
+    memory_figures,
+    native,
+    own_process,
+    peer_build,
+    python_locks,
+    suite,
+    table,
+    worker,
+)
 from pyruntime.bench.suite import OURS, SUITE, Bench, Figure, Goal, Kind
 
 ROW_KEYS = {"bench", "impl", "threads", "ns_per_op", "rounds", "ratio_to", "peak_rss_kb"}
@@ -544,12 +558,18 @@ def test_a_cache_that_cannot_be_had_is_replaced_for_the_run(tmp_path: Path, monk
 def built_in(bench: Bench) -> list[str]:
     of_others = {impl for peer in peer_build.PEERS for impl in peer.impls}
     of_others |= {impl for package in peer_build.PACKAGES for impl in package.impls}
+    of_others |= {allocator.name for allocator in allocators.ALLOCATORS}
     return [impl for impl in bench.impls if impl not in of_others]
 
 
 @pytest.mark.parametrize(
     ("bench", "threads"),
-    [pytest.param(bench, n, id=f"{bench.name}-{n}") for bench in SUITE for n in ((1, 2) if bench.with_threads else (1,))],
+    [
+        pytest.param(bench, n, id=f"{bench.name}-{n}")
+        for bench in SUITE
+        if bench.kind is not Kind.MEAN
+        for n in ((1, 2) if bench.with_threads and bench.kind is not Kind.ALLOCATOR else bench.threads[:1])
+    ],
 )
 def test_smoke(bench: Bench, threads: int, tmp_path: Path) -> None:
     impls = built_in(bench)
@@ -584,8 +604,102 @@ def test_smoke_of_the_peers(peer: peer_build.Peer) -> None:
 
 def test_the_suite_and_the_table_of_loops_agree() -> None:
     wanted = {(bench.name, impl) for bench in SUITE if bench.kind is Kind.LOOP for impl in built_in(bench)}
+    wanted |= {(bench.name, way) for bench in SUITE if bench.kind is Kind.ALLOCATOR for way in (OURS, suite.MALLOC)}
     halves = {(bench.name, OURS) for bench in SUITE if bench.kind in (Kind.CORES, Kind.SCALING)}
     assert set(native.compiled_in()) == wanted | halves
+
+
+# ---- allocators ------------------------------------------------------------------------------------------------------
+
+
+def heap_rows(bench: Bench, **figures: tuple[float, int]) -> list[dict[str, Any]]:
+    """Rows as a worker answers them; for each implementation its time and its memory."""
+    done = {impl: rounds_of(ns, 2 * ns) for impl, (ns, _) in figures.items()}
+    for impl, (_, kb) in figures.items():
+        done[impl].peak_rss_kb = kb
+    return worker.results_of(bench, order_of(bench, *(impl for impl in bench.impls if impl in figures)), done)
+
+
+def test_an_allocator_is_held_against_the_faster_and_the_leaner_of_the_others() -> None:
+    bench = next(bench for bench in SUITE if bench.name == "heap.churn")
+    ours, mimalloc, _, glibc = heap_rows(
+        bench, pyruntime=(12.0, 1200), mimalloc=(10.0, 2000), jemalloc=(20.0, 1000), glibc=(5.0, 500)
+    )
+    assert ours["figures"]["to_faster"] == {"peer": "mimalloc", "best": 1.2}
+    assert ours["figures"]["to_leaner"] == {"peer": "jemalloc", "best": 1.2}
+    assert [(goal["figure"], goal["limit"], goal["met"]) for goal in ours["goals"]] == [
+        ("to_faster", 1.3, True),
+        ("to_leaner", 1.4, True),
+    ]
+    assert set(mimalloc["figures"]) == {"resident"}
+    assert glibc["figures"]["to_faster"]["best"] == 0.5
+    line, *_ = table.Table([bench]).rows(bench, 1, [ours], {})
+    assert "1.17 MiB, 1.20x the faster, mimalloc, 1.20x the leaner, jemalloc; time <= 1.30x met; memory <= 1.40x met" in line
+
+
+def test_memory_is_compared_where_there_is_some_and_nothing_without_a_rival() -> None:
+    small = next(bench for bench in SUITE if bench.name == "heap.pair_16")
+    ours, _ = heap_rows(small, pyruntime=(12.0, 1200), jemalloc=(20.0, 1000))
+    assert set(ours["figures"]) == {"resident", "to_faster"}
+    ours, _ = heap_rows(small, pyruntime=(12.0, 1200), glibc=(20.0, 1000))
+    assert set(ours["figures"]) == {"resident"}
+    assert "goals" not in ours
+
+
+def test_the_means_are_geometric_and_of_what_was_measured_everywhere() -> None:
+    mean, churn, pair = (
+        next(bench for bench in SUITE if bench.name == name) for name in ("heap.mean", "heap.churn", "heap.pair_16")
+    )
+    rows = heap_rows(churn, pyruntime=(4.0, 4000), mimalloc=(2.0, 1000), glibc=(8.0, 1))
+    rows += heap_rows(pair, pyruntime=(1.0, 1), mimalloc=(8.0, 4))
+    ours, theirs = memory_figures.mean_results(mean, rows)
+    assert (ours["impl"], theirs["impl"]) == (OURS, "mimalloc")
+    assert ours["ns_per_op"]["min"] == pytest.approx(2.0)
+    assert ours["rounds"] == pytest.approx([2.0, 4.0])
+    assert ours["ratio_to"]["mimalloc"]["best"] == pytest.approx(0.5)
+    assert ours["figures"]["to_faster"]["best"] == pytest.approx(0.5)
+    assert ours["figures"]["to_leaner"]["best"] == pytest.approx(4.0)
+    assert [goal["met"] for goal in worker.goals_of(mean, ours)] == [True, False]
+    assert memory_figures.mean_results(mean, [row for row in rows if row["impl"] != OURS]) == []
+
+
+@pytest.mark.parametrize("allocator", allocators.ALLOCATORS, ids=lambda allocator: allocator.name)
+def test_smoke_of_the_allocators(allocator: peer_build.Allocator, tmp_path: Path) -> None:
+    built = allocators.find(allocator)
+    if built.state is peer_build.State.MISSING:
+        pytest.skip(built.reason)
+    assert built.state is peer_build.State.READY, built.details
+    for name, threads in (("heap.lifo_mixed_1000", 1), ("heap.producer_consumer", 2)):
+        order = worker.Order(name, threads, (allocator.name,), 2, 1e3, 300, allocators={allocator.name: built.path})
+        answer = cli._run_worker(order, tmp_path)
+        assert answer["failed"] == {}
+        assert [row["impl"] for row in answer["results"]] == [allocator.name]
+
+
+def test_an_allocator_that_is_not_there_is_missing_and_one_that_cannot_be_preloaded_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    absent = peer_build.Allocator("no-such", "no_library_of_that_name", "nothing")
+    assert allocators.find(absent).reason == "not installed; install nothing"
+    order = worker.Order("heap.pair_16", 1, (OURS, "mimalloc"), 1, 1e3, 20, allocators={"mimalloc": "libno-such-malloc.so"})
+    answer = cli._run_worker(order, tmp_path)
+    assert [row["impl"] for row in answer["results"]] == [OURS]
+    assert "libno-such-malloc.so could not be preloaded" in answer["failed"]["mimalloc"]
+
+
+def test_our_allocator_is_no_part_of_an_installation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("pyruntime.__file__", str(tmp_path / "pyruntime" / "__init__.py"))
+    built = allocators.find(allocators.ALLOCATORS[0])
+    assert built.state is peer_build.State.MISSING
+    assert "not in a wheel" in built.reason
+
+
+def test_a_process_that_dies_says_so() -> None:
+    with (
+        own_process.sampler("no.such", None, 1) as sample,
+        pytest.raises(own_process.ProcessFailed, match="ended with status 1"),
+    ):
+        sample(1)
 
 
 # ---- a whole run -----------------------------------------------------------------------------------------------------

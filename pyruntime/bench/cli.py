@@ -14,7 +14,7 @@ from typing import Any
 
 import pyruntime
 
-from . import machine, peer_build
+from . import allocators, machine, memory_figures, peer_build
 from .suite import (
     Bench,
     Kind,
@@ -23,7 +23,7 @@ from .suite import (
     select_peers,
 )
 from .table import Table, footer, missed_text
-from .worker import Order
+from .worker import Order, goals_of
 
 SCHEMA = 1
 ENOUGH_CORES = 1.8
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="a benchmark, a group such as qsbr, or a glob; default: all"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: half a minute for everything")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: a minute for everything")
     parser.add_argument(
         "--threads", type=_threads, metavar="1,2,4", help="numbers of threads; default: 1, or what a benchmark is about"
     )
@@ -106,6 +106,9 @@ def _build_peers(benches: Sequence[Bench], peers: set[str], directory: Path) -> 
     for package in peer_build.PACKAGES:
         if needed & set(package.impls):
             result.update(dict.fromkeys(package.impls, peer_build.find(package)))
+    for allocator in allocators.ALLOCATORS:
+        if needed & set(allocator.impls):
+            result.update(dict.fromkeys(allocator.impls, allocators.find(allocator)))
     return result
 
 
@@ -170,6 +173,7 @@ class _Run:
             for impl in _wanted_impls(bench, self.peers)
             if impl not in self.built or self.built[impl].state is peer_build.State.READY
         ]
+        paths = {impl: self.built[impl].path for impl in impls if impl in self.built and self.built[impl].path}
         return Order(
             bench=bench.name,
             threads=threads,
@@ -177,7 +181,7 @@ class _Run:
             rounds=bench.rounds[index],
             sample_ns=(bench.sample_ns or SAMPLE_NS)[index],
             operations=bench.operations[index] if bench.operations else None,
-            libraries={impl: self.built[impl].path for impl in impls if impl in self.built and self.built[impl].path},
+            **{"allocators" if bench.kind is Kind.ALLOCATOR else "libraries": paths},
         )
 
     def _measure(self, bench: Bench, threads: int, table: Table) -> None:
@@ -188,7 +192,9 @@ class _Run:
         }
         results: list[dict[str, Any]] = []
         try:
-            answer = _run_worker(self._order(bench, threads), self.directory)
+            answer = (
+                self._mean(bench) if bench.kind is Kind.MEAN else _run_worker(self._order(bench, threads), self.directory)
+            )
         except WorkerFailed as error:
             message, output = error.args
             self.failures.append(f"{bench.name}, {threads} threads: {message}")
@@ -204,6 +210,13 @@ class _Run:
             print(line, flush=True)
         self.results += results
         self._judge(results)
+
+    def _mean(self, bench: Bench) -> dict[str, Any]:
+        results = memory_figures.mean_results(bench, self.results)
+        for result in results:
+            if result["impl"] == bench.ours:
+                result["goals"] = goals_of(bench, result)
+        return {"results": results, "failed": {}}
 
     def _judge(self, results: Sequence[Mapping[str, Any]]) -> None:
         for result in results:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pyruntime
 
-from .suite import CEREGGII, CK, CK_RWLOCK, CK_SPINLOCK, URCU_DEFER, URCU_MEMB, URCU_QSBR
+from .suite import CEREGGII, CK, CK_RWLOCK, CK_SPINLOCK, FT_UTILS, URCU_DEFER, URCU_MEMB, URCU_QSBR
 
 _HERE = Path(__file__).parent
 _FLAGS = (
@@ -58,7 +58,20 @@ class Package:
     module: str
 
 
-PACKAGES: tuple[Package, ...] = (Package(CEREGGII, (CEREGGII,), "cereggii"),)
+@dataclass(frozen=True)
+class Allocator:
+    """A library that takes the place of malloc (allocators.py); `library`: what the linker would call it, "" for ours."""
+
+    name: str
+    library: str
+    install: str
+
+    @property
+    def impls(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
+PACKAGES: tuple[Package, ...] = (Package(CEREGGII, (CEREGGII,), "cereggii"), Package(FT_UTILS, (FT_UTILS,), "ft_utils"))
 
 PEERS: tuple[Peer, ...] = (
     Peer(
@@ -112,7 +125,7 @@ class State(enum.Enum):
 class Built:
     """What became of a peer."""
 
-    peer: Peer | Package
+    peer: Peer | Package | Allocator
     state: State
     path: str = ""
     reason: str = ""  # one line
@@ -164,20 +177,22 @@ def _output_of(command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _pkg_config(peer: Peer, option: str) -> list[str] | None:
+def _pkg_config(package: str, option: str) -> list[str] | None:
     try:
-        return shlex.split(_output_of(["pkg-config", option, peer.package]))
+        return shlex.split(_output_of(["pkg-config", option, package]))
     except _CompilerError:
         return None
 
 
-def version_of(peer: Peer | Package) -> str:
+def version_of(peer: Peer | Package | Allocator) -> str:
     """The installed version, where pip or pkg-config knows it."""
     if isinstance(peer, Package):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(peer.name)
         return "unknown version"
-    words = _pkg_config(peer, "--modversion")
+    if isinstance(peer, Allocator) and not peer.library:
+        return pyruntime.__version__
+    words = _pkg_config(peer.package if isinstance(peer, Peer) else peer.library, "--modversion")
     return words[0] if words else "unknown version"
 
 
@@ -202,8 +217,8 @@ def _digest(command: Sequence[str], compiler_version: str, files: Sequence[Path]
 def _compile(compiler: Sequence[str], peer: Peer, directory: Path) -> Path:
     source = _HERE / "peers" / peer.source
     includes = [f"-I{_HERE / 'loops'}", f"-I{pyruntime.get_include()}"]
-    options = [*_FLAGS, *peer.defines, *includes, *(_pkg_config(peer, "--cflags") or [])]
-    libraries = _pkg_config(peer, "--libs") or list(peer.libraries)
+    options = [*_FLAGS, *peer.defines, *includes, *(_pkg_config(peer.package, "--cflags") or [])]
+    libraries = _pkg_config(peer.package, "--libs") or list(peer.libraries)
 
     files = _dependencies(_output_of([*compiler, *options, "-M", str(source)]))
     name = _digest([*compiler, *options, *libraries], _output_of([*compiler, "--version"]), files)

@@ -10,7 +10,7 @@ from pyruntime import sync
 
 from .measure import Sampler
 from .python_calls import statement_sampler
-from .suite import CEREGGII, EVENT, LOCK, OURS
+from .suite import CEREGGII, EVENT, FT_UTILS, LOCK, OURS
 
 _WAIT = "event.wait()"
 _SET_CLEAR = "event.set(); event.clear()"
@@ -35,8 +35,28 @@ def _wait_of_cereggii() -> Sampler:
     return statement_sampler(_WAIT, event=event)
 
 
+def _with_cereggii(side: str) -> Sampler:
+    lock = importlib.import_module("cereggii").ReadersWriterLock()
+    return statement_sampler(f"with lock.{side}(): pass", lock=lock)
+
+
+def _with_ft_utils(side: str) -> Sampler:
+    locks = importlib.import_module("ft_utils.synchronization")
+    return statement_sampler("with side(lock): pass", side=getattr(locks, side), lock=locks.RWLock())
+
+
 _MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
     "lock.with_mutex": {OURS: _mutex, LOCK: _lock},
+    "lock.with_read": {
+        OURS: lambda: statement_sampler("with lock.read(): pass", lock=sync.RWLock()),
+        CEREGGII: lambda: _with_cereggii("reader"),
+        FT_UTILS: lambda: _with_ft_utils("RWReadContext"),
+    },
+    "lock.with_write": {
+        OURS: lambda: statement_sampler("with lock.write(): pass", lock=sync.RWLock()),
+        CEREGGII: lambda: _with_cereggii("writer"),
+        FT_UTILS: lambda: _with_ft_utils("RWWriteContext"),
+    },
     "lock.event_wait": {
         OURS: lambda: _wait(sync.Event()),
         EVENT: lambda: _wait(threading.Event()),

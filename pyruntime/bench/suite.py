@@ -22,7 +22,11 @@ PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threadin
 NONE_DETACHED = "none-detached"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
-OWN_MUTEX, EVENT, CEREGGII = "pyruntime-mutex", "threading.Event", "cereggii"
+OWN_MUTEX, EVENT, CEREGGII, FT_UTILS = "pyruntime-mutex", "threading.Event", "cereggii", "ft-utils"
+PRELOADED, MIMALLOC, JEMALLOC, GLIBC = "pyruntime-preloaded", "mimalloc", "jemalloc", "glibc"
+
+# What loops are called that call malloc, whichever the process has been given.
+MALLOC = "malloc"
 
 
 class Kind(enum.Enum):
@@ -31,6 +35,8 @@ class Kind(enum.Enum):
     LOOP = "loop"  # a loop in C, for each implementation
     CORES = "cores"  # one loop in C, with one thread and with two
     SCALING = "scaling"  # the same, and the control beside it in the same rounds
+    ALLOCATOR = "allocator"  # a loop in C, for each allocator in a process of its own
+    MEAN = "mean"  # nobody: of the benchmarks of allocators in the same run
     CALL = "call"  # a loop in Python
     IMPORT = "import"  # whole processes
 
@@ -46,6 +52,8 @@ class Figure(enum.Enum):
     LEAST_SHARE = "least_share"  # of all operations, at least so many fell to each thread: the median round
     SCALING = "scaling"  # the cores that two threads get out of the code, over those of the control, best rounds
     P50 = "p50_ns"  # half of the operations took at most so long: the median round
+    TO_FASTER = "to_faster"  # our best time over that of the fastest rival
+    TO_LEANER = "to_leaner"  # our memory at the peak over that of the leanest rival
 
     @property
     def is_floor(self) -> bool:
@@ -100,7 +108,80 @@ _MANY = (300_000, 1_000_000)
 
 # Fairness shows in a second, not in the milliseconds for which a lock may stay with one thread.
 _A_SECOND = (0.1e9, 1e9)
-_CONTENDED = (Goal(Figure.RATIO_MEDIAN, 1.0, PTHREAD_MUTEX), Goal(Figure.LEAST_SHARE, 0.4))
+
+
+def _contended(name: str, measures: str) -> Bench:
+    """A lock that two threads want all the time."""
+    goals = (Goal(Figure.RATIO_MEDIAN, 1.0, PTHREAD_MUTEX), Goal(Figure.LEAST_SHARE, 0.4))
+    return Bench(name, measures, peers=(PTHREAD_MUTEX,), goals=goals, threads=(2,), sample_ns=_A_SECOND, rounds=(5, 5))
+
+
+def _in_python(name: str, measures: str, *peers: str) -> Bench:
+    """What a Python program does with a lock: no slower than any peer."""
+    goals = tuple(Goal(Figure.RATIO, 1.0, peer) for peer in peers)
+    return Bench(name, measures, kind=Kind.CALL, peers=peers, goals=goals, with_threads=False)
+
+
+def _call(name: str, measures: str, *peers: str) -> Bench:
+    """A way into the package, beside what plain Python costs."""
+    return Bench(name, measures, kind=Kind.CALL, peers=peers or (PYTHON_CALL,), with_threads=False)
+
+
+_ALLOCATORS = (PRELOADED, MIMALLOC, JEMALLOC, GLIBC)
+_FULL_BATCHES = (200_000, 1_000_000)  # some of the largest, so that memory does not depend on how fast the machine is
+
+
+def _heap(name: str, measures: str, *, threads: int = 1, with_threads: bool = True, is_large: bool = False) -> Bench:
+    """A use of an allocator; each of them in a process of its own. Memory has a goal where megabytes are in use: a few
+    kilobytes more or less are what the process itself had at hand."""
+    memory = (Goal(Figure.TO_LEANER, 1.4),) if is_large else ()
+    return Bench(
+        f"heap.{name}",
+        measures,
+        kind=Kind.ALLOCATOR,
+        peers=_ALLOCATORS,
+        goals=(Goal(Figure.TO_FASTER, 1.3), *memory),
+        with_threads=with_threads,
+        threads=(threads,),
+        operations=_FULL_BATCHES,
+        rounds=(7, 21),
+    )
+
+
+def _batches(order: str, means: str) -> tuple[Bench, ...]:
+    return tuple(
+        _heap(f"{order}{mixed}_{count}", f"batches of {count} blocks of {sizes}, freed {means}", is_large=count >= 100_000)
+        for mixed, sizes in (("", "64 B"), ("_mixed", "16 to 256 B"))
+        for count in (10, 1000, 100_000)
+    )
+
+
+_HEAP: tuple[Bench, ...] = (
+    *(_heap(f"pair_{size}", f"malloc and free of {size} B, at once") for size in (16, 64, 512)),
+    *_batches("lifo", "the last one first"),
+    *_batches("fifo", "in the same order"),
+    _heap("churn", "any one of 100 000 blocks of up to 1 KiB is replaced by one of another size", is_large=True),
+    _heap("producer_consumer", "one thread allocates 16 to 256 B, another frees", threads=2, with_threads=False),
+    _heap(
+        "thread_death",
+        "threads allocate 4000 blocks of 16 to 256 B and end; their blocks live on and are freed elsewhere",
+        with_threads=False,
+        is_large=True,
+    ),
+    Bench(
+        "heap.mean",
+        "geometric means of those above; of memory, of those that have megabytes in use",
+        kind=Kind.MEAN,
+        peers=_ALLOCATORS,
+        goals=(Goal(Figure.TO_FASTER, 1.0), Goal(Figure.TO_LEANER, 1.15)),
+        with_threads=False,
+    ),
+    Bench(
+        "heap.address_owner",
+        "whose memory an address is in: any of 4096 addresses in no order, half of them inside blocks of ours",
+        goals=(Goal(Figure.TIME, 5.0),),
+    ),
+)
 
 SUITE: tuple[Bench, ...] = (
     Bench(
@@ -173,24 +254,11 @@ SUITE: tuple[Bench, ...] = (
         peers=(PTHREAD_MUTEX, CK_SPINLOCK),
         goals=(Goal(Figure.RATIO, 0.92, PTHREAD_MUTEX),),
     ),
-    Bench(
+    _contended(
         "lock.contended",
         "two threads that do nothing but take one lock, count and leave it, and how much each of them gets done",
-        peers=(PTHREAD_MUTEX,),
-        goals=_CONTENDED,
-        threads=(2,),
-        sample_ns=_A_SECOND,
-        rounds=(5, 5),
     ),
-    Bench(
-        "lock.contended_rest",
-        "the same with some 20 ns of other work between",
-        peers=(PTHREAD_MUTEX,),
-        goals=_CONTENDED,
-        threads=(2,),
-        sample_ns=_A_SECOND,
-        rounds=(5, 5),
-    ),
+    _contended("lock.contended_rest", "the same with some 20 ns of other work between"),
     Bench(
         "lock.read",
         "reading under one read-write lock that nobody writes under, and leaving it",
@@ -206,30 +274,11 @@ SUITE: tuple[Bench, ...] = (
         goals=(Goal(Figure.RATIO, 1.3, OWN_MUTEX),),
     ),
     Bench("lock.section2", "the same for two objects at once; two mutexes", peers=(OWN_MUTEX,)),
-    Bench(
-        "lock.with_mutex",
-        "in Python: with mutex: pass, that nobody else wants",
-        kind=Kind.CALL,
-        peers=(LOCK,),
-        goals=(Goal(Figure.RATIO, 1.0, LOCK),),
-        with_threads=False,
-    ),
-    Bench(
-        "lock.event_wait",
-        "in Python: event.wait() for what has been set",
-        kind=Kind.CALL,
-        peers=(EVENT, CEREGGII),
-        goals=(Goal(Figure.RATIO, 1.0, EVENT), Goal(Figure.RATIO, 1.0, CEREGGII)),
-        with_threads=False,
-    ),
-    Bench(
-        "lock.event_set",
-        "in Python: event.set() and event.clear(), nobody waiting",
-        kind=Kind.CALL,
-        peers=(EVENT,),
-        goals=(Goal(Figure.RATIO, 1.0, EVENT),),
-        with_threads=False,
-    ),
+    _in_python("lock.with_mutex", "in Python: with mutex: pass, that nobody else wants", LOCK),
+    _in_python("lock.with_read", "in Python: with lock.read(): pass, that nobody writes under", CEREGGII, FT_UTILS),
+    _in_python("lock.with_write", "in Python: with lock.write(): pass, that nobody else wants", CEREGGII, FT_UTILS),
+    _in_python("lock.event_wait", "in Python: event.wait() for what has been set", EVENT, CEREGGII),
+    _in_python("lock.event_set", "in Python: event.set() and event.clear(), nobody waiting", EVENT),
     Bench(
         "striped.lock",
         "the lock of one of 1024 keys, of which each thread has its half: how that scales, next to sharing nothing at all",
@@ -240,6 +289,7 @@ SUITE: tuple[Bench, ...] = (
         sample_ns=(3e6, 5e6),
         rounds=(31, 101),
     ),
+    *_HEAP,
     Bench(
         "stw.stop",
         "the time to stop 8 attached threads that do nothing but pass safepoints",
@@ -257,35 +307,16 @@ SUITE: tuple[Bench, ...] = (
         goals=(Goal(Figure.OVER_BARE, 10.0, NONE_DETACHED),),
         with_threads=False,
     ),
-    Bench(
-        "call.cffi0",
-        "from Python into C and back through cffi, no argument; a Python function for comparison",
-        kind=Kind.CALL,
-        peers=(PYTHON_CALL,),
-        with_threads=False,
-    ),
-    Bench("call.cffi1", "the same with one argument", kind=Kind.CALL, peers=(PYTHON_CALL,), with_threads=False),
-    Bench("call.cffi2", "the same with two arguments", kind=Kind.CALL, peers=(PYTHON_CALL,), with_threads=False),
-    Bench(
-        "call.quiescent",
-        "quiescent() inside of an attached() block: a method in C, without cffi",
-        kind=Kind.CALL,
-        peers=(PYTHON_CALL,),
-        with_threads=False,
-    ),
-    Bench(
-        "call.poll",
-        "poll(goal) of a goal that has been reached: a method in Python around one in C",
-        kind=Kind.CALL,
-        peers=(PYTHON_CALL,),
-        with_threads=False,
-    ),
-    Bench(
+    _call("call.cffi0", "from Python into C and back through cffi, no argument; a Python function for comparison"),
+    _call("call.cffi1", "the same with one argument"),
+    _call("call.cffi2", "the same with two arguments"),
+    _call("call.quiescent", "quiescent() inside of an attached() block: a method in C, without cffi"),
+    _call("call.poll", "poll(goal) of a goal that has been reached: a method in Python around one in C"),
+    _call(
         "call.reading",
         "with reading(): pass; a threading.Lock and a class with __enter__ and __exit__ for comparison",
-        kind=Kind.CALL,
-        peers=(LOCK, PYTHON_BLOCK),
-        with_threads=False,
+        LOCK,
+        PYTHON_BLOCK,
     ),
     Bench(
         "import.time",

@@ -48,6 +48,12 @@ def figure_text(figures: Mapping[str, Any]) -> str:
             f"p50 {time_text(figures['p50_ns']['median'])}, p99 {time_text(figures['p99_ns']['median'])}, "
             f"longest {time_text(figures['max_ns']['max'])}"
         )
+    if "resident" in figures:
+        parts.append(bytes_text(figures["resident"]["max"]))
+    for name, what in (("to_faster", "the faster"), ("to_leaner", "the leaner")):
+        if name in figures:
+            peer = f", {figures[name]['peer']}" if "peer" in figures[name] else ""
+            parts.append(f"{figures[name]['best']:.2f}x {what}{peer}")
     if "refused" in figures:
         parts.append(f"{round(figures['refused']['max'])} refused")
     return ", ".join(parts)
@@ -55,7 +61,7 @@ def figure_text(figures: Mapping[str, Any]) -> str:
 
 def _amount_text(figure: Figure, amount: float, digits: int = 2) -> str:
     """A figure of a goal, or its limit."""
-    if figure in (Figure.RATIO, Figure.RATIO_MEDIAN):
+    if figure in (Figure.RATIO, Figure.RATIO_MEDIAN, Figure.TO_FASTER, Figure.TO_LEANER):
         return f"{amount:.{digits}f}x"
     if figure is Figure.SCALING:
         return f"{amount:.{digits}f}"
@@ -67,7 +73,14 @@ def _amount_text(figure: Figure, amount: float, digits: int = 2) -> str:
 
 
 # What the figure of a goal is called: in its row, beside the figure, and in the footer, far away from it.
-_IN_ROW = {Figure.PEAK_BYTES: "peak ", Figure.P50: "p50 ", Figure.LEAST_SHARE: "each ", Figure.RATIO_MEDIAN: "median "}
+_IN_ROW = {
+    Figure.PEAK_BYTES: "peak ",
+    Figure.P50: "p50 ",
+    Figure.LEAST_SHARE: "each ",
+    Figure.RATIO_MEDIAN: "median ",
+    Figure.TO_FASTER: "time ",
+    Figure.TO_LEANER: "memory ",
+}
 _IN_FOOTER = {
     Figure.RATIO: ", over {peer}",
     Figure.RATIO_MEDIAN: ", over {peer}, median",
@@ -76,6 +89,8 @@ _IN_FOOTER = {
     Figure.P50: ", p50",
     Figure.LEAST_SHARE: ", of the thread with the least",
     Figure.SCALING: ", of the control's cores",
+    Figure.TO_FASTER: ", over the faster of the others",
+    Figure.TO_LEANER: ", memory over the leaner of the others",
 }
 
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from . import import_time, machine, measure, native, python_calls, python_locks
-from .suite import CONTROL_ONE, CONTROL_TWO, ONE_THREAD, OURS, SUITE, TWO_THREADS, Bench, Figure, Goal, Kind
+from . import import_time, machine, measure, memory_figures, native, own_process, python_calls, python_locks
+from .suite import CONTROL_ONE, CONTROL_TWO, GLIBC, ONE_THREAD, OURS, SUITE, TWO_THREADS, Bench, Figure, Goal, Kind
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Order:
     sample_ns: float
     operations: int | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)  # peers' shared libraries, by the peer's name
+    allocators: Mapping[str, str] = field(default_factory=dict)  # the same, of those that take the place of malloc
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -77,9 +78,27 @@ def _measure_loops(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds
         return _measure(order, samplers), failed
 
 
+def _measure_allocators(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
+    failed = {}
+    with contextlib.ExitStack() as stack:
+        samplers = {}
+        for impl in order.impls:
+            preload = None if impl == OURS else "" if impl == GLIBC else order.allocators[impl]
+            sampler = stack.enter_context(own_process.sampler(bench.name, preload, order.threads))
+            try:
+                sampler(1)
+            except own_process.ProcessFailed as error:
+                failed[impl] = str(error)
+            else:
+                samplers[impl] = sampler
+        return _measure(order, samplers), failed
+
+
 def _measure_any(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds], dict[str, str]]:
     if bench.kind in (Kind.LOOP, Kind.CORES, Kind.SCALING):
         return _measure_loops(bench, order)
+    if bench.kind is Kind.ALLOCATOR:
+        return _measure_allocators(bench, order)
     if bench.group == "lock":
         made, failed = python_locks.samplers(bench.name, order.impls)
         return _measure(order, made), failed
@@ -136,6 +155,8 @@ _FIGURE_OF_GOAL = {
     Figure.LEAST_SHARE: ("least_share", "median"),
     Figure.SCALING: ("scaling", "best"),
     Figure.P50: ("p50_ns", "median"),
+    Figure.TO_FASTER: ("to_faster", "best"),
+    Figure.TO_LEANER: ("to_leaner", "best"),
 }
 
 
@@ -152,6 +173,11 @@ def _goal(goal: Goal, result: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     met = value >= goal.limit if goal.figure.is_floor else value <= goal.limit
     return {"figure": goal.figure.value, "peer": goal.peer, "limit": goal.limit, "value": value, "met": met}
+
+
+def goals_of(bench: Bench, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The goals of our row, as far as what they are about was measured."""
+    return [goal for goal in (_goal(goal, result) for goal in bench.goals) if goal is not None]
 
 
 def results_of(bench: Bench, order: Order, done: Mapping[str, measure.Rounds]) -> list[dict[str, Any]]:
@@ -178,11 +204,13 @@ def results_of(bench: Bench, order: Order, done: Mapping[str, measure.Rounds]) -
         figures = _figures(bench, impl, done)
         if figures:
             result["figures"] = figures
-        if impl == bench.ours and order.threads in bench.threads:
-            goals = [goal for goal in (_goal(goal, result) for goal in bench.goals) if goal is not None]
-            if goals:
-                result["goals"] = goals
         results.append(result)
+    if bench.kind is Kind.ALLOCATOR:
+        memory_figures.add(bench, results)
+    for result in results:
+        goals = goals_of(bench, result) if result["impl"] == bench.ours and order.threads in bench.threads else []
+        if goals:
+            result["goals"] = goals
     return results
 
 

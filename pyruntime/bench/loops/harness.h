@@ -38,6 +38,9 @@
 
 enum { BENCH_MAX_THREADS = 256, BENCH_ON_OTHER_CORES = -1, BENCH_COUNTERS = 256 };
 
+/* Of functions that loops are made of: inlined together with the functions that they are given. */
+#define BENCH_INLINED static inline __attribute__((always_inline))
+
 /* Stands where a real loop would do something with memory: the compiler keeps nothing that could change in a register
  * across it, so that every operation pays its loads and stores. */
 #define bench_work() __asm__ volatile("" ::: "memory")

@@ -5,8 +5,6 @@
 
 #include "harness.h"
 
-#define BENCH_INLINED static inline __attribute__((always_inline))
-
 typedef void bench_lock_call(void *lock);
 
 /* enter and leave: a cache line of zeros for a lock of the thread's own, in `state`. */
