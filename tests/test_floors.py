@@ -13,6 +13,7 @@ FLOORS = ["platform", "sync", "epoch", "state", "reclaim", "memory", "object", "
 # The floor that a public header belongs to: what it declares is defined there.
 PUBLIC = {
     "atomic.h": "platform",
+    "backoff.h": "platform",
     "block.h": "platform",
     "config.h": "platform",
     "current.h": "platform",

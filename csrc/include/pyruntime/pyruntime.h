@@ -6,6 +6,7 @@
 #define PYRUNTIME_PYRUNTIME_H
 
 #include "atomic.h"
+#include "backoff.h"
 #include "block.h"
 #include "condition.h"
 #include "critical_section.h"
