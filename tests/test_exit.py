@@ -76,6 +76,20 @@ DAEMONS = {
         start(body)
         wait_until(another_pause_is_in_the_way)
     """,
+    "stopping the world while we exit": """
+        def inside():
+            with pyruntime.attached():
+                ready.set()
+                threading.Event().wait()
+        def body():
+            while pyruntime.stats().sleeps == 0:
+                time.sleep(0)
+            with pyruntime.stop_the_world():
+                threading.Event().wait()
+        threading.Thread(target=body, daemon=True).start()
+        start(inside)
+        pyruntime.retire(int)
+    """,
     "busy with everything": """
         domain = pyruntime.Domain(name="mine")
         def body():

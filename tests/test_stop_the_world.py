@@ -377,6 +377,60 @@ def test_ctrl_c_ends_the_wait_for_the_stop(python: Python) -> None:
     """)
 
 
+COMING_IN = {
+    "attached": "with pyruntime.attached(): pass",
+    "reading": "with pyruntime.reading(): pass",
+    "a domain of one's own": "with domain.reading(): pass",
+    "a call in a domain of one's own": "domain.synchronize()",
+}
+
+
+@pytest.mark.parametrize("what", COMING_IN)
+def test_ctrl_c_ends_the_wait_to_come_in(python: Python, what: str) -> None:
+    python.run(f"""
+        import os, signal, threading, time
+        import pyruntime
+        from pyruntime import sync
+        domain = pyruntime.Domain()
+        ready, go = threading.Event(), threading.Event()
+        def stop():
+            with pyruntime.stop_the_world(everything=True):
+                ready.set()
+                go.wait()
+        handled = []
+        def handler(*args):
+            handled.append(args)
+            pyruntime.current(), sync.Mutex().acquire()
+            if len(handled) > 1:
+                raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, handler)
+        waiting = [False]
+        def interrupt():
+            while not waiting[0]: time.sleep(0)
+            os.kill(os.getpid(), signal.SIGINT)
+            while not handled: time.sleep(0)
+            os.kill(os.getpid(), signal.SIGINT)
+        def body():
+            {COMING_IN[what]}
+        with pyruntime.attached(): pass
+        threads = [threading.Thread(target=one, daemon=True) for one in (stop, interrupt)]
+        for one in threads: one.start()
+        ready.wait()
+        try:
+            waiting[0] = True
+            body()
+            raise SystemExit("inside")
+        except KeyboardInterrupt:
+            pass
+        # A domain has nobody in it now.
+        assert [one.state for one in pyruntime.threads()] == ["suspended"], pyruntime.threads()
+        go.set()
+        for one in threads: one.join()
+        body()
+        domain.close()
+    """)
+
+
 def test_fork_inside_of_a_pause(python: Python) -> None:
     python.run("""
         import os, threading, warnings

@@ -164,6 +164,8 @@ static pyrt_capi table = {
     .interp_memory_stats = pyrt_interp_memory_stats,
     .heap_debug = pyrt_heap_debug,
     .os_thread_identity_new = pyrt_os_thread_identity_new,
+    .attach_timed = pyrt_attach_timed,
+    .thread_ensure_timed = pyrt_thread_ensure_timed,
 };
 
 /* The block has the initial-exec model, so that its distance is the same in every thread. */

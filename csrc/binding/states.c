@@ -7,6 +7,9 @@
 
 #include <unistd.h>
 
+/* How long the main thread waits at most before it looks whether a signal has come. */
+enum { ATTACH_SLICE_NS = 200000000 };
+
 /* ---- the name and the kept state of an OS thread ------------------------------------------------------------------ */
 
 /* Python's name for this thread, without making one up: threading.current_thread() would add a thread that nobody removes.
@@ -88,20 +91,63 @@ pyrt_py_state_keep(pyrt_interp *interp)
     return thread;
 }
 
+/* ---- attaching -------------------------------------------------------------------------------------------------- */
+
+/* Either attaches `*thread`, or (domain) ensures one and writes it there. Who comes in during a pause waits for its end, in
+ * Python's main thread in slices: it alone runs signal handlers, and one that comes between its last look and its sleep does
+ * not end that sleep. PYRT_EINTR: with the exception of a handler. */
+static pyrt_status
+attach(pyrt_thread **thread, pyrt_py_domain *domain)
+{
+    bool sliced = pyrt_os_thread_tid() == getpid();
+    int64_t timeout_ns = sliced ? ATTACH_SLICE_NS : -1;
+    unsigned flags = sliced ? PYRT_LOCK_INTERRUPTIBLE : 0;
+    for (;;) {
+        PyThreadState *outer = pyrt_py_enter();
+        pyrt_status status = domain != NULL ? pyrt_thread_ensure_timed(domain->interp, timeout_ns, flags, thread)
+                                            : pyrt_attach_timed(*thread, timeout_ns, flags);
+        pyrt_py_leave(outer);
+        if (status != PYRT_ETIMEDOUT && status != PYRT_EINTR) {
+            return status;
+        }
+        if (PyErr_CheckSignals() != 0) {
+            return PYRT_EINTR;
+        }
+    }
+}
+
+bool
+pyrt_py_state_attach(pyrt_thread *thread)
+{
+    PyThreadState *outer = pyrt_py_enter();
+    bool attached = pyrt_tryattach(thread);
+    pyrt_py_leave(outer);
+    if (pyrt_likely(attached)) {
+        return true;
+    }
+    pyrt_status status = attach(&thread, NULL);
+    if (status != PYRT_OK && status != PYRT_EINTR) {
+        pyrt_py_raise(status, "the state of this thread cannot be attached: %s", pyrt_strerror(status));
+    }
+    return status == PYRT_OK;
+}
+
 /* ---- for a while ------------------------------------------------------------------------------------------------ */
 
 pyrt_thread *
 pyrt_py_state_ensure(pyrt_py_domain *domain)
 {
     bool made = pyrt_thread_find(domain->interp) == NULL;
-    PyThreadState *outer = pyrt_py_enter();
-    pyrt_thread *thread = pyrt_thread_ensure(domain->interp);
-    pyrt_py_leave(outer);
-    if (thread == NULL) {
-        pyrt_py_raise(PYRT_ENOMEM, "no memory for a thread state in domain '%S'", domain->name);
-    }
-    else if (made) {
+    pyrt_thread *thread;
+    pyrt_status status = attach(&thread, domain);
+    if (status == PYRT_OK && made) {
         introduce(thread);
+    }
+    else if (status == PYRT_ENOMEM) {
+        pyrt_py_raise(status, "no memory for a thread state in domain '%S'", domain->name);
+    }
+    else if (status != PYRT_OK && status != PYRT_EINTR) {
+        pyrt_py_raise(status, "no thread state in domain '%S': %s", domain->name, pyrt_strerror(status));
     }
     return thread;
 }

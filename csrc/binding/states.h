@@ -24,8 +24,11 @@ pyrt_py_state_prepare(void)
 /* The state that this OS thread keeps in the interpreter, made if need be, attached or not; NULL with an exception. */
 pyrt_thread *pyrt_py_state_keep(pyrt_interp *interp);
 
-/* An attached state of the domain, by pyrt_thread_ensure, for pyrt_py_state_release; NULL with an exception. The caller has
- * begun a use of the domain. */
+/* Attaches a state of this OS thread. Waits while the world is stopped; false with the exception of a signal handler. */
+bool pyrt_py_state_attach(pyrt_thread *thread);
+
+/* An attached state of the domain, by pyrt_thread_ensure, for pyrt_py_state_release; NULL with an exception, also that of a
+ * signal handler, as above. The caller has begun a use of the domain. */
 pyrt_thread *pyrt_py_state_ensure(pyrt_py_domain *domain);
 void pyrt_py_state_release(pyrt_thread *thread);
 

@@ -144,13 +144,22 @@ attach_in(pyrt_py_domain *domain, pyrt_py_use *use)
         return use->thread != NULL;
     }
     use->thread = pyrt_py_state_keep(domain->interp);
-    if (use->thread == NULL) {
-        return false;
-    }
+    return use->thread != NULL && pyrt_py_state_attach(use->thread);
+}
+
+/* Does what is asked of the thread, too: a state that is never attached for long passes no other safepoint. */
+static void
+detach_from(const pyrt_py_use *use)
+{
     PyThreadState *outer = pyrt_py_enter();
-    pyrt_attach(use->thread);
+    pyrt_safepoint(use->thread);
+    if (use->ensured) {
+        pyrt_thread_release(use->thread);
+    }
+    else {
+        pyrt_detach(use->thread);
+    }
     pyrt_py_leave(outer);
-    return true;
 }
 
 /* For the first block. */
@@ -165,20 +174,20 @@ start_use(pyrt_py_domain *domain, const char *what)
     if (!pyrt_py_use_begin(domain, what)) {
         return NULL;
     }
+    /* First: while it waits for the end of a pause a signal handler may run, which may come in and go out again. */
+    pyrt_py_use made = {.domain = domain};
+    if (!attach_in(domain, &made)) {
+        pyrt_py_use_end(domain);
+        return NULL;
+    }
     pyrt_py_use *use = new_use(words);
     if (use == NULL) {
+        detach_from(&made);
         pyrt_py_use_end(domain);
         pyrt_py_raise(PYRT_ENOMEM, "no memory to enter domain '%S'", domain->name);
         return NULL;
     }
-    pyrt_py_use made = {.outer = words->top, .domain = domain};
-    if (!attach_in(domain, &made)) {
-        if (use != &words->first) {
-            free(use);
-        }
-        pyrt_py_use_end(domain);
-        return NULL;
-    }
+    made.outer = words->top;
     *use = made;
     Py_INCREF((PyObject *)domain);
     words->top = use;
@@ -239,22 +248,11 @@ end_use(pyrt_py_words *words)
 {
     pyrt_py_use *use = words->top;
     words->top = use->outer;
-    pyrt_py_domain *domain = use->domain;
-    pyrt_thread *thread = use->thread;
-    bool ensured = use->ensured;
+    pyrt_py_use ended = *use;
     free_use(words, use);
-    PyThreadState *outer = pyrt_py_enter();
-    /* What is asked of the thread: a state that is never attached for long passes no other safepoint. */
-    pyrt_safepoint(thread);
-    if (ensured) {
-        pyrt_thread_release(thread);
-    }
-    else {
-        pyrt_detach(thread);
-    }
-    pyrt_py_leave(outer);
-    pyrt_py_use_end(domain);
-    Py_DECREF((PyObject *)domain);
+    detach_from(&ended);
+    pyrt_py_use_end(ended.domain);
+    Py_DECREF((PyObject *)ended.domain);
 }
 
 static void

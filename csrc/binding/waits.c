@@ -184,30 +184,23 @@ pin_interp(pyrt_py_home *home, size_t n)
     return pyrt_interp_pin(id);
 }
 
-/* Coming in has no time limit, and a daemon thread may have left the world stopped: the end of its pause is waited for in the
- * queue of requests, which has one. */
-static bool
-pauses_end(pyrt_interp *interp, int64_t deadline)
-{
-    if (!pyrt_pause_is_asked(interp)) {
-        return true;
-    }
-    bool end = pyrt_stop_the_world_timed(interp, next_slice(deadline, INT64_MAX), NULL) == PYRT_OK;
-    if (end) {
-        pyrt_start_the_world(interp);
-    }
-    return end;
-}
-
-/* Without exceptions and signals: the interpreter is on its way out, and this is not to stop it. */
+/* Without exceptions and signals: the interpreter is on its way out, and this is not to stop it. A daemon thread may have
+ * left the world stopped, or may stop it any moment, for ever: so no pause is begun meanwhile, and the end of one that is on
+ * is waited for in the queue of requests. */
 static void
 dispose_until(pyrt_interp *interp, int64_t deadline)
 {
     PyThreadState *outer = pyrt_py_enter();
-    pyrt_thread *thread = pauses_end(interp, deadline) ? pyrt_thread_ensure(interp) : NULL;
-    if (thread != NULL) {
-        (void)pyrt_qsbr_barrier_timed(thread, next_slice(deadline, INT64_MAX));
-        pyrt_thread_release(thread);
+    bool held = pyrt_pause_hold_off(interp, deadline) == PYRT_OK;
+    if (held || pyrt_tls()->pause != NULL) {
+        pyrt_thread *thread = pyrt_thread_ensure(interp);
+        if (thread != NULL) {
+            (void)pyrt_qsbr_barrier_timed(thread, next_slice(deadline, INT64_MAX));
+            pyrt_thread_release(thread);
+        }
+    }
+    if (held) {
+        pyrt_pause_hold_off_end(interp);
     }
     pyrt_py_leave(outer);
 }

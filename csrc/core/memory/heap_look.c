@@ -64,18 +64,32 @@ each_page_of_pool(pyrt_pool *pool, page_function *function, void *arg)
     return go_on;
 }
 
-/* The world of the interpreter is stopped: its threads stand still and none ends. One may be born, in front of the others; it
- * has no pages. */
+/* The next state that has pages, NULL: the first; its part is written. States without any come and go (pyrt_thread_unmake), so
+ * nobody stands on one without the lock. */
+static pyrt_thread_impl *
+next_with_pages(pyrt_interp *interp, pyrt_thread_impl *after, pyrt_thread_heaps **out)
+{
+    pyrt_raw_mutex_lock(&interp->lock);
+    pyrt_thread_impl *thread = after == NULL ? interp->threads : after->next;
+    for (; thread != NULL; thread = thread->next) {
+        *out = pyrt_heaps_of(thread);
+        if (*out != NULL && ((*out)->share.open != NULL || (*out)->share.full != NULL)) {
+            break;
+        }
+    }
+    pyrt_raw_mutex_unlock(&interp->lock);
+    return thread;
+}
+
+/* The world of the interpreter is stopped: its threads stand still, and none that has been attached ends. */
 static bool
 each_page(pyrt_interp *interp, page_function *function, void *arg)
 {
-    pyrt_raw_mutex_lock(&interp->lock);
-    pyrt_thread_impl *newest = interp->threads;
-    pyrt_raw_mutex_unlock(&interp->lock);
-    for (pyrt_thread_impl *thread = newest; thread != NULL; thread = thread->next) {
-        pyrt_thread_heaps *heaps = pyrt_heaps_of(thread);
-        if (heaps != NULL && (!each_page_of_segments(heaps->share.open, function, arg) ||
-                              !each_page_of_segments(heaps->share.full, function, arg))) {
+    pyrt_thread_heaps *heaps;
+    pyrt_thread_impl *thread = next_with_pages(interp, NULL, &heaps);
+    for (; thread != NULL; thread = next_with_pages(interp, thread, &heaps)) {
+        if (!each_page_of_segments(heaps->share.open, function, arg) ||
+            !each_page_of_segments(heaps->share.full, function, arg)) {
             return false;
         }
     }
@@ -241,8 +255,8 @@ free_heap_structs(pyrt_interp_heaps *heaps)
 }
 
 /* Its threads are gone. What it shares with the main interpreter goes over to that. Else, with blocks still in use everything
- * stays as it is, for those who use them: freeing goes on working, and pyrt_address_owner goes on naming the interpreter. So it
- * does, unreported, with what threads had that were lost in the middle of something: nobody knows which of it is in use. */
+ * stays as it is, for those who use them: freeing goes on working, and pyrt_address_owner goes on naming the interpreter. So
+ * it does, unreported, with what threads had that were lost in the middle of something: nobody knows which of it is in use. */
 void
 pyrt_heaps_interp_fini(pyrt_interp *interp)
 {

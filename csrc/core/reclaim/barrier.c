@@ -234,11 +234,13 @@ pyrt_qsbr_barrier_timed(pyrt_thread *or_null, int64_t timeout_ns)
     if (pyrt_tls()->disposing != 0) {
         return PYRT_EDEADLK;
     }
-    pyrt_thread *self = pyrt_thread_ensure(interp);
-    if (self == NULL) {
-        return PYRT_ENOMEM;
+    int64_t deadline = pyrt_deadline_after(timeout_ns);
+    pyrt_thread *self;
+    pyrt_status status = pyrt_thread_ensure_timed(interp, timeout_ns, 0, &self);
+    if (status != PYRT_OK) {
+        return status;
     }
-    pyrt_status status = barrier(pyrt_thread_impl_of(self), pyrt_deadline_after(timeout_ns));
+    status = barrier(pyrt_thread_impl_of(self), deadline);
     PYRT_COUNT(pyrt_thread_impl_of(self), barriers, status == PYRT_OK);
     pyrt_thread_release(self);
     return status;

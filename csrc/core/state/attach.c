@@ -36,43 +36,81 @@ pyrt_is_reading(const char *function)
 
 /* ---- attach ------------------------------------------------------------------------------------------------------ */
 
-void
-pyrt_attach_slow(pyrt_thread *thread)
+/* Why it cannot be attached here, reported; or true. */
+static bool
+may_attach(pyrt_thread *thread)
 {
-    pyrt_tls_block *tls = pyrt_tls();
+    const pyrt_tls_block *tls = pyrt_tls();
     if (tls->os_id != thread->os_id) {
         pyrt_report_thread("pyrt_attach", thread, "belongs to another OS thread");
-        return;
+        return false;
     }
     if (tls->current == thread) {
         pyrt_report_thread("pyrt_attach", thread, "is attached already");
-        return;
+        return false;
     }
     if (tls->current != NULL) {
         pyrt_report_thread("pyrt_attach", tls->current, "is attached on this OS thread; detach it first");
-        return;
+        return false;
     }
+    return true;
+}
+
+/* Who gives up does not wait any more when the hook comes, which may not return: the end of the pause leaves it no turn. */
+static pyrt_futex_end
+sleep_while_suspended(pyrt_thread *thread, int64_t deadline, bool interruptible)
+{
+    /* A lock that was reserved for this thread is somebody's who can run: perhaps the one who stopped the world. */
+    pyrt_mutex_give_back();
+    void *saved = pyrt_block_before();
+    pyrt_futex_end end =
+        pyrt_futex_sleep(low_half(&thread->slot.word), PYRT_STATE_SUSPENDED_WAITED, deadline, interruptible);
+    if (end == PYRT_FUTEX_TIMED_OUT || (end == PYRT_FUTEX_INTERRUPTED && interruptible)) {
+        uint64_t waited = PYRT_STATE_SUSPENDED_WAITED;
+        /* acq_rel, as when it was set; whoever starts the world finds one or the other under the interpreter's lock. */
+        (void)pyrt_cas_acq_rel(&thread->slot.word, &waited, (uint64_t)PYRT_STATE_SUSPENDED);
+    }
+    pyrt_block_after(saved);
+    return end;
+}
+
+/* PYRT_OK when it is attached, but for its critical sections. */
+static pyrt_status
+attach_until(pyrt_thread *thread, int64_t deadline, bool interruptible)
+{
+    pyrt_futex_end end = PYRT_FUTEX_WOKEN;
     for (;;) {
         uint64_t found = PYRT_STATE_DETACHED;
-        /* acquire and seq_cst: as in the inline pyrt_attach. */
+        /* acquire and seq_cst: as in the inline pyrt_tryattach. */
         uint64_t sequence = pyrt_load_acquire(thread->slot.sequence);
         if (pyrt_cas_seq_cst(&thread->slot.word, &found, sequence)) {
-            break;
-        }
-        if (found == PYRT_STATE_SUSPENDED &&
-            !pyrt_cas_acq_rel(&thread->slot.word, &found, (uint64_t)PYRT_STATE_SUSPENDED_WAITED)) {
-            continue;
+            return PYRT_OK;
         }
         if (found != PYRT_STATE_SUSPENDED && found != PYRT_STATE_SUSPENDED_WAITED) {
             pyrt_report_thread("pyrt_attach", thread, "has ended");
-            return;
+            return PYRT_ESTATE;
         }
-        /* A lock that was reserved for this thread is somebody's who can run: perhaps the one who stopped the world. */
-        pyrt_mutex_give_back();
-        void *saved = pyrt_block_before();
-        pyrt_futex_wait(low_half(&thread->slot.word), PYRT_STATE_SUSPENDED_WAITED, -1);
-        pyrt_block_after(saved);
+        if (end == PYRT_FUTEX_INTERRUPTED && interruptible) {
+            return PYRT_EINTR;
+        }
+        if (end == PYRT_FUTEX_TIMED_OUT || deadline == 0) {
+            return PYRT_ETIMEDOUT;
+        }
+        if (found == PYRT_STATE_SUSPENDED_WAITED ||
+            pyrt_cas_acq_rel(&thread->slot.word, &found, (uint64_t)PYRT_STATE_SUSPENDED_WAITED)) {
+            end = sleep_while_suspended(thread, deadline, interruptible);
+        }
     }
+}
+
+static pyrt_status
+attach_within(pyrt_thread *thread, int64_t deadline, bool interruptible)
+{
+    pyrt_status status = may_attach(thread) ? attach_until(thread, deadline, interruptible) : PYRT_ESTATE;
+    if (status != PYRT_OK) {
+        return status;
+    }
+    pyrt_tls_block *tls = pyrt_tls();
     pyrt_fence_after_rmw();
     pyrt_pause_had_turn(pyrt_thread_impl_of(thread));
     tls->current = thread;
@@ -80,6 +118,23 @@ pyrt_attach_slow(pyrt_thread *thread)
     if (thread->critical_sections != 0) {
         pyrt_critical_sections_resume(thread);
     }
+    return PYRT_OK;
+}
+
+void
+pyrt_attach_slow(pyrt_thread *thread)
+{
+    (void)attach_within(thread, INT64_MAX, false);
+}
+
+pyrt_status
+pyrt_attach_timed(pyrt_thread *thread, int64_t timeout_ns, unsigned flags)
+{
+    if ((flags & ~(unsigned)PYRT_LOCK_INTERRUPTIBLE) != 0) {
+        return PYRT_EINVAL;
+    }
+    int64_t deadline = timeout_ns == 0 ? 0 : pyrt_deadline_after(timeout_ns);
+    return attach_within(thread, deadline, (flags & PYRT_LOCK_INTERRUPTIBLE) != 0);
 }
 
 /* ---- detach ------------------------------------------------------------------------------------------------------ */

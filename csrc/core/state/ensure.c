@@ -7,6 +7,8 @@
 #include "platform/report.h"
 #include "state/thread_impl.h"
 
+#include <pyruntime/parking_lot.h>
+
 static void
 push(pyrt_ensure_frame *frame, pyrt_thread *thread, pyrt_thread *found, bool made)
 {
@@ -26,48 +28,6 @@ push(pyrt_ensure_frame *frame, pyrt_thread *thread, pyrt_thread *found, bool mad
     tls->ensures = frame;
 }
 
-pyrt_thread *
-pyrt_thread_ensure(pyrt_interp *interp)
-{
-    pyrt_tls_block *tls = pyrt_tls();
-    pyrt_thread *found = tls->current;
-    if (interp == NULL) {
-        return NULL;
-    }
-    bool attached = found != NULL && found->interp == interp;
-    if (attached && tls->ensures != NULL && tls->ensures->thread == found && tls->ensures->disposing == tls->disposing) {
-        tls->ensures->count++;
-        return found;
-    }
-    if (!attached && pyrt_is_reading("pyrt_thread_ensure")) {
-        return NULL;
-    }
-    /* First, so that no state has to be ended again, which runs user code, when memory is short. */
-    pyrt_ensure_frame *frame = pyrt_meta_alloc(sizeof(*frame));
-    if (frame == NULL) {
-        return NULL;
-    }
-    if (attached) {
-        push(frame, found, found, false);
-        return found;
-    }
-    pyrt_thread *thread = pyrt_thread_find(interp);
-    bool made = thread == NULL;
-    if (made) {
-        thread = pyrt_thread_new(interp);
-    }
-    if (thread == NULL) {
-        pyrt_meta_free(frame, sizeof(*frame));
-        return NULL;
-    }
-    push(frame, thread, found, made);
-    if (found != NULL) {
-        pyrt_detach(found);
-    }
-    pyrt_attach(thread);
-    return thread;
-}
-
 static pyrt_ensure_frame
 pop(void)
 {
@@ -78,6 +38,80 @@ pop(void)
     pyrt_store_release(&pyrt_thread_impl_of(top.thread)->frames, top.next_of_thread);
     pyrt_meta_free(frame, sizeof(top));
     return top;
+}
+
+/* With nothing else attached. Undone, the frame has been popped and `made` is gone. */
+static pyrt_status
+attach_pushed(pyrt_thread *thread, bool made, int64_t timeout_ns, unsigned flags)
+{
+    pyrt_status status = pyrt_attach_timed(thread, timeout_ns, flags);
+    if (status != PYRT_OK) {
+        (void)pop();
+        if (made) {
+            pyrt_thread_unmake(thread);
+        }
+    }
+    return status;
+}
+
+pyrt_status
+pyrt_thread_ensure_timed(pyrt_interp *interp, int64_t timeout_ns, unsigned flags, pyrt_thread **out)
+{
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_thread *found = tls->current;
+    *out = NULL;
+    if ((flags & ~(unsigned)PYRT_LOCK_INTERRUPTIBLE) != 0) {
+        return PYRT_EINVAL;
+    }
+    if (interp == NULL) {
+        return PYRT_ESTATE;
+    }
+    bool attached = found != NULL && found->interp == interp;
+    if (attached && tls->ensures != NULL && tls->ensures->thread == found && tls->ensures->disposing == tls->disposing) {
+        tls->ensures->count++;
+        *out = found;
+        return PYRT_OK;
+    }
+    if (!attached && pyrt_is_reading("pyrt_thread_ensure")) {
+        return PYRT_ESTATE;
+    }
+    /* First, so that no state has to be ended again, which runs user code, when memory is short. */
+    pyrt_ensure_frame *frame = pyrt_meta_alloc(sizeof(*frame));
+    if (frame == NULL) {
+        return PYRT_ENOMEM;
+    }
+    if (attached) {
+        push(frame, found, found, false);
+        *out = found;
+        return PYRT_OK;
+    }
+    pyrt_thread *thread = pyrt_thread_find(interp);
+    bool made = thread == NULL;
+    pyrt_status status = made ? pyrt_thread_make(interp, &thread) : PYRT_OK;
+    if (status != PYRT_OK) {
+        pyrt_meta_free(frame, sizeof(*frame));
+        return status;
+    }
+    push(frame, thread, found, made);
+    if (found != NULL) {
+        pyrt_detach(found);
+    }
+    status = attach_pushed(thread, made, timeout_ns, flags);
+    if (status == PYRT_OK) {
+        *out = thread;
+    }
+    else if (found != NULL) {
+        pyrt_attach(found);
+    }
+    return status;
+}
+
+pyrt_thread *
+pyrt_thread_ensure(pyrt_interp *interp)
+{
+    pyrt_thread *thread;
+    (void)pyrt_thread_ensure_timed(interp, -1, 0, &thread);
+    return thread;
 }
 
 void

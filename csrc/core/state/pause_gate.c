@@ -46,15 +46,6 @@ pyrt_pause_is_mine(pyrt_interp *or_null)
     return mark != NULL && (mark == &everything || mark == or_null);
 }
 
-bool
-pyrt_pause_is_asked(pyrt_interp *interp)
-{
-    pyrt_raw_mutex_lock(&interp->lock);
-    bool asked = interp->pause != NULL;
-    pyrt_raw_mutex_unlock(&interp->lock);
-    return asked;
-}
-
 /* ---- the gate itself --------------------------------------------------------------------------------------------- */
 
 /* Whether no pause is in the way. The caller holds the registry's lock, in all functions here. */

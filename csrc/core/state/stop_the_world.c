@@ -387,6 +387,34 @@ pyrt_start_the_world(pyrt_interp *or_null)
     }
 }
 
+pyrt_status
+pyrt_pause_hold_off(pyrt_interp *interp, int64_t deadline)
+{
+    if (pyrt_tls()->pause != NULL) {
+        return PYRT_ESTATE;
+    }
+    if (pyrt_os_thread_register() != PYRT_OK) {
+        return PYRT_ENOMEM;
+    }
+    int64_t now = pyrt_now_ns();
+    pyrt_status status = pyrt_pause_enter_gate(interp, &now, deadline);
+    if (status == PYRT_OK) {
+        /* The end of this OS thread opens the gate; and this is a pause as far as it counts for others: a second one of this
+         * OS thread is nested. */
+        pyrt_tls()->pause = pyrt_pause_mark(interp);
+    }
+    return status;
+}
+
+void
+pyrt_pause_hold_off_end(pyrt_interp *interp)
+{
+    if (pyrt_tls()->pause == pyrt_pause_mark(interp)) {
+        pyrt_tls()->pause = NULL;
+        end_pause(interp);
+    }
+}
+
 static void
 check_stopped(pyrt_interp *interp, void *arg)
 {

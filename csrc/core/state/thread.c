@@ -43,10 +43,11 @@ unlink_from(pyrt_thread_impl **list, pyrt_thread_impl *thread)
 }
 
 /* A state with slot and index, among those being born. */
-static pyrt_thread_impl *
-claim(pyrt_interp *interp)
+static pyrt_status
+claim(pyrt_interp *interp, pyrt_thread_impl **out)
 {
     pyrt_raw_mutex_lock(&interp->lock);
+    pyrt_status status = interp->ending ? PYRT_ESTATE : PYRT_ENOMEM;
     pyrt_thread_impl *thread = interp->free_threads;
     int32_t index = interp->ending ? -1 : pyrt_index_reserve(&interp->indexes);
     if (index >= 0 && thread != NULL) {
@@ -73,7 +74,8 @@ claim(pyrt_interp *interp)
         link_into(&interp->births, thread);
     }
     pyrt_raw_mutex_unlock(&interp->lock);
-    return index >= 0 ? thread : NULL;
+    *out = thread;
+    return index >= 0 ? PYRT_OK : status;
 }
 
 /* The other way round: what it has counted is the interpreter's now. The caller holds the interpreter's lock. */
@@ -155,31 +157,46 @@ abandon_birth(pyrt_thread_impl *thread, bool staged)
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
-pyrt_thread *
-pyrt_thread_new(pyrt_interp *interp)
+pyrt_status
+pyrt_thread_make(pyrt_interp *interp, pyrt_thread **out)
 {
-    if (interp == NULL || pyrt_os_thread_register() != PYRT_OK) {
-        return NULL;
+    *out = NULL;
+    if (interp == NULL) {
+        return PYRT_ESTATE;
     }
-    pyrt_thread_impl *thread = claim(interp);
-    if (thread == NULL) {
-        return NULL;
+    if (pyrt_os_thread_register() != PYRT_OK) {
+        return PYRT_ENOMEM;
+    }
+    pyrt_thread_impl *thread;
+    pyrt_status status = claim(interp, &thread);
+    if (status != PYRT_OK) {
+        return status;
     }
     identify(thread);
     if (!init_stages(thread)) {
         abandon_birth(thread, false);
-        return NULL;
+        return PYRT_ENOMEM;
     }
-    if (pyrt_slots_init(thread) != PYRT_OK) {
+    status = pyrt_slots_init(thread);
+    if (status != PYRT_OK) {
         pyrt_slots_exit(thread);
         abandon_birth(thread, true);
-        return NULL;
+        return status;
     }
     link_thread(thread);
     pyrt_tls_block *tls = pyrt_tls();
     thread->next_of_os_thread = tls->states;
     tls->states = thread;
-    return &thread->base;
+    *out = &thread->base;
+    return PYRT_OK;
+}
+
+pyrt_thread *
+pyrt_thread_new(pyrt_interp *interp)
+{
+    pyrt_thread *thread;
+    (void)pyrt_thread_make(interp, &thread);
+    return thread;
 }
 
 /* ---- end --------------------------------------------------------------------------------------------------------- */
@@ -213,7 +230,21 @@ forget_in_os_thread(pyrt_thread_impl *thread)
     *link = thread->next_of_os_thread;
 }
 
-/* The one step in which it ceases to exist. */
+/* The one step in which it ceases to exist for others. The caller holds the interpreter's lock. */
+static void
+unlink_alive(pyrt_thread_impl *thread)
+{
+    pyrt_interp *interp = thread->base.interp;
+    /* seq_cst: as release it ends the read side; as a full barrier it orders the look at the flags behind it. Pairs with
+     * the scan, and with who sets a flag and then looks at the word. */
+    (void)pyrt_exchange_seq_cst(&thread->base.slot.word, (uint64_t)PYRT_STATE_SHUTTING_DOWN);
+    pyrt_pause_uncount(thread);
+    unlink_from(&interp->threads, thread);
+    if (pyrt_exchange_seq_cst(&thread->base.slot.flags, 0u) & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
+        pyrt_qsbr_wake(&interp->domain);
+    }
+}
+
 static void
 unlink_thread(pyrt_thread_impl *thread)
 {
@@ -222,17 +253,26 @@ unlink_thread(pyrt_thread_impl *thread)
     pyrt_raw_mutex_lock(&interp->lock);
     tls->current = NULL;
     tls->self_id = 0;
-    /* seq_cst: as release it ends the read side; as a full barrier it orders the look at the flags behind it. Pairs with
-     * the scan, and with who sets a flag and then looks at the word. */
-    (void)pyrt_exchange_seq_cst(&thread->base.slot.word, (uint64_t)PYRT_STATE_SHUTTING_DOWN);
-    pyrt_pause_uncount(thread);
-    unlink_from(&interp->threads, thread);
+    unlink_alive(thread);
     unclaim(thread);
-    if (pyrt_exchange_seq_cst(&thread->base.slot.flags, 0u) & (PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)) {
-        pyrt_qsbr_wake(&interp->domain);
-    }
     /* Last: without a thread the interpreter may be freed as soon as its lock is. */
     pyrt_raw_mutex_unlock(&interp->lock);
+}
+
+/* Back among those being born, and then as if its birth had failed. It has nothing that others could look at in a pause. */
+void
+pyrt_thread_unmake(pyrt_thread *made)
+{
+    pyrt_thread_impl *thread = pyrt_thread_impl_of(made);
+    pyrt_interp *interp = made->interp;
+    forget_in_os_thread(thread);
+    pyrt_raw_mutex_lock(&interp->lock);
+    unlink_alive(thread);
+    link_into(&interp->births, thread);
+    pyrt_raw_mutex_unlock(&interp->lock);
+    thread->ending = true;
+    pyrt_slots_exit(thread);
+    abandon_birth(thread, true);
 }
 
 void

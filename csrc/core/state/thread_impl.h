@@ -71,6 +71,11 @@ void pyrt_critical_sections_forget(pyrt_thread *thread);
  * whether it was. */
 bool pyrt_is_reading(const char *function);
 
+/* pyrt_thread_new that says why not: PYRT_ENOMEM, PYRT_ESTATE for an interpreter that is NULL or ending, or what the init of
+ * a slot refused with. And its undoing, for a state that has never been attached: it does not wait for the end of a pause. */
+pyrt_status pyrt_thread_make(pyrt_interp *interp, pyrt_thread **out);
+void pyrt_thread_unmake(pyrt_thread *made);
+
 /* Ends a state that is bound to this OS thread and detached; another attached state is put aside for the time. */
 void pyrt_thread_end(pyrt_thread_impl *thread);
 
@@ -127,8 +132,11 @@ void pyrt_pause_had_turn(pyrt_thread_impl *thread);
 /* Whether this OS thread has stopped the interpreter, alone or with the whole process; NULL: the whole process. */
 bool pyrt_pause_is_mine(pyrt_interp *or_null);
 
-/* Whether a pause of the interpreter is on or asked for, by whomever: who attaches may have to wait for its end. */
-bool pyrt_pause_is_asked(pyrt_interp *interp);
+/* Waits until no pause stops the interpreter, and then keeps everybody from beginning one, until the end of this or of the OS
+ * thread; nobody is stopped by it. PYRT_ETIMEDOUT; PYRT_ESTATE in a pause of one's own, or if there is nothing to stop any
+ * more. */
+pyrt_status pyrt_pause_hold_off(pyrt_interp *interp, int64_t deadline);
+void pyrt_pause_hold_off_end(pyrt_interp *interp);
 
 /* The OS thread ends with the world stopped, or waiting for its turn; in the child of a fork. */
 void pyrt_pause_end_of_os_thread(void);

@@ -183,6 +183,8 @@
 #define pyrt_interp_memory_stats PYRT_CALL(interp_memory_stats)
 #define pyrt_heap_debug PYRT_CALL(heap_debug)
 #define pyrt_os_thread_identity_new PYRT_CALL(os_thread_identity_new)
+#define pyrt_attach_timed PYRT_CALL(attach_timed)
+#define pyrt_thread_ensure_timed PYRT_CALL(thread_ensure_timed)
 #if defined(Py_PYTHON_H)
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
  * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the

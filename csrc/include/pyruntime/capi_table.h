@@ -229,6 +229,9 @@ typedef struct pyrt_capi {
     pyrt_status (*heap_debug)(unsigned flags);
     /* current.h */
     const void *(*os_thread_identity_new)(void);
+    /* thread.h */
+    pyrt_status (*attach_timed)(pyrt_thread *thread, int64_t timeout_ns, unsigned flags);
+    pyrt_status (*thread_ensure_timed)(pyrt_interp *interp, int64_t timeout_ns, unsigned flags, pyrt_thread **out);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

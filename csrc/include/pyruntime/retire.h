@@ -67,8 +67,8 @@ typedef struct pyrt_retire_node {
 } pyrt_retire_node;
 
 /* Disposes with `dispose(embedded)`, later (NULL is reported, and the node not taken); cannot fail and does not allocate. A
- * state of another OS thread stands for its interpreter. Written pyrt_retire_node(...): C keeps types and functions in one name
- * space, so the function has a name of its own behind the macro.
+ * state of another OS thread stands for its interpreter. Written pyrt_retire_node(...): C keeps types and functions in one
+ * name space, so the function has a name of its own behind the macro.
  * blocks: no (shortly when not attached) · allocates: no · runs user code: no · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
 void pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes,
@@ -84,12 +84,12 @@ void pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size
  * attached: no (attaches for the time) · async-signal-safe: no */
 size_t pyrt_process_delayed(pyrt_thread *thread);
 
-/* Waits until all that was retired before the call has been disposed of: by the threads of the thread's interpreter, by
- * those that ended, and globally. Takes the queues of detached threads, asks the attached ones for theirs at their next
- * safepoint. NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer,
- * and in a pause of one's own if a thread is parked in one; PYRT_ESTATE in a counted read-side section (reported) or without
- * runtime; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT (nothing is lost, and what was collected is disposed of by whoever
- * processes next). A negative timeout is none.
+/* Waits until all that was retired before the call has been disposed of: by the threads of the thread's interpreter, by those
+ * that ended, and globally. Takes the queues of detached threads, asks the attached ones for theirs at their next safepoint.
+ * NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer, and in a
+ * pause of one's own if a thread is parked in one; PYRT_ESTATE in a counted read-side section (reported), without runtime or
+ * of an interpreter that is ending; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT (nothing is lost, and what was collected is
+ * disposed of by whoever processes next). A negative timeout is none.
  * blocks: yes · allocates: yes (a state for the time, if there is none) · runs user code: yes · quiescent: always · needs
  * attached: no · async-signal-safe: no */
 pyrt_status pyrt_qsbr_barrier(pyrt_thread *or_null);

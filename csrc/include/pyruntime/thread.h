@@ -149,6 +149,14 @@ void pyrt_thread_delete(pyrt_thread *thread);
  * needs attached: no · async-signal-safe: no */
 pyrt_thread *pyrt_thread_ensure(pyrt_interp *interp);
 
+/* The same within a time, as for pyrt_attach_timed; what it answers is written to `out`. Errors, with nothing changed and
+ * NULL written: those of pyrt_attach_timed, PYRT_ENOMEM, PYRT_ESTATE for an interpreter that is NULL or ending, and what the
+ * init of a slot refused with. A state that was made and found no time to attach is ended again, its slots' exit hooks run
+ * detached. An attached state of another interpreter is attached again first, and that has no time limit.
+ * blocks: while the world is stopped, so long · allocates: yes · runs user code: yes (hooks of slots) · quiescent: may ·
+ * needs attached: no · async-signal-safe: no */
+pyrt_status pyrt_thread_ensure_timed(pyrt_interp *interp, int64_t timeout_ns, unsigned flags, pyrt_thread **out);
+
 /* Undoes the newest pyrt_thread_ensure of this OS thread and restores what it found: a state that it made is deleted, a
  * state that it detached is attached again. `thread` is what that ensure returned; anything else is reported and changes
  * nothing.
@@ -188,12 +196,47 @@ void pyrt_detach_answer(pyrt_thread *thread);
 void pyrt_safepoint_slow(pyrt_thread *thread);
 void pyrt_critical_sections_resume(pyrt_thread *thread);
 
+/* cdef: begin */
+/* pyrt_attach within a time: 0 does not wait for the end of a pause, a negative one has no end. `flags`: 0, or
+ * PYRT_LOCK_INTERRUPTIBLE (parking_lot.h). Errors, with the thread as it was: PYRT_ETIMEDOUT; PYRT_EINTR when a signal
+ * handler ran in the sleep; PYRT_EINVAL for unknown flags; PYRT_ESTATE for wrong use, reported. A critical section that is to
+ * be resumed is waited for without end.
+ * blocks: while the world is stopped, so long; or to resume a critical section · allocates: no · runs user code: no ·
+ * quiescent: never · needs attached: no · async-signal-safe: no */
+pyrt_status pyrt_attach_timed(pyrt_thread *thread, int64_t timeout_ns, unsigned flags);
+/* cdef: end */
+
 /* The attached state of this OS thread, or NULL.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 static inline pyrt_thread *
 pyrt_thread_current(void)
 {
     return PYRT_TLS.current;
+}
+
+/* Attaches as pyrt_attach does, if that is possible at once; false for wrong use too, without a report.
+ * blocks: to resume a critical section · allocates: no · runs user code: no · quiescent: never · needs attached: no ·
+ * async-signal-safe: no */
+static inline bool
+pyrt_tryattach(pyrt_thread *thread)
+{
+    uint64_t expected = PYRT_STATE_DETACHED;
+    /* acquire: pairs with the advance of pyrt_qsbr_sequence_advance. What was unlinked before the sequence got this value
+     * is seen as unlinked. */
+    uint64_t sequence = pyrt_load_acquire(thread->slot.sequence);
+    /* seq_cst: the word is visible before anything that this thread reads next. A scan that still saw 0 comes before it
+     * and so does the unlinking that the scan stands for. Pairs with the advance, and with the load of the scan. */
+    if (pyrt_unlikely(PYRT_TLS.current != NULL || PYRT_TLS.os_id != thread->os_id ||
+                      !pyrt_cas_seq_cst(&thread->slot.word, &expected, sequence))) {
+        return false;
+    }
+    pyrt_fence_after_rmw();
+    PYRT_TLS.current = thread;
+    PYRT_TLS.self_id = PYRT_TLS.os_id;
+    if (pyrt_unlikely(thread->critical_sections != 0)) {
+        PYRT_CALL(critical_sections_resume)(thread);
+    }
+    return true;
 }
 
 /* Attaches a detached state of the calling OS thread. From here on nothing that the thread can reach is disposed of, until
@@ -204,23 +247,9 @@ pyrt_thread_current(void)
 static inline void
 pyrt_attach(pyrt_thread *thread)
 {
-    uint64_t expected = PYRT_STATE_DETACHED;
-    /* acquire: pairs with the advance of pyrt_qsbr_sequence_advance. What was unlinked before the sequence got this value
-     * is seen as unlinked. */
-    uint64_t sequence = pyrt_load_acquire(thread->slot.sequence);
-    /* seq_cst: the word is visible before anything that this thread reads next. A scan that still saw 0 comes before it
-     * and so does the unlinking that the scan stands for. Pairs with the advance, and with the load of the scan. */
-    if (pyrt_likely(PYRT_TLS.current == NULL && PYRT_TLS.os_id == thread->os_id &&
-                    pyrt_cas_seq_cst(&thread->slot.word, &expected, sequence))) {
-        pyrt_fence_after_rmw();
-        PYRT_TLS.current = thread;
-        PYRT_TLS.self_id = PYRT_TLS.os_id;
-        if (pyrt_unlikely(thread->critical_sections != 0)) {
-            PYRT_CALL(critical_sections_resume)(thread);
-        }
-        return;
+    if (pyrt_unlikely(!pyrt_tryattach(thread))) {
+        PYRT_CALL(attach_slow)(thread);
     }
-    PYRT_CALL(attach_slow)(thread);
 }
 
 /* The part of pyrt_detach that is left when nothing speaks against it; call that. */
