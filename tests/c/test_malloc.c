@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static pyrt_memory_stats
 process_stats(void)
@@ -226,6 +227,48 @@ TEST(what_others_free_comes_back)
     /* Not a page more than after the first rounds, but for the few that are looked at too late. */
     CHECK(process_stats().pages <= most + most / 4);
     worker_end(&other);
+}
+
+/* ---- back to the system ------------------------------------------------------------------------------------------- */
+
+enum { SLICES = 1024 };
+
+/* How many of these blocks still have memory behind their first byte. */
+static int
+count_resident(char *const blocks[SLICES])
+{
+    int resident = 0;
+    for (int i = 0; i < SLICES; i++) {
+        unsigned char is_there = 0;
+        char *page = (char *)((uintptr_t)blocks[i] & ~(uintptr_t)4095);
+        resident += mincore(page, 4096, &is_there) == 0 && (is_there & 1) != 0;
+    }
+    return resident;
+}
+
+TEST(freed_memory_is_kept_for_a_while_but_not_much_of_it)
+{
+    static char *blocks[SLICES];
+    void *kept = pyrt_malloc(100);
+    pyrt_share *share = pyrt_map_page_of(pyrt_map_entry(kept))->part->share;
+    for (int i = 0; i < SLICES; i++) {
+        blocks[i] = pyrt_malloc(PYRT_CLASSED_MAX);
+        CHECK(blocks[i] != NULL);
+        *blocks[i] = 1;
+    }
+    CHECK_INT(count_resident(blocks), SLICES);
+    for (int i = 0; i < SLICES; i++) {
+        pyrt_free(blocks[i]);
+    }
+    int resident = count_resident(blocks);
+    CHECK(resident > 0 && resident <= SLICES / 2);
+    /* As if the time had come: once to age, and again to go. But the last page of the class stays. */
+    pyrt_share_purge(share, INT64_MAX / 2);
+    CHECK_INT(count_resident(blocks), resident);
+    pyrt_share_purge(share, INT64_MAX - INT64_MAX / 4);
+    CHECK(count_resident(blocks) <= 8);
+    CHECK_INT(share->next_purge, INT64_MAX);
+    pyrt_free(kept);
 }
 
 /* ---- no memory --------------------------------------------------------------------------------------------------- */

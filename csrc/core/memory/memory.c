@@ -12,6 +12,7 @@
 enum {
     ARENA_FIRST = 1, /* segments of the first arena of a state; each next one has twice as many */
     ARENA_MOST = 16,
+    SPARE_MOST = 4, /* segments that a share keeps without a page, until they have aged */
     PURGE_DELAY_NS = 10000000
 };
 
@@ -140,6 +141,7 @@ pyrt_segment_new(pyrt_share *share)
     segment->pages = pages;
     segment->free = ALL_SLICES;
     list_push(&share->open, segment);
+    share->spare++;
     return segment;
 }
 
@@ -210,6 +212,8 @@ pyrt_slices_take(pyrt_share *share, size_t slices, bool *zero)
     }
     uint64_t run = run_at(slice, slices);
     *zero = (segment->dirty & run) == 0;
+    share->spare -= segment->free == ALL_SLICES;
+    segment->aged &= ~run;
     segment->free &= ~run;
     segment->dirty |= run;
     segment->first |= UINT64_C(1) << slice;
@@ -238,6 +242,21 @@ free_slices(pyrt_segment *segment, pyrt_page *page)
     page->head.owner = PYRT_NOBODY;
 }
 
+/* That one stays: the next page comes soon. */
+static bool
+is_only_open(const pyrt_segment *segment)
+{
+    return segment->next == NULL && segment->previous == NULL;
+}
+
+static void
+spare_free(pyrt_share *share, pyrt_segment *segment)
+{
+    share->spare--;
+    list_remove(&share->open, segment);
+    segment_free(segment);
+}
+
 void
 pyrt_slices_give(pyrt_share *share, pyrt_page *page)
 {
@@ -248,11 +267,13 @@ pyrt_slices_give(pyrt_share *share, pyrt_page *page)
         list_remove(&share->full, segment);
         list_push(&share->open, segment);
     }
-    if (segment->free == ALL_SLICES && (segment->next != NULL || segment->previous != NULL)) {
-        /* The last open one stays: the next page comes soon. */
-        list_remove(&share->open, segment);
-        segment_free(segment);
-        return;
+    if (segment->free == ALL_SLICES) {
+        share->spare++;
+        /* What another thread has left is not kept: threads that come and go would hand it on, ever larger. */
+        if (share->spare > SPARE_MOST || (segment->is_adopted && !is_only_open(segment))) {
+            spare_free(share, segment);
+            return;
+        }
     }
     if (segment->purge_at == 0) {
         segment->purge_at = pyrt_now_ns() + PURGE_DELAY_NS;
@@ -260,28 +281,40 @@ pyrt_slices_give(pyrt_share *share, pyrt_page *page)
     }
 }
 
+/* Gives back what has aged; the rest of what is free ages from now on. */
+static void
+purge_segment(pyrt_segment *segment, int64_t now)
+{
+    for (uint64_t wanted = segment->aged; wanted != 0;) {
+        int slice = __builtin_ctzll(wanted);
+        uint64_t rest = ~(wanted >> slice);
+        size_t slices = rest == 0 ? 64 : (size_t)__builtin_ctzll(rest);
+        uint64_t run = run_at(slice, slices);
+        if (pyrt_os_purge(segment->start + (size_t)slice * PYRT_SLICE, slices * PYRT_SLICE)) {
+            segment->dirty &= ~run;
+        }
+        wanted &= ~run;
+    }
+    segment->aged = segment->free & segment->dirty;
+    segment->purge_at = segment->aged != 0 ? now + PURGE_DELAY_NS : 0;
+}
+
 void
 pyrt_share_purge(pyrt_share *share, int64_t now)
 {
+    pyrt_segment *next;
     share->next_purge = INT64_MAX;
-    for (pyrt_segment *segment = share->open; segment != NULL; segment = segment->next) {
-        if (segment->purge_at == 0) {
-            continue;
-        }
-        if (segment->purge_at > now) {
-            share->next_purge = segment->purge_at < share->next_purge ? segment->purge_at : share->next_purge;
-            continue;
-        }
-        segment->purge_at = 0;
-        for (uint64_t wanted = segment->free & segment->dirty; wanted != 0;) {
-            int slice = __builtin_ctzll(wanted);
-            uint64_t rest = ~(wanted >> slice);
-            size_t slices = rest == 0 ? 64 : (size_t)__builtin_ctzll(rest);
-            uint64_t run = run_at(slice, slices);
-            if (pyrt_os_purge(segment->start + (size_t)slice * PYRT_SLICE, slices * PYRT_SLICE)) {
-                segment->dirty &= ~run;
+    for (pyrt_segment *segment = share->open; segment != NULL; segment = next) {
+        next = segment->next;
+        if (segment->purge_at != 0 && segment->purge_at <= now) {
+            if (segment->free == ALL_SLICES && segment->aged == segment->dirty && !is_only_open(segment)) {
+                spare_free(share, segment);
+                continue;
             }
-            wanted &= ~run;
+            purge_segment(segment, now);
+        }
+        if (segment->purge_at != 0 && segment->purge_at < share->next_purge) {
+            share->next_purge = segment->purge_at;
         }
     }
 }
@@ -418,6 +451,7 @@ pyrt_share_abandon(pyrt_share *share)
             pyrt_segment *segment = *lists[i];
             list_remove(lists[i], segment);
             segment->purge_at = 0;
+            segment->aged = 0;
             if (segment->free == ALL_SLICES) {
                 segment_free(segment);
                 continue;
@@ -429,6 +463,7 @@ pyrt_share_abandon(pyrt_share *share)
         }
     }
     share->next_purge = INT64_MAX;
+    share->spare = 0;
 }
 
 pyrt_segment *
@@ -447,6 +482,7 @@ pyrt_segment_adopt(pyrt_share *share)
     }
     pyrt_raw_mutex_unlock(&pool->lock);
     if (segment != NULL) {
+        segment->is_adopted = true;
         list_push(segment->free != 0 ? &share->open : &share->full, segment);
     }
     return segment;

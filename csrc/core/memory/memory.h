@@ -33,7 +33,9 @@ typedef struct pyrt_segment {
     uint64_t free;        /* in no page */
     uint64_t dirty;       /* touched since it was zero */
     uint64_t first;       /* a page starts here */
-    int64_t purge_at;     /* when its free dirty slices go back; 0: none do */
+    uint64_t aged;        /* free and dirty when they were last looked at, and ever since */
+    bool is_adopted;      /* it was in the pool before */
+    int64_t purge_at;     /* when its aged slices go back and the other free dirty ones age; 0: there are none */
 } pyrt_segment;
 
 typedef struct pyrt_arena {
@@ -50,6 +52,7 @@ typedef struct pyrt_share {
     uintptr_t token;           /* what `owner` of its pages says */
     pyrt_segment *open;        /* with free slices */
     pyrt_segment *full;
+    uint32_t spare;            /* how many of the open ones have no page */
     int64_t next_purge;        /* the earliest purge_at of its segments; INT64_MAX: none */
     /* Statistics: written by the owner, read by anybody, relaxed. */
     uint64_t pages, page_bytes, held_bytes, adopted;
