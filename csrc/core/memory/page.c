@@ -42,7 +42,8 @@ void
 pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_part *part, bool zero)
 {
     page->head.free = page->head.local = NULL;
-    page->head.used = page->head.slow_at = 0;
+    page->head.used = 0;
+    page->head.slow_below = PYRT_SLOW_WHEN_EMPTY;
     page->head.block_size = block_size;
     page->head.carved = 0;
     page->head.capacity = (uint32_t)(page->bytes / block_size);

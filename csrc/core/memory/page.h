@@ -24,6 +24,12 @@
 #define PYRT_NOBODY ((uintptr_t)1)
 #define PYRT_WHOEVER ((uintptr_t)2)
 
+/* What `slow_below` of a page says: never, for the only usable page of its class, which stays when it is empty because the next
+ * block is wanted soon; when it is empty; always, when it is full. */
+#define PYRT_SLOW_NEVER 0u
+#define PYRT_SLOW_WHEN_EMPTY 1u
+#define PYRT_SLOW_ALWAYS UINT32_MAX
+
 enum {
     PYRT_PAGE_FULL = 2,    /* in the full list of its part, owner's */
     PYRT_PAGE_ZERO = 4,    /* what is not carved yet is zero */

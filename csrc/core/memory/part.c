@@ -16,15 +16,21 @@ static pyrt_page empty_page;
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
-/* The first usable page of a class has changed. */
+/* The usable pages of a class have changed. Of those in the middle nothing has. A heap may have ended, and a type-stable one
+ * counts its empty pages: there the long way is taken also for the only page. */
 static void
-update_direct(pyrt_part *part, unsigned class)
+usable_changed(pyrt_part *part, unsigned class)
 {
-    if (class > PYRT_CLASS_SMALL_MAX) {
+    const pyrt_page_list *usable = &part->usable[class];
+    pyrt_page_head *page = &empty_page.head;
+    if (usable->first != NULL) {
+        bool stays = usable->first == usable->last && part->heap == NULL;
+        page = &usable->first->head;
+        page->slow_below = usable->last->head.slow_below = stays ? PYRT_SLOW_NEVER : PYRT_SLOW_WHEN_EMPTY;
+    }
+    if (class > PYRT_CLASS_SMALL_MAX || part->base.direct[pyrt_class_size(class) / 8] == page) {
         return;
     }
-    pyrt_page *first = part->usable[class].first;
-    pyrt_page_head *page = first != NULL ? &first->head : &empty_page.head;
     size_t from = class <= part->smallest ? 0 : pyrt_class_size(class - 1) / 8 + 1;
     for (size_t i = from; i <= pyrt_class_size(class) / 8; i++) {
         part->base.direct[i] = page;
@@ -44,9 +50,8 @@ static void
 become_usable(pyrt_part *part, pyrt_page *page)
 {
     page->head.flags &= (uint8_t)~PYRT_PAGE_FULL;
-    page->head.slow_at = 0;
     pyrt_page_list_push_back(&part->usable[page->head.class_], page);
-    update_direct(part, page->head.class_);
+    usable_changed(part, page->head.class_);
 }
 
 static void
@@ -54,9 +59,9 @@ become_full(pyrt_part *part, pyrt_page *page)
 {
     pyrt_page_list_remove(&part->usable[page->head.class_], page);
     page->head.flags |= PYRT_PAGE_FULL;
-    page->head.slow_at = UINT32_MAX;
+    page->head.slow_below = PYRT_SLOW_ALWAYS;
     pyrt_page_list_push_back(&part->full[page->head.class_], page);
-    update_direct(part, page->head.class_);
+    usable_changed(part, page->head.class_);
 }
 
 /* ---- letting go -------------------------------------------------------------------------------------------------- */
@@ -75,7 +80,7 @@ let_go(pyrt_part *part, pyrt_page *page)
     }
     pyrt_page_list_remove(
         page->head.flags & PYRT_PAGE_FULL ? &part->full[page->head.class_] : &part->usable[page->head.class_], page);
-    update_direct(part, page->head.class_);
+    usable_changed(part, page->head.class_);
     page->part = NULL;
     pyrt_slices_give(part->share, page);
 }
@@ -190,7 +195,7 @@ fresh_page(pyrt_part *part, unsigned class)
     own(part, page);
     pyrt_page_carve(page);
     pyrt_page_list_push_front(&part->usable[class], page);
-    update_direct(part, class);
+    usable_changed(part, class);
     return page;
 }
 
@@ -292,7 +297,7 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
     pyrt_page_watch(page);
     own(part, page);
     page->head.flags |= PYRT_PAGE_FULL;
-    page->head.slow_at = UINT32_MAX;
+    page->head.slow_below = PYRT_SLOW_ALWAYS;
     pyrt_page_list_push_back(&part->full[PYRT_CLASS_LARGE], page);
     if (pyrt_page_is_watched(page)) {
         *zero = false;
@@ -354,7 +359,7 @@ pyrt_part_abandon(pyrt_part *part)
     for (unsigned class = 0; class < PYRT_CLASSES; class++) {
         abandon_list(part, &part->usable[class]);
         abandon_list(part, &part->full[class]);
-        update_direct(part, class);
+        usable_changed(part, class);
     }
 }
 
@@ -464,7 +469,7 @@ pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
     }
     else {
         page->head.flags |= PYRT_PAGE_FULL;
-        page->head.slow_at = UINT32_MAX;
+        page->head.slow_below = PYRT_SLOW_ALWAYS;
         pyrt_page_list_push_back(&part->full[page->head.class_], page);
     }
     if (page->head.used == 0) {

@@ -44,7 +44,7 @@ pyrt_part_class(const pyrt_part *part, size_t size)
 /* Sizes above the classes, or alignments above 64 KiB. */
 void *pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero);
 
-/* A local free has brought page->head.used to page->head.slow_at or below. */
+/* A local free has brought page->head.used below page->head.slow_below. */
 void pyrt_part_freed(pyrt_page *page);
 
 /* Collects every page, frees those that are empty, and takes the others out of the part: they are nobody's. */
@@ -82,7 +82,7 @@ pyrt_page_free_local(pyrt_page *page, void *block)
     }
     *pyrt_link_of(page, block) = page->head.local;
     page->head.local = block;
-    if (pyrt_unlikely(--page->head.used <= page->head.slow_at)) {
+    if (pyrt_unlikely(--page->head.used < page->head.slow_below)) {
         pyrt_part_freed(page);
     }
 }

@@ -195,7 +195,7 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
         fill(page, block, DEAD_BYTE);
     }
     pyrt_fetch_and_seq_cst(&taken(w)[index / BITS], ~bit);
-    if (mine && --page->head.used <= page->head.slow_at) {
+    if (mine && --page->head.used < page->head.slow_below) {
         pyrt_part_freed(page);
     }
 }

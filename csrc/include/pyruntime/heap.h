@@ -59,7 +59,7 @@ typedef struct pyrt_page_head {
     void *free;            /* blocks to allocate */
     void *local;           /* blocks that the owner has freed */
     uint32_t used;
-    uint32_t slow_at;
+    uint32_t slow_below;   /* a local free that brings `used` below this takes the long way */
     char *start;
     size_t block_size;
     uint32_t carved, capacity;
