@@ -4,7 +4,7 @@
  */
 #include "platform/futex.h"
 #include "platform/report.h"
-#include "state/thread_impl.h"
+#include "state/pause.h"
 #include "sync/waiting.h"
 
 /* The kernel sleeps on 32 bits; the low half of a word tells the waited-for state from every other. */
@@ -98,7 +98,9 @@ attach_until(pyrt_thread *thread, int64_t deadline, bool interruptible)
         }
         if (found == PYRT_STATE_SUSPENDED_WAITED ||
             pyrt_cas_acq_rel(&thread->slot.word, &found, (uint64_t)PYRT_STATE_SUSPENDED_WAITED)) {
-            end = sleep_while_suspended(thread, deadline, interruptible);
+            int64_t next_look = pyrt_pause_cancel_abandoned(pyrt_now_ns());
+            end = sleep_while_suspended(thread, next_look < deadline ? next_look : deadline, interruptible);
+            end = end == PYRT_FUTEX_TIMED_OUT && next_look < deadline ? PYRT_FUTEX_WOKEN : end;
         }
     }
 }

@@ -32,9 +32,26 @@ typedef struct pyrt_pause_counts {
 } pyrt_pause_counts;
 
 /* A pause that somebody asked for. `missing` counts the threads that have not parked, and one more while they are being
- * asked; who takes it to zero wakes the requester, who sleeps on it. The rest is the requester's. */
+ * asked; who takes it to zero wakes the requester, who sleeps on it. The rest is the requester's.
+ *
+ * State table of `claim`: in the low two bits
+ *
+ *   value      meaning                                   who sets it
+ *   NONE       nobody's; all other bits are 0            who ends it, under the registry's lock
+ *   ASKED      threads are asked, and waited for         the requester, with the gate, under the registry's lock
+ *   OFFERED    complete, and the requester is in its     the requester, ASKED -> OFFERED
+ *              host's block hook, until offered_until
+ *   TAKEN      the requester has come back, or never     the requester, from ASKED or OFFERED
+ *              slept
+ *
+ * and above them the os_id of the requester. Who waits for the end of one that was OFFERED for too long cancels it,
+ * OFFERED -> NONE: a host that shuts down may keep the requester in the hook for ever (pause_offer.c). */
+enum { PYRT_PAUSE_NONE, PYRT_PAUSE_ASKED, PYRT_PAUSE_OFFERED, PYRT_PAUSE_TAKEN };
+
 typedef struct pyrt_pause {
     uint32_t missing;
+    uint64_t claim;
+    int64_t offered_until;
     uint64_t requester; /* os_id */
     int64_t asked_at;   /* when its turn had come */
     int64_t stopped_at; /* when nobody was missing any more; 0: somebody is */

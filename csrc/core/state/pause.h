@@ -1,7 +1,7 @@
 /* pause.h -- what the files of the pauses share.
  *
  * pause_gate.c decides whose turn it is, stop_the_world.c asks and waits, pause_park.c is the side of the threads that are
- * asked, pause_stats.c counts.
+ * asked, pause_offer.c is for requesters who do not come back, pause_stats.c counts.
  */
 #ifndef PYRT_STATE_PAUSE_H
 #define PYRT_STATE_PAUSE_H
@@ -10,6 +10,24 @@
 
 /* Who does not come although it is its turn loses it after this: its host may never let it. */
 enum { PYRT_PAUSE_TURN_NS = 10000000 };
+
+/* How long a complete pause waits for a requester who has not come back from its host's block hook; for one that asks again
+ * because it was too slow, twice as long each time. */
+#define PYRT_PAUSE_OFFERED_NS ((int64_t)200000000)
+
+/* pause_offer.c. The requester, in the order of the state table (interp_impl.h); pyrt_pause_take is false if the pause was
+ * cancelled meanwhile. Whether a pause that this OS thread has begun is still its own, to be ended. */
+void pyrt_pause_claim(pyrt_pause *pause, uint64_t state);
+void pyrt_pause_offer(pyrt_pause *pause, int64_t until);
+bool pyrt_pause_take(pyrt_pause *pause);
+bool pyrt_pause_reclaim(pyrt_pause *pause);
+
+/* For who waits for the end of pauses: cancels those that nobody comes back for, and answers when to look again. */
+int64_t pyrt_pause_cancel_abandoned(int64_t now);
+
+/* Undoes asking, and a complete pause alike, and opens the gate; under the registry's lock. Then, without it, the waiters are
+ * to be woken. */
+void pyrt_pause_end_locked(pyrt_interp *or_null, int64_t now);
 
 /* What tls->pause points to while this OS thread has stopped an interpreter, or (NULL) the whole process; and back. */
 const void *pyrt_pause_mark(pyrt_interp *or_null);

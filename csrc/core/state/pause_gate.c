@@ -65,6 +65,7 @@ take(const void *wants, uint64_t overtaken)
     pyrt_interp *interp = pyrt_pause_of_mark(wants);
     pyrt_pause *pause = interp != NULL ? &interp->own_pause : &registry->global_pause;
     pause->requester = pyrt_tls()->os_id;
+    pyrt_pause_claim(pause, PYRT_PAUSE_ASKED);
     (void)pyrt_fetch_add_relaxed(&pause->stats.turns_lost, overtaken);
     if (interp == NULL) {
         registry->global_taken = true;
@@ -138,6 +139,12 @@ is_behind(const pyrt_pause_turn *place, int64_t now)
     return false;
 }
 
+static int64_t
+earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static uint64_t
 count_overtaken(const pyrt_pause_turn *place)
 {
@@ -169,8 +176,9 @@ sleep_in_queue(void *arg)
     int64_t deadline = *(const int64_t *)arg;
     pyrt_pause_turn *place = &pyrt_tls()->turn;
     for (;;) {
-        pyrt_raw_mutex_lock(&registry->lock);
         int64_t now = pyrt_now_ns();
+        int64_t until = earlier(pyrt_pause_cancel_abandoned(now), deadline);
+        pyrt_raw_mutex_lock(&registry->lock);
         bool in_time = now < deadline;
         if (!in_time || is_ending(place->wants) || has_turn(place, now)) {
             place->awake_since = now;
@@ -179,7 +187,7 @@ sleep_in_queue(void *arg)
         }
         place->awake_since = 0;
         /* A free gate is left to somebody who may never come. */
-        int64_t until = is_free(place->wants) && now + PYRT_PAUSE_TURN_NS < deadline ? now + PYRT_PAUSE_TURN_NS : deadline;
+        until = is_free(place->wants) ? earlier(now + PYRT_PAUSE_TURN_NS, until) : until;
         uint32_t turn = registry->turn;
         pyrt_raw_mutex_unlock(&registry->lock);
         (void)pyrt_futex_wait(&registry->turn, turn, until);

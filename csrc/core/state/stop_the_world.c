@@ -32,6 +32,12 @@ enum { LOOKS = 400 };
 
 static pyrt_registry *const registry = &pyrt_the_registry;
 
+static pyrt_pause *
+pause_of(pyrt_interp *or_null)
+{
+    return or_null != NULL ? &or_null->own_pause : &registry->global_pause;
+}
+
 void
 pyrt_pause_for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg)
 {
@@ -176,17 +182,10 @@ let_go(pyrt_interp *interp, int64_t now)
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
-/* Undoes asking, and a complete pause alike, and opens the gate. In one step: an interpreter that was born in between would
- * stand still for ever. */
-static void
-end_pause(pyrt_interp *or_null)
+/* In one step: an interpreter that was born in between would stand still for ever. */
+void
+pyrt_pause_end_locked(pyrt_interp *or_null, int64_t now)
 {
-    pyrt_pause *pause = or_null != NULL ? &or_null->own_pause : &registry->global_pause;
-    int64_t now = pyrt_now_ns();
-    if (pause->stopped_at != 0) {
-        pyrt_pause_count_start(pause, now);
-    }
-    pyrt_raw_mutex_lock(&registry->lock);
     if (or_null != NULL) {
         let_go(or_null, now);
     }
@@ -195,7 +194,21 @@ end_pause(pyrt_interp *or_null)
             let_go(interp, now);
         }
     }
+    /* release: nothing but the gate depends on it; as every store of the word. */
+    pyrt_store_release(&pause_of(or_null)->claim, (uint64_t)PYRT_PAUSE_NONE);
     pyrt_pause_open_gate(or_null);
+}
+
+static void
+end_pause(pyrt_interp *or_null)
+{
+    pyrt_pause *pause = pause_of(or_null);
+    int64_t now = pyrt_now_ns();
+    if (pause->stopped_at != 0) {
+        pyrt_pause_count_start(pause, now);
+    }
+    pyrt_raw_mutex_lock(&registry->lock);
+    pyrt_pause_end_locked(or_null, now);
     pyrt_raw_mutex_unlock(&registry->lock);
     pyrt_pause_wake_waiters();
 }
@@ -254,13 +267,15 @@ find_missing(pyrt_interp *interp, void *arg)
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
-/* Waits until nobody is missing. If somebody is at the deadline it is undone, before the block hook that may not return. */
-static bool
-wait_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline, pyrt_stop_report *report)
+/* Waits until nobody is missing. If somebody is at the deadline it is undone, before the block hook that may not return; else
+ * it is only offered while the thread is in there. PYRT_OK, PYRT_ETIMEDOUT, or PYRT_EBUSY if it was cancelled meanwhile. */
+static pyrt_status
+wait_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline, int64_t patience, pyrt_stop_report *report)
 {
     for (int i = 0; i < LOOKS; i++) {
         if (nobody_missing(pause)) {
-            return true;
+            pyrt_pause_claim(pause, PYRT_PAUSE_TAKEN);
+            return PYRT_OK;
         }
         pyrt_cpu_relax();
     }
@@ -276,8 +291,11 @@ wait_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline, pyrt
         pyrt_tls()->pause = NULL;
         end_pause(or_null);
     }
+    else {
+        pyrt_pause_offer(pause, pyrt_deadline_after(patience));
+    }
     pyrt_block_after(saved);
-    return still;
+    return !still ? PYRT_ETIMEDOUT : pyrt_pause_take(pause) ? PYRT_OK : PYRT_EBUSY;
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
@@ -311,10 +329,10 @@ may_request(pyrt_interp *or_null)
 
 /* With the gate taken: asks, waits, and undoes it if somebody is missing at the deadline. */
 static pyrt_status
-stop(pyrt_interp *or_null, int64_t now, int64_t deadline, pyrt_stop_report *report)
+stop(pyrt_interp *or_null, int64_t now, int64_t deadline, int64_t patience, pyrt_stop_report *report)
 {
     pyrt_tls_block *tls = pyrt_tls();
-    pyrt_pause *pause = or_null != NULL ? &or_null->own_pause : &registry->global_pause;
+    pyrt_pause *pause = pause_of(or_null);
     if (tls->current != NULL) {
         pyrt_qsbr_pass(&tls->current->interp->domain, &tls->current->slot);
     }
@@ -328,11 +346,14 @@ stop(pyrt_interp *or_null, int64_t now, int64_t deadline, pyrt_stop_report *repo
     /* From here on the end of this OS thread undoes it: a host that shuts down may end it in the block hook. */
     tls->pause = pyrt_pause_mark(or_null);
     report->stopped = asked.stopped;
-    if (!wait_until_still(or_null, pause, deadline, report)) {
-        return PYRT_ETIMEDOUT;
+    pyrt_status status = wait_until_still(or_null, pause, deadline, patience, report);
+    if (status == PYRT_OK) {
+        pyrt_pause_for_each(or_null, set_stopped, NULL);
     }
-    pyrt_pause_for_each(or_null, set_stopped, NULL);
-    return PYRT_OK;
+    else {
+        tls->pause = NULL;
+    }
+    return status;
 }
 
 pyrt_status
@@ -351,15 +372,20 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     }
     int64_t begun = pyrt_now_ns();
     int64_t deadline = pyrt_deadline_after(timeout_ns);
-    *report = (pyrt_stop_report){.struct_size = sizeof(*report), .interp_id = -1};
     int64_t now = begun;
-    pyrt_status status = pyrt_pause_enter_gate(or_null, &now, deadline);
+    int64_t patience = PYRT_PAUSE_OFFERED_NS;
+    pyrt_status status;
+    do {
+        *report = (pyrt_stop_report){.struct_size = sizeof(*report), .interp_id = -1};
+        status = pyrt_pause_enter_gate(or_null, &now, deadline);
+        if (status == PYRT_OK) {
+            status = stop(or_null, now, deadline, patience, report);
+        }
+        now = pyrt_now_ns();
+        patience *= 2;
+    } while (status == PYRT_EBUSY);
     if (status == PYRT_OK) {
-        status = stop(or_null, now, deadline, report);
-    }
-    now = pyrt_now_ns();
-    if (status == PYRT_OK) {
-        pyrt_pause_count_stop(or_null != NULL ? &or_null->own_pause : &registry->global_pause, now);
+        pyrt_pause_count_stop(pause_of(or_null), now);
     }
     report->time_to_stop_ns = now - begun;
     return status;
@@ -402,6 +428,7 @@ pyrt_pause_hold_off(pyrt_interp *interp, int64_t deadline)
         /* The end of this OS thread opens the gate; and this is a pause as far as it counts for others: a second one of this
          * OS thread is nested. */
         pyrt_tls()->pause = pyrt_pause_mark(interp);
+        pyrt_pause_claim(&interp->own_pause, PYRT_PAUSE_TAKEN);
     }
     return status;
 }
@@ -438,7 +465,9 @@ pyrt_pause_end_of_os_thread(void)
     const void *mark = pyrt_tls()->pause;
     if (mark != NULL) {
         pyrt_tls()->pause = NULL;
-        end_pause(pyrt_pause_of_mark(mark));
+        if (pyrt_pause_reclaim(pause_of(pyrt_pause_of_mark(mark)))) {
+            end_pause(pyrt_pause_of_mark(mark));
+        }
     }
 }
 
@@ -452,6 +481,7 @@ pyrt_pause_fork_child(void)
     pyrt_pause_gate_fork_child();
     if (mine == NULL || pyrt_pause_of_mark(mine) != NULL) {
         registry->global_pause.stopped_at = 0;
+        registry->global_pause.claim = PYRT_PAUSE_NONE;
     }
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
         if (mine != NULL && (pyrt_pause_of_mark(mine) == NULL || mine == interp)) {
@@ -460,6 +490,7 @@ pyrt_pause_fork_child(void)
         interp->pause = NULL;
         interp->stopped = false;
         interp->own_pause.stopped_at = 0;
+        interp->own_pause.claim = PYRT_PAUSE_NONE;
         for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
             thread->counted = false;
             thread->turn_until = 0;

@@ -13,13 +13,13 @@
 
 PYRT_BEGIN_DECLS
 
-/* before: let go of the host's locks; what it returns is handed to after. after: take them again. `after` is called
- * detached and with no lock of the library held, because a host that is shutting down may never return from it. One
- * exception: in pyrt_stop_the_world it runs with the world stopped and the caller as it was; if it ends the OS thread the
- * world is started again. It may end the OS thread everywhere; where it stays in the hook for ever, as CPython 3.14 has it of
- * threads that outlive the interpreter, that one exception leaves the world stopped, because the requester cannot know
- * beforehand that it will not come back. A request for a pause that is still waiting for its turn, or has timed out, leaves
- * nothing behind. */
+/* before: let go of the host's locks; what it returns is handed to after. after: take them again. `after` is called detached
+ * and with no lock of the library held, because a host that is shutting down may never return from it. One exception: in
+ * pyrt_stop_the_world it runs with the world stopped and the caller as it was. It may end the OS thread everywhere, or stay
+ * in the hook for ever, as CPython 3.14 has it of threads that outlive the interpreter. A pause is its requester's only when
+ * that has come back from the hook: if it ends its OS thread there the world is started again, and if it stays, by whoever
+ * has waited for the end of the pause for some tenths of a second. Who comes back later asks again, so that a slow host loses
+ * time only. A request for a pause that is still waiting for its turn, or has timed out, leaves nothing behind. */
 typedef struct pyrt_block_hooks {
     void *(*before)(void);
     void (*after)(void *saved);
