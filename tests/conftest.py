@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 NEWER = ["3.14", "3.15", "3.16"]
 THIS_VERSION = "{}.{}".format(*sys.version_info)
 HANG_GUARD = 60.0
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+needs_subinterpreters = pytest.mark.skipif(
+    FREE_THREADED, reason="a free-threaded Python imports what cffi makes in its main interpreter only"
+)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
-from conftest import Python
+from conftest import FREE_THREADED, Python, needs_subinterpreters
 
 PRELUDE = """
 import sys, threading
@@ -32,6 +32,7 @@ def program(body: str) -> str:
     return PRELUDE + textwrap.dedent(body)
 
 
+@needs_subinterpreters
 def test_each_interpreter_has_a_domain_of_its_own(python: Python) -> None:
     result = python.run(
         program('''
@@ -69,6 +70,7 @@ def test_each_interpreter_has_a_domain_of_its_own(python: Python) -> None:
     assert result.err == ""
 
 
+@needs_subinterpreters
 def test_the_main_interpreter_need_not_come_first(python: Python) -> None:
     result = python.run(
         program('''
@@ -91,6 +93,7 @@ def test_the_main_interpreter_need_not_come_first(python: Python) -> None:
     assert "inside a reading() block of domain 'main' would end the protection of that block" in third
 
 
+@needs_subinterpreters
 def test_what_is_retired_runs_in_its_own_interpreter(python: Python) -> None:
     """Even if another interpreter's barrier disposes of it, and at the latest when its own ends."""
     result = python.run(
@@ -118,6 +121,7 @@ def test_what_is_retired_runs_in_its_own_interpreter(python: Python) -> None:
     assert lines[-1] == "['main']"
 
 
+@needs_subinterpreters
 def test_interpreters_come_and_go_without_a_trace(python: Python) -> None:
     python.run(
         program('''
@@ -138,6 +142,7 @@ def test_interpreters_come_and_go_without_a_trace(python: Python) -> None:
     )
 
 
+@needs_subinterpreters
 def test_calls_after_the_exit_function_of_an_interpreter(python: Python) -> None:
     """Its default domain is gone by then, and says so."""
     result = python.run(
@@ -168,6 +173,7 @@ def test_calls_after_the_exit_function_of_an_interpreter(python: Python) -> None
     assert last == "['main']"
 
 
+@needs_subinterpreters
 def test_two_interpreters_in_two_threads(python: Python) -> None:
     result = python.run(
         program('''
@@ -199,6 +205,7 @@ def test_two_interpreters_in_two_threads(python: Python) -> None:
     assert result.out == "[]\n"
 
 
+@needs_subinterpreters
 def test_a_daemon_thread_of_an_interpreter_that_ends(python: Python) -> None:
     """The main thread ends the process while an interpreter of its own still has open blocks on other threads."""
     python.run(
@@ -241,4 +248,7 @@ def test_an_interpreter_with_a_gil_of_its_own_is_told_so(python: Python) -> None
         pyruntime.barrier()
         ''')
     )
-    assert "with a GIL of its own, because cffi cannot" in result.out
+    words = (
+        "in a subinterpreter of a free-threaded Python" if FREE_THREADED else "in a Python interpreter with a GIL of its own"
+    )
+    assert f"{words}, because cffi cannot" in result.out

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import Python
+from conftest import Python, needs_subinterpreters
 from sync_behaviour import CHECKS, elsewhere, raises, running, together, wait_until
 
 import pyruntime
@@ -1131,6 +1131,7 @@ def test_a_handler_that_forks_in_a_wait(python: Python) -> None:
     """)
 
 
+@needs_subinterpreters
 def test_two_interpreters_have_types_of_their_own(python: Python) -> None:
     python.run(f"""
 import sys

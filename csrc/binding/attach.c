@@ -33,6 +33,7 @@ fork_child(void)
     }
     pyrt_py_uses_fork_child();
     pyrt_py_sections_fork_child();
+    pyrt_py_conditions_fork_child();
     pyrt_py_forks++;
 }
 
@@ -43,6 +44,7 @@ start_locked(void)
         return PYRT_OK;
     }
     pyrt_py_install_block_hooks();
+    pyrt_py_capi_start();
     pyrt_status status = pyrt_runtime_init();
     if (status != PYRT_OK) {
         return status;
@@ -119,26 +121,23 @@ add_constants(PyObject *module)
 static int
 add_types(PyObject *module, pyrt_py_home *home)
 {
-    if (home->section_type == NULL) {
-        home->section_type = pyrt_py_section_type_new();
+    PyObject *section = pyrt_py_published(&home->section_type);
+    PyObject *domain = pyrt_py_published(&home->domain_type);
+    if (section == NULL) {
+        section = pyrt_py_publish(&home->section_type, (PyObject *)pyrt_py_section_type_new());
     }
-    if (home->domain_type == NULL) {
-        home->domain_type = pyrt_py_domain_type_new();
+    if (domain == NULL) {
+        domain = pyrt_py_publish(&home->domain_type, (PyObject *)pyrt_py_domain_type_new());
     }
-    if (home->section_type == NULL || home->domain_type == NULL ||
-        PyModule_AddObjectRef(module, "Section", (PyObject *)home->section_type) != 0) {
+    if (section == NULL || domain == NULL || PyModule_AddObjectRef(module, "Section", section) != 0) {
         return -1;
     }
-    return PyModule_AddObjectRef(module, "Domain", (PyObject *)home->domain_type);
+    return PyModule_AddObjectRef(module, "Domain", domain);
 }
 
 static int
-attach(void)
+attach_to(PyObject *module)
 {
-    PyObject *module = PyImport_AddModule("pyruntime._core");
-    if (module == NULL) {
-        return -1;
-    }
     pyrt_status status = start_process();
     if (status != PYRT_OK) {
         PyErr_Format(PyExc_ImportError, "pyruntime cannot start: %s", pyrt_strerror(status));
@@ -149,6 +148,23 @@ attach(void)
         return -1;
     }
     return PyModule_AddFunctions(module, functions);
+}
+
+static int
+attach(void)
+{
+    PyObject *name = PyUnicode_FromString("pyruntime._core");
+    PyObject *module = name == NULL ? NULL : PyImport_GetModule(name);
+    Py_XDECREF(name);
+    if (module == NULL) {
+        if (!PyErr_Occurred()) {
+            PyErr_SetString(PyExc_ImportError, "pyruntime._core is not in sys.modules: import pyruntime anew");
+        }
+        return -1;
+    }
+    int result = attach_to(module);
+    Py_DECREF(module);
+    return result;
 }
 
 int

@@ -176,9 +176,14 @@ offset_of_tls_block(void)
     return (const char *)&pyrt_tls_storage - thread_pointer;
 }
 
+void
+pyrt_py_capi_start(void)
+{
+    table.tls_offset = offset_of_tls_block();
+}
+
 PyObject *
 pyrt_py_capi_capsule(void)
 {
-    table.tls_offset = offset_of_tls_block();
     return PyCapsule_New(&table, "pyruntime._C_API", NULL);
 }

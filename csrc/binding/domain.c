@@ -22,14 +22,23 @@ pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what)
 
 /* ---- birth ------------------------------------------------------------------------------------------------------- */
 
-static void
-link_domain(pyrt_py_domain *domain)
+/* Opens the domain, with one use under way. NULL stands for the default interp of the home, which an exit may have ended: then
+ * it answers false. */
+static bool
+link_domain(pyrt_py_domain *domain, pyrt_interp *interp)
 {
     pyrt_py_home *home = domain->home;
     pyrt_raw_mutex_lock(&home->lock);
-    domain->next = home->domains;
-    home->domains = domain;
+    interp = interp == NULL ? home->interp : interp;
+    if (interp != NULL) {
+        domain->interp = interp;
+        domain->interp_id = pyrt_interp_id(interp);
+        pyrt_store_release(&domain->users, domain->is_kept ? 0u : 1u);
+        domain->next = home->domains;
+        home->domains = domain;
+    }
     pyrt_raw_mutex_unlock(&home->lock);
+    return interp != NULL;
 }
 
 static void
@@ -55,25 +64,23 @@ new_object(PyTypeObject *type, pyrt_py_home *home)
         pyrt_py_home_hold(home);
         domain->home = home;
         domain->interp_id = -1;
-        domain->closed = 1;
+        domain->users = PYRT_PY_DOMAIN_CLOSED;
     }
     return domain;
 }
 
+/* A use of the domain is under way. */
 static PyObject *
-open_object(pyrt_py_domain *domain, pyrt_interp *interp)
+open_object(pyrt_py_domain *domain)
 {
-    domain->name = PyUnicode_FromString(pyrt_interp_name(interp));
+    const char *name = pyrt_interp_name(domain->interp);
+    domain->name = PyUnicode_FromString(name);
     if (domain->name == NULL) {
         /* Cut in the middle of a character. */
         PyErr_Clear();
-        domain->name =
-            PyUnicode_DecodeUTF8(pyrt_interp_name(interp), (Py_ssize_t)strlen(pyrt_interp_name(interp)), "ignore");
+        domain->name = PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "ignore");
     }
-    domain->interp = interp;
-    domain->interp_id = pyrt_interp_id(interp);
-    domain->closed = 0;
-    link_domain(domain);
+    pyrt_py_use_end(domain);
     if (domain->name == NULL) {
         Py_DECREF((PyObject *)domain);
         return NULL;
@@ -131,7 +138,8 @@ domain_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         Py_DECREF((PyObject *)domain);
         return pyrt_py_raise(PYRT_ENOMEM, "no memory for a domain");
     }
-    return open_object(domain, interp);
+    (void)link_domain(domain, interp);
+    return open_object(domain);
 }
 
 static PyObject *
@@ -142,26 +150,33 @@ domain_default(PyObject *type, PyObject *unused)
     if (home == NULL) {
         return NULL;
     }
-    if (home->interp == NULL) {
-        return pyrt_py_raise(PYRT_ESTATE, "this Python interpreter is exiting");
-    }
     pyrt_py_domain *domain = new_object((PyTypeObject *)type, home);
     if (domain == NULL) {
         return NULL;
     }
     domain->is_default = true;
     domain->is_kept = home->is_main;
-    return open_object(domain, home->interp);
+    if (!link_domain(domain, NULL)) {
+        Py_DECREF((PyObject *)domain);
+        return pyrt_py_raise(PYRT_ESTATE, "this Python interpreter is exiting");
+    }
+    return open_object(domain);
 }
 
 /* ---- end --------------------------------------------------------------------------------------------------------- */
 
+/* The caller has closed the domain. Forgotten first: what comes to be at its address must not be taken for it. */
 static pyrt_status
 delete_interp(pyrt_py_domain *domain)
 {
+    pyrt_interp *interp = domain->interp;
+    pyrt_store_relaxed(&domain->interp, (pyrt_interp *)NULL);
     PyThreadState *outer = pyrt_py_enter();
-    pyrt_status status = pyrt_interp_delete(domain->interp);
+    pyrt_status status = pyrt_interp_delete(interp);
     pyrt_py_leave(outer);
+    if (status != PYRT_OK) {
+        pyrt_store_relaxed(&domain->interp, interp);
+    }
     return status;
 }
 
@@ -231,48 +246,70 @@ close_domain(pyrt_py_domain *domain)
         pyrt_py_raise(PYRT_ESTATE, "the default domain cannot be closed: it ends with its Python interpreter");
         return false;
     }
-    uint32_t open = 0;
-    if (!pyrt_cas_seq_cst(&domain->closed, &open, 1u)) {
-        return true;
+    uint32_t users = 0;
+    if (!pyrt_cas_seq_cst(&domain->users, &users, PYRT_PY_DOMAIN_CLOSED)) {
+        /* Named are the others; a use of our own keeps what is looked at. */
+        if (!pyrt_py_use_try(domain)) {
+            return true;
+        }
+        raise_busy(domain, true);
+        pyrt_py_use_end(domain);
+        return false;
     }
-    uint32_t users = pyrt_load_seq_cst(&domain->users);
-    if (users != 0 || delete_interp(domain) != PYRT_OK) {
-        raise_busy(domain, users != 0);
-        pyrt_store_release(&domain->closed, 0u);
+    if (delete_interp(domain) != PYRT_OK) {
+        raise_busy(domain, false);
+        pyrt_fetch_and_seq_cst(&domain->users, ~PYRT_PY_DOMAIN_CLOSED);
         return false;
     }
     unlink_domain(domain);
-    domain->interp = NULL;
     return true;
 }
 
-/* Closes or opens the objects that stand for the default domain, and answers how many uses there are of them. */
-static uint32_t
-mark_default(pyrt_py_home *home, uint32_t closed)
+/* Takes close_default back. */
+static void
+reopen_default(pyrt_py_home *home, pyrt_interp *interp)
+{
+    pyrt_raw_mutex_lock(&home->lock);
+    home->interp = interp;
+    for (pyrt_py_domain *domain = home->domains; domain != NULL; domain = domain->next) {
+        if (domain->is_default) {
+            pyrt_fetch_and_seq_cst(&domain->users, ~PYRT_PY_DOMAIN_CLOSED);
+        }
+    }
+    pyrt_raw_mutex_unlock(&home->lock);
+}
+
+/* Closes the objects that stand for the default domain, so that no more come to be, and takes the interp; NULL if it is gone, or
+ * somebody uses it. */
+static pyrt_interp *
+close_default(pyrt_py_home *home)
 {
     uint32_t users = 0;
     pyrt_raw_mutex_lock(&home->lock);
     for (pyrt_py_domain *domain = home->domains; domain != NULL; domain = domain->next) {
         if (domain->is_default) {
-            (void)pyrt_exchange_seq_cst(&domain->closed, closed);
-            users += pyrt_load_seq_cst(&domain->users);
+            users += pyrt_fetch_or_seq_cst(&domain->users, PYRT_PY_DOMAIN_CLOSED) & ~PYRT_PY_DOMAIN_CLOSED;
         }
     }
+    pyrt_interp *interp = home->interp;
+    home->interp = NULL;
     pyrt_raw_mutex_unlock(&home->lock);
-    return users;
+    if (users != 0) {
+        reopen_default(home, interp);
+        return NULL;
+    }
+    return interp;
 }
 
 void
 pyrt_py_domain_end_default(pyrt_py_home *home)
 {
+    pyrt_interp *interp = close_default(home);
     PyThreadState *outer = pyrt_py_enter();
-    bool ended = mark_default(home, 1) == 0 && pyrt_interp_delete(home->interp) == PYRT_OK;
+    pyrt_status status = interp == NULL ? PYRT_OK : pyrt_interp_delete(interp);
     pyrt_py_leave(outer);
-    if (ended) {
-        home->interp = NULL;
-    }
-    else {
-        (void)mark_default(home, 0);
+    if (status != PYRT_OK) {
+        reopen_default(home, interp);
     }
 }
 
@@ -282,7 +319,8 @@ domain_dealloc(PyObject *self)
     pyrt_py_domain *domain = pyrt_py_domain_of(self);
     PyTypeObject *type = Py_TYPE(self);
     unlink_domain(domain);
-    if (domain->interp != NULL && !domain->is_default && delete_interp(domain) != PYRT_OK) {
+    bool is_open = !pyrt_py_domain_is_closed(domain);
+    if (is_open && !domain->is_default && delete_interp(domain) != PYRT_OK) {
         pyrt_report("domain %lld was dropped without close() while an extension keeps it; it stays in memory",
                     (long long)domain->interp_id);
     }
@@ -322,7 +360,7 @@ static PyObject *
 domain_get_closed(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(pyrt_load_acquire(&pyrt_py_domain_of(self)->closed) != 0);
+    return PyBool_FromLong(pyrt_py_domain_is_closed(pyrt_py_domain_of(self)));
 }
 
 static PyObject *
@@ -336,7 +374,7 @@ static PyObject *
 domain_repr(PyObject *self)
 {
     pyrt_py_domain *domain = pyrt_py_domain_of(self);
-    return PyUnicode_FromFormat("<domain '%S'%s>", domain->name, pyrt_load_acquire(&domain->closed) ? ", closed" : "");
+    return PyUnicode_FromFormat("<domain '%S'%s>", domain->name, pyrt_py_domain_is_closed(domain) ? ", closed" : "");
 }
 
 static PyMethodDef domain_methods[] = {

@@ -1,7 +1,12 @@
 /* domain.h -- the Python object behind pyruntime.qsbr.Domain: one pyrt_interp, and whether somebody is inside.
  *
- * `interp` is valid from a successful begin of a use (uses.c) to its end; the closing thread alone sets it to NULL. Domains
- * that are kept, the default one of Python's main interpreter, are never closed, and are not counted.
+ * `interp` is valid from a successful begin of a use (uses.h) to its end; the closing thread alone sets it to NULL, before the
+ * interp is gone. Domains that are kept, the default one of Python's main interpreter, are never closed, and are not counted.
+ *
+ * State table of `users`:
+ *   bit 31         closed: no use can begin     close(), by compare-and-swap from 0; the exit of the interpreter, for its
+ *                                               default domain, however many there are. Cleared by the same where it fails
+ *   bits 0 to 30   uses and leases              one more by who begins one; one less by who ends it, or has found bit 31
  */
 #ifndef PYRT_BINDING_DOMAIN_H
 #define PYRT_BINDING_DOMAIN_H
@@ -12,14 +17,21 @@ typedef struct pyrt_py_domain {
     PyObject_HEAD
     struct pyrt_py_domain *next; /* in home->domains, under its lock */
     pyrt_py_home *home;          /* held */
-    pyrt_interp *interp;         /* NULL when closed */
+    pyrt_interp *interp;         /* atomic outside of a use; NULL when closed */
     PyObject *name;
     int64_t interp_id;
-    uint32_t users;              /* atomic: uses and leases */
-    uint32_t closed;             /* atomic: 1 from the begin of closing on */
+    uint32_t users;              /* atomic */
     bool is_default;             /* of its Python interpreter, and ends with it */
     bool is_kept;                /* OS threads keep their states in it */
 } pyrt_py_domain;
+
+#define PYRT_PY_DOMAIN_CLOSED 0x80000000u
+
+static inline bool
+pyrt_py_domain_is_closed(const pyrt_py_domain *domain)
+{
+    return (pyrt_load_acquire(&domain->users) & PYRT_PY_DOMAIN_CLOSED) != 0;
+}
 
 static inline pyrt_py_domain *
 pyrt_py_domain_of(PyObject *self)

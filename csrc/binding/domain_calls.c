@@ -100,7 +100,7 @@ pyrt_py_domain_quiescent(PyObject *self, PyObject *unused)
     pyrt_py_domain *domain = pyrt_py_domain_of(self);
     pyrt_py_home *home = domain->home;
     pyrt_thread *current = pyrt_thread_current();
-    if (pyrt_unlikely(pyrt_load_relaxed(&domain->closed) != 0)) {
+    if (pyrt_unlikely(pyrt_py_domain_is_closed(domain))) {
         pyrt_py_raise_closed(domain, "quiescent()");
         return NULL;
     }
@@ -108,7 +108,7 @@ pyrt_py_domain_quiescent(PyObject *self, PyObject *unused)
         if (pyrt_unlikely(pyrt_py_refuse_reading("quiescent()"))) {
             return NULL;
         }
-        if (current->interp == domain->interp) {
+        if (current->interp == pyrt_load_relaxed(&domain->interp)) {
             PyThreadState *outer = pyrt_py_enter();
             pyrt_safepoint(current);
             pyrt_py_leave(outer);

@@ -53,7 +53,7 @@ static bool
 is_inside_elsewhere(const pyrt_py_domain *domain)
 {
     const pyrt_thread *current = pyrt_thread_current();
-    return !domain->is_kept && current != NULL && current->interp != domain->interp;
+    return !domain->is_kept && current != NULL && current->interp != pyrt_load_relaxed(&domain->interp);
 }
 
 /* -1 with an exception. */

@@ -3,6 +3,7 @@
 
 #include "binding/callables.h"
 #include "binding/domain.h"
+#include "binding/gil.h"
 #include "binding/waits.h"
 
 #include "platform/futex.h"
@@ -67,16 +68,33 @@ pyrt_py_home_drop(pyrt_py_home *home)
     (void)pyrt_fetch_add_seq_cst(&home->references, (uint32_t)-1);
 }
 
+PyObject *
+pyrt_py_publish(PyObject **place, PyObject *made)
+{
+    PyObject *there = NULL;
+    /* As release it hands over what was made; as acquire it takes over what another has made. */
+    if (made == NULL || pyrt_cas_acq_rel(place, &there, made)) {
+        return made;
+    }
+    Py_DECREF(made);
+    return there;
+}
+
 /* ---- the exit of the interpreter --------------------------------------------------------------------------------- */
 
-/* From here on no other OS thread asks Python for anything. */
+/* From here on no other OS thread asks Python for anything. Who is asking now may have to wait for a pause of Python's, which
+ * waits for this thread in turn, unless it is detached. */
 static void
 shut(pyrt_py_home *home)
 {
     (void)pyrt_exchange_seq_cst(&home->open, 0u);
-    /* seq_cst: pairs with "count, then look at open" of who schedules; that takes instructions only. */
+    /* seq_cst: pairs with "count, then look at open" of who schedules. */
     while (pyrt_load_seq_cst(&home->scheduling) != 0) {
+        PyThreadState *outer = pyrt_py_enter();
+        void *saved = pyrt_block_before();
         sched_yield();
+        pyrt_block_after(saved);
+        pyrt_py_leave(outer);
     }
 }
 
@@ -181,9 +199,16 @@ make_home(PyObject *dict)
     }
     /* The capsule holds the reference from here on. */
     pyrt_store_release(&home->open, 1u);
-    bool kept = register_exit(capsule) == 0 && PyDict_SetItemString(dict, KEY, capsule) == 0;
+    PyObject *kept = register_exit(capsule) == 0 ? PyObject_CallMethod(dict, "setdefault", "sO", KEY, capsule) : NULL;
+    if (kept != capsule && !home->is_main) {
+        /* Another thread was faster. Ours has nothing in it, and is there until the interpreter exits. */
+        pyrt_py_domain_end_default(home);
+    }
     Py_DECREF(capsule);
-    return kept ? home : NULL;
+    home = kept == NULL ? NULL : PyCapsule_GetPointer(kept, KEY);
+    /* The dict has it. */
+    Py_XDECREF(kept);
+    return home;
 }
 
 pyrt_py_home *

@@ -39,7 +39,6 @@ typedef struct pyrt_py_home {
     uint32_t references;               /* atomic */
     uint32_t open;                     /* atomic */
     bool is_main;                      /* of Python's main interpreter: shares the core's, and takes pending calls */
-    pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
 
     /* Retired callables (callables.c). */
     uint64_t waiting;                  /* atomic: retired, and readers may still see them */
@@ -50,14 +49,33 @@ typedef struct pyrt_py_home {
     uint32_t due;                      /* atomic: PYRT_PY_DUE_... that a pending call has been asked for */
     uint32_t scheduling;               /* atomic: OS threads that are asking Python for a pending call right now */
 
-    pyrt_raw_mutex lock;               /* guards the list of domains */
+    pyrt_raw_mutex lock;               /* guards the two that follow */
     struct pyrt_py_domain *domains;    /* that are not closed */
+    pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
 
-    PyTypeObject *section_type;        /* NULL when the interpreter is gone */
-    PyTypeObject *domain_type;
-    PyTypeObject *sync_types[PYRT_PY_SYNC_TYPES]; /* the same */
-    PyObject *default_domain;          /* NULL until somebody has wanted it here */
+    /* Made when they are first wanted, by pyrt_py_publish; NULL until then, and when the interpreter is gone. */
+    PyObject *section_type;                   /* atomic */
+    PyObject *domain_type;                    /* atomic */
+    PyObject *sync_types[PYRT_PY_SYNC_TYPES]; /* atomic */
+    PyObject *default_domain;                 /* atomic */
 } pyrt_py_home;
+
+/* Puts what was made, a new reference or NULL, where everybody finds it; of several threads that make it at a time one puts
+ * its own, and the others drop theirs. Answers what is there, borrowed; NULL if nothing was made. */
+PyObject *pyrt_py_publish(PyObject **place, PyObject *made);
+
+/* What was published, borrowed; NULL: nothing yet. acquire: pairs with the swap in pyrt_py_publish. */
+static inline PyObject *
+pyrt_py_published(PyObject *const *place)
+{
+    return pyrt_load_acquire(place);
+}
+
+static inline PyTypeObject *
+pyrt_py_sync_type(const pyrt_py_home *home, size_t which)
+{
+    return (PyTypeObject *)pyrt_py_published(&home->sync_types[which]);
+}
 
 /* The home of the calling interpreter; made, with its default domain, where there is none yet. NULL with an exception. */
 pyrt_py_home *pyrt_py_home_get(void);

@@ -4,8 +4,8 @@
  * signal handler would leave everybody standing. A wait for the stop is a row of growing slices, between which Python looks
  * after its signals; each slice that fails leaves nothing stopped, so that short ones for ever would never come to an end.
  *
- * `owner` is the OS thread that is inside, by its id, and 0 while nobody is; the other fields are its own. A block that is
- * open keeps itself.
+ * `owner` is the OS thread that is inside, by its id, and 0 while nobody is; the other fields are its own to write, and anybody
+ * may look. A block that is open keeps itself.
  */
 #include "binding/pause.h"
 
@@ -27,9 +27,9 @@ typedef struct pause_block {
     PyObject *weakrefs;
     pyrt_py_domain *domain; /* a strong reference; NULL: everything */
     int64_t timeout_ns;
-    uint64_t owner;         /* atomic */
-    int64_t stopped_at;     /* pyrt_now_ns(); 0: never was */
-    int64_t started_at;     /* 0: has not ended */
+    uint64_t owner;          /* atomic, as all that follow */
+    int64_t stopped_at;      /* pyrt_now_ns(); 0: never was */
+    int64_t started_at;      /* 0: has not ended */
     int64_t time_to_stop_ns;
     uint32_t stopped;
 } pause_block;
@@ -109,9 +109,10 @@ stop(pause_block *block, pyrt_interp *interp)
         pyrt_status status = pyrt_stop_the_world_timed(interp, is_slice ? slices * FIRST_SLICE_NS : left, &report);
         pyrt_py_leave(outer);
         if (status == PYRT_OK) {
-            block->stopped_at = pyrt_now_ns();
-            block->time_to_stop_ns = block->stopped_at - begun;
-            block->stopped = report.stopped;
+            int64_t now = pyrt_now_ns();
+            pyrt_store_relaxed(&block->stopped_at, now);
+            pyrt_store_relaxed(&block->time_to_stop_ns, now - begun);
+            pyrt_store_relaxed(&block->stopped, report.stopped);
             return true;
         }
         if (status != PYRT_ETIMEDOUT) {
@@ -149,8 +150,10 @@ pause_enter(PyObject *self, PyObject *unused)
         pyrt_py_raise(PYRT_ESTATE, "another thread is inside this stop_the_world() block: call stop_the_world() anew");
         goto refused;
     }
-    block->stopped_at = block->started_at = block->time_to_stop_ns = 0;
-    block->stopped = 0;
+    pyrt_store_relaxed(&block->stopped_at, (int64_t)0);
+    pyrt_store_relaxed(&block->started_at, (int64_t)0);
+    pyrt_store_relaxed(&block->time_to_stop_ns, (int64_t)0);
+    pyrt_store_relaxed(&block->stopped, 0u);
     if (!stop(block, domain == NULL ? NULL : domain->interp)) {
         pyrt_store_release(&block->owner, (uint64_t)0);
         goto refused;
@@ -183,7 +186,7 @@ pause_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
                              "this stop_the_world() block was entered on another thread, and can be left on that "
                              "thread only; the world stands still");
     }
-    block->started_at = pyrt_now_ns();
+    pyrt_store_relaxed(&block->started_at, pyrt_now_ns());
     PyThreadState *outer = pyrt_py_enter();
     pyrt_start_the_world(block->domain == NULL ? NULL : block->domain->interp);
     pyrt_py_leave(outer);
@@ -202,7 +205,7 @@ static PyObject *
 pause_time_to_stop(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyFloat_FromDouble((double)block_of(self)->time_to_stop_ns * 1e-9);
+    return PyFloat_FromDouble((double)pyrt_load_relaxed(&block_of(self)->time_to_stop_ns) * 1e-9);
 }
 
 static PyObject *
@@ -210,18 +213,20 @@ pause_duration(PyObject *self, void *unused)
 {
     (void)unused;
     const pause_block *block = block_of(self);
-    if (block->stopped_at == 0) {
+    int64_t stopped_at = pyrt_load_relaxed(&block->stopped_at);
+    int64_t started_at = pyrt_load_relaxed(&block->started_at);
+    if (stopped_at == 0) {
         return PyFloat_FromDouble(0.0);
     }
-    int64_t until = block->started_at != 0 ? block->started_at : pyrt_now_ns();
-    return PyFloat_FromDouble((double)(until - block->stopped_at) * 1e-9);
+    int64_t until = started_at > stopped_at ? started_at : pyrt_now_ns();
+    return PyFloat_FromDouble((double)(until - stopped_at) * 1e-9);
 }
 
 static PyObject *
 pause_stopped_threads(PyObject *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromUnsignedLong(block_of(self)->stopped);
+    return PyLong_FromUnsignedLong(pyrt_load_relaxed(&block_of(self)->stopped));
 }
 
 static PyObject *
@@ -235,11 +240,13 @@ static PyObject *
 pause_repr(PyObject *self)
 {
     const pause_block *block = block_of(self);
-    const char *state = pyrt_load_relaxed(&block->owner) != 0 ? "open" : block->started_at != 0 ? "over" : "not begun";
+    bool has_ended = pyrt_load_relaxed(&block->started_at) != 0;
+    const char *state = pyrt_load_relaxed(&block->owner) != 0 ? "open" : has_ended ? "over" : "not begun";
+    unsigned stopped = pyrt_load_relaxed(&block->stopped);
     if (block->domain == NULL) {
-        return PyUnicode_FromFormat("<pause of everything, %s, %u threads>", state, block->stopped);
+        return PyUnicode_FromFormat("<pause of everything, %s, %u threads>", state, stopped);
     }
-    return PyUnicode_FromFormat("<pause of domain '%S', %s, %u threads>", block->domain->name, state, block->stopped);
+    return PyUnicode_FromFormat("<pause of domain '%S', %s, %u threads>", block->domain->name, state, stopped);
 }
 
 /* ---- the type ---------------------------------------------------------------------------------------------------- */
@@ -254,10 +261,10 @@ pyrt_py_pause_new(PyObject *module, PyObject *args)
     if (home == NULL || !PyArg_ParseTuple(args, "OL:new_pause", &domain, &timeout_ns)) {
         return NULL;
     }
-    if (domain != Py_None && PyObject_IsInstance(domain, (PyObject *)home->domain_type) != 1) {
+    if (domain != Py_None && PyObject_IsInstance(domain, pyrt_py_published(&home->domain_type)) != 1) {
         return PyErr_Occurred() ? NULL : pyrt_py_raise(PYRT_PY_WRONG_TYPE, "domain is a Domain, not %R", domain);
     }
-    PyTypeObject *type = home->sync_types[PYRT_PY_SYNC_PAUSE];
+    PyTypeObject *type = pyrt_py_sync_type(home, PYRT_PY_SYNC_PAUSE);
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
     pause_block *block = (pause_block *)alloc(type, 0);
     if (block != NULL) {
@@ -271,7 +278,7 @@ static void
 pause_dealloc(PyObject *self)
 {
     Py_XDECREF((PyObject *)block_of(self)->domain);
-    pyrt_py_sync_free(self, block_of(self)->weakrefs);
+    pyrt_py_sync_free(self, &block_of(self)->weakrefs);
 }
 
 static PyMethodDef methods[] = {

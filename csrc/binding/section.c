@@ -225,7 +225,7 @@ pyrt_py_section_type_new(void)
 PyObject *
 pyrt_py_section_new(pyrt_py_domain *domain, pyrt_py_section_kind kind)
 {
-    PyTypeObject *type = domain->home->section_type;
+    PyTypeObject *type = (PyTypeObject *)pyrt_py_published(&domain->home->section_type);
     if (type == NULL) {
         return pyrt_py_raise(PYRT_ESTATE, "the Python interpreter of domain '%S' is gone", domain->name);
     }

@@ -12,6 +12,28 @@ enum { ATTACH_SLICE_NS = 200000000 };
 
 /* ---- the name and the kept state of an OS thread ------------------------------------------------------------------ */
 
+PyObject *
+pyrt_py_thread_name(uint64_t ident)
+{
+    PyObject *module_name = PyUnicode_FromString("threading");
+    PyObject *module = module_name == NULL ? NULL : PyImport_GetModule(module_name);
+    PyObject *threads = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
+    PyObject *key = PyLong_FromUnsignedLongLong(ident);
+    PyObject *name = NULL;
+    if (threads != NULL && key != NULL && PyDict_Check(threads)) {
+        /* Not PyDict_GetItem..., which lends what another thread may be taking out. */
+        PyObject *thread = PyObject_GetItem(threads, key);
+        name = thread == NULL ? NULL : PyObject_GetAttrString(thread, "name");
+        Py_XDECREF(thread);
+    }
+    PyErr_Clear();
+    Py_XDECREF(module_name);
+    Py_XDECREF(module);
+    Py_XDECREF(threads);
+    Py_XDECREF(key);
+    return name;
+}
+
 /* Python's name for this thread, without making one up: threading.current_thread() would add a thread that nobody removes.
  * Any failure means: no name. Where the module is not loaded there are no other threads of Python's to be told apart. */
 static void
@@ -20,25 +42,13 @@ find_name(char name[PYRT_PY_NAME])
     if (pyrt_os_thread_tid() == getpid()) {
         PyOS_snprintf(name, PYRT_PY_NAME, "MainThread");
     }
-    PyObject *module_name = PyUnicode_FromString("threading");
-    PyObject *module = module_name == NULL ? NULL : PyImport_GetModule(module_name);
-    PyObject *threads = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
-    PyObject *key = PyLong_FromUnsignedLong(PyThread_get_thread_ident());
-    PyObject *found = NULL;
-    if (threads != NULL && key != NULL && PyDict_Check(threads)) {
-        PyObject *thread = PyDict_GetItemWithError(threads, key);
-        found = thread == NULL ? NULL : PyObject_GetAttrString(thread, "name");
-    }
+    PyObject *found = pyrt_py_thread_name(PyThread_get_thread_ident());
     Py_ssize_t length = 0;
     const char *text = found != NULL && PyUnicode_Check(found) ? PyUnicode_AsUTF8AndSize(found, &length) : NULL;
     if (text != NULL) {
         PyOS_snprintf(name, PYRT_PY_NAME, "%s", text);
     }
     PyErr_Clear();
-    Py_XDECREF(module_name);
-    Py_XDECREF(module);
-    Py_XDECREF(threads);
-    Py_XDECREF(key);
     Py_XDECREF(found);
 }
 

@@ -8,6 +8,10 @@
 
 #include "binding/domain.h"
 
+/* The name that threading knows for a thread, by threading.get_ident(): a new reference; NULL, and no exception, where it knows
+ * none. Nothing is imported for that. */
+PyObject *pyrt_py_thread_name(uint64_t ident);
+
 /* Learns Python's name for this OS thread, for its states. Runs Python code, which may come back to us: to be called before
  * anything else is begun. */
 void pyrt_py_state_learn_name(void);

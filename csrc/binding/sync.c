@@ -33,11 +33,11 @@ pyrt_py_sync_add_types(PyObject *module, PyObject *unused)
         return NULL;
     }
     for (size_t i = 0; i < PYRT_PY_SYNC_TYPES; i++) {
-        if (home->sync_types[i] == NULL) {
-            home->sync_types[i] = makers[i].make();
+        PyObject *type = pyrt_py_published(&home->sync_types[i]);
+        if (type == NULL) {
+            type = pyrt_py_publish(&home->sync_types[i], (PyObject *)makers[i].make());
         }
-        if (home->sync_types[i] == NULL ||
-            PyObject_SetAttrString(module, makers[i].name, (PyObject *)home->sync_types[i]) != 0) {
+        if (type == NULL || PyObject_SetAttrString(module, makers[i].name, type) != 0) {
             return NULL;
         }
     }
@@ -55,10 +55,16 @@ pyrt_py_sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 void
-pyrt_py_sync_free(PyObject *self, PyObject *weakrefs)
+pyrt_py_sync_free(PyObject *self, PyObject *const *weakrefs)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (weakrefs != NULL) {
+#if defined(Py_GIL_DISABLED)
+    /* Another thread may be taking one out of the list, under a lock of Python's. */
+    bool has_weakrefs = weakrefs != NULL;
+#else
+    bool has_weakrefs = weakrefs != NULL && *weakrefs != NULL;
+#endif
+    if (has_weakrefs) {
         PyObject_ClearWeakRefs(self);
     }
     freefunc free_object = PyType_GetSlot(type, Py_tp_free);
@@ -70,11 +76,11 @@ const pyrt_py_lockable *
 pyrt_py_lockable_of(const pyrt_py_home *home, PyObject *lock)
 {
     PyTypeObject *type = Py_TYPE(lock);
-    if (type == home->sync_types[PYRT_PY_SYNC_MUTEX]) {
+    if (type == pyrt_py_sync_type(home, PYRT_PY_SYNC_MUTEX)) {
         return &pyrt_py_mutex_lockable;
     }
-    if (type == home->sync_types[PYRT_PY_SYNC_RLOCK]) {
+    if (type == pyrt_py_sync_type(home, PYRT_PY_SYNC_RLOCK)) {
         return &pyrt_py_rlock_lockable;
     }
-    return type == home->sync_types[PYRT_PY_SYNC_RWLOCK_SIDE] ? pyrt_py_rwlock_side_lockable(lock) : NULL;
+    return type == pyrt_py_sync_type(home, PYRT_PY_SYNC_RWLOCK_SIDE) ? pyrt_py_rwlock_side_lockable(lock) : NULL;
 }

@@ -1,7 +1,8 @@
 /* sync.h -- the types behind pyruntime.sync: made when they are first wanted, once in each Python interpreter.
  *
- * Each type is in a file of its own, sync_NAME.c. Its objects belong to one Python interpreter; what their methods change, they
- * change with the GIL held, or with atomic operations where there may be none.
+ * Each type is in a file of its own, sync_NAME.c. Its objects belong to one Python interpreter. Their methods may run on
+ * several threads at once, because there may be no GIL: what they change they change by atomic operations, or only where the
+ * lock that the object stands for, or a mark in it, has made this thread its owner.
  */
 #ifndef PYRT_BINDING_SYNC_H
 #define PYRT_BINDING_SYNC_H
@@ -26,11 +27,14 @@ PyTypeObject *pyrt_py_stripes_type_new(void);
 /* In the child of a fork: the objects of critical sections that other threads were in are free. */
 void pyrt_py_sections_fork_child(void);
 
+/* In the child of a fork: the lock that no thread holds any more. */
+void pyrt_py_conditions_fork_child(void);
+
 /* tp_new of a type that takes no arguments: an object of zeros. */
 PyObject *pyrt_py_sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
-/* The end of an object that holds no others. */
-void pyrt_py_sync_free(PyObject *self, PyObject *weakrefs);
+/* The end of an object that holds no others. `weakrefs` is its field of that name; NULL: it has none. */
+void pyrt_py_sync_free(PyObject *self, PyObject *const *weakrefs);
 
 /* Py_tp_members of a struct with the field `weakrefs`. Wants structmember.h. */
 #define PYRT_PY_WEAKREFS(type)                                                        \

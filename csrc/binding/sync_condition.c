@@ -28,11 +28,14 @@ typedef struct condition {
     PyObject *lock;
     const pyrt_py_lockable *lockable; /* what the lock can do */
     pyrt_raw_mutex guard;
-    uint32_t forks; /* pyrt_py_forks when it was last looked at */
+    uint32_t forks; /* atomic: pyrt_py_forks when it was last looked at */
     node *first;
     node **end;     /* the link to hang the next one on; NULL: `first` */
     uint32_t count;
 } condition;
+
+/* Guards the change of a condition to that of a child; taken before its guard. */
+static pyrt_raw_mutex forgetting;
 
 static condition *
 condition_of(PyObject *self)
@@ -42,16 +45,34 @@ condition_of(PyObject *self)
 
 /* ---- the list ---------------------------------------------------------------------------------------------------- */
 
-/* In the child of a fork the guard may be held by nobody, and the list is one of threads that are not there. */
+/* In the child of a fork the guard may be held by nobody, and the list is one of threads that are not there. Several threads of
+ * the child may find that at a time; one of them empties it. */
 static void
-lock_list(condition *self)
+forget_parent(condition *self)
 {
-    if (pyrt_unlikely(self->forks != pyrt_py_forks)) {
-        self->forks = pyrt_py_forks;
+    pyrt_raw_mutex_lock(&forgetting);
+    if (pyrt_load_relaxed(&self->forks) != pyrt_py_forks) {
         self->guard = (pyrt_raw_mutex){0};
         self->first = NULL;
         self->end = NULL;
         self->count = 0;
+        /* release: pairs with the load in lock_list. */
+        pyrt_store_release(&self->forks, pyrt_py_forks);
+    }
+    pyrt_raw_mutex_unlock(&forgetting);
+}
+
+void
+pyrt_py_conditions_fork_child(void)
+{
+    forgetting = (pyrt_raw_mutex){0};
+}
+
+static void
+lock_list(condition *self)
+{
+    if (pyrt_unlikely(pyrt_load_acquire(&self->forks) != pyrt_py_forks)) {
+        forget_parent(self);
     }
     pyrt_raw_mutex_lock(&self->guard);
 }
@@ -98,6 +119,15 @@ mark_first(condition *self)
     pyrt_store_release(&one->notified, 1u);
     drop(one);
     return address;
+}
+
+static uint32_t
+count_waiters(condition *self)
+{
+    lock_list(self);
+    uint32_t count = self->count;
+    pyrt_raw_mutex_unlock(&self->guard);
+    return count;
 }
 
 static size_t
@@ -159,7 +189,17 @@ attempt(void *arg, int64_t timeout_ns, unsigned flags)
         return PYRT_OK;
     }
     pyrt_status status = pyrt_park(&one->notified, is_not_notified, NULL, one, timeout_ns, flags, NULL);
+    if (status == PYRT_OK && is_not_notified(one)) {
+        /* Meant for a node that was at this address before. */
+        return PYRT_EINTR;
+    }
     return status == PYRT_EBUSY ? PYRT_OK : status;
+}
+
+static void
+refuse(condition *self, const char *what)
+{
+    pyrt_py_raise(PYRT_ESTATE, "cannot %s on un-acquired lock: this thread does not hold %R", what, self->lock);
 }
 
 static bool
@@ -168,7 +208,7 @@ must_own(condition *self, const char *what)
     if (self->lockable->is_owned(self->lock)) {
         return true;
     }
-    pyrt_py_raise(PYRT_ESTATE, "cannot %s on un-acquired lock: this thread does not hold %R", what, self->lock);
+    refuse(self, what);
     return false;
 }
 
@@ -188,7 +228,13 @@ wait_once(condition *self, const char *what, int64_t timeout_ns)
         pyrt_py_raise(PYRT_ENOMEM, "%s: no memory to wait; the lock was not released", what);
         return PYRT_PY_FAILED;
     }
-    uint32_t depth = self->lockable->release_all(self->lock);
+    uint32_t depth;
+    if (!self->lockable->release_all(self->lock, &depth)) {
+        /* Another thread has released it just now. */
+        (void)take_out(self, one);
+        refuse(self, "wait");
+        return PYRT_PY_FAILED;
+    }
     pyrt_py_wait_result result = pyrt_py_wait(&(pyrt_py_waiting){what, attempt, one, NULL}, timeout_ns);
     bool notified = take_out(self, one);
     if (notified && result == PYRT_PY_FAILED) {
@@ -257,7 +303,7 @@ condition_notify_all(PyObject *self, PyObject *unused)
     if (!must_own(condition_of(self), "notify")) {
         return NULL;
     }
-    (void)notify(condition_of(self), condition_of(self)->count);
+    (void)notify(condition_of(self), count_waiters(condition_of(self)));
     Py_RETURN_NONE;
 }
 
@@ -327,7 +373,8 @@ condition_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (home == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Condition", keywords, &lock)) {
         return NULL;
     }
-    lock = lock == Py_None ? PyObject_CallObject((PyObject *)home->sync_types[PYRT_PY_SYNC_RLOCK], NULL) : Py_NewRef(lock);
+    lock = lock == Py_None ? PyObject_CallObject((PyObject *)pyrt_py_sync_type(home, PYRT_PY_SYNC_RLOCK), NULL)
+                           : Py_NewRef(lock);
     const pyrt_py_lockable *lockable = lock == NULL ? NULL : pyrt_py_lockable_of(home, lock);
     if (lock != NULL && lockable == NULL) {
         pyrt_py_raise(PYRT_PY_WRONG_TYPE, "a Condition takes a Mutex, an RLock or the write() of an RWLock, not %R", lock);
@@ -347,9 +394,7 @@ condition_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 static PyObject *
 condition_repr(PyObject *self)
 {
-    lock_list(condition_of(self));
-    unsigned long count = condition_of(self)->count;
-    pyrt_raw_mutex_unlock(&condition_of(self)->guard);
+    unsigned long count = count_waiters(condition_of(self));
     return PyUnicode_FromFormat("<pyruntime.Condition of %R, %lu waiting, at %p>", condition_of(self)->lock, count,
                                 (void *)self);
 }
@@ -359,7 +404,7 @@ static void
 condition_dealloc(PyObject *self)
 {
     Py_DECREF(condition_of(self)->lock);
-    pyrt_py_sync_free(self, condition_of(self)->weakrefs);
+    pyrt_py_sync_free(self, &condition_of(self)->weakrefs);
 }
 
 PyDoc_STRVAR(acquire_doc, "acquire($self, /, blocking=True, timeout=-1)\n--\n\n"

@@ -130,7 +130,7 @@ event_repr(PyObject *self)
 static void
 event_dealloc(PyObject *self)
 {
-    pyrt_py_sync_free(self, event_of(self)->weakrefs);
+    pyrt_py_sync_free(self, &event_of(self)->weakrefs);
 }
 
 PyDoc_STRVAR(is_set_doc, "is_set($self, /)\n--\n\n"

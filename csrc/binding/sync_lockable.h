@@ -9,9 +9,9 @@ typedef struct pyrt_py_lockable {
     PyCFunction acquire, release;
     /* Whether this thread holds it, so that it alone can release it. */
     bool (*is_owned)(PyObject *lock);
-    /* Unlocks, however often the owner, who calls, has acquired it. What it answers goes to take_back, which waits as long as it
-     * takes, through signals and with an exception set. */
-    uint32_t (*release_all)(PyObject *lock);
+    /* Unlocks, however often this thread has acquired it; false if it does not hold it, or not any more. The depth goes to
+     * take_back, which waits as long as it takes, through signals and with an exception set. */
+    bool (*release_all)(PyObject *lock, uint32_t *depth);
     void (*take_back)(PyObject *lock, uint32_t depth);
 } pyrt_py_lockable;
 

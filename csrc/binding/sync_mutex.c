@@ -2,7 +2,8 @@
  *
  * Both are the same object; an RLock looks at its owner before it looks at the lock. `owner` and `depth` belong to whoever holds
  * the lock; `owner` is read by everybody. On builds with a GIL it changes together with the lock, as far as Python code can
- * see: a thread that gets the lock after a wait has the GIL again by then.
+ * see: a thread that gets the lock after a wait has the GIL again by then. Without one, any thread may release a Mutex while
+ * its owner does, so who unlocks is who has taken the owner's mark off (pyrt_py_take_mark).
  */
 #include "binding/sync.h"
 #include "binding/sync_lockable.h"
@@ -73,19 +74,6 @@ mutex_acquire(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject 
 
 /* ---- giving it up ------------------------------------------------------------------------------------------------ */
 
-/* Takes the owner's mark off, and answers what it was; of two threads that release at a time one finds it. */
-static inline uint64_t
-take_mark(mutex_object *mutex)
-{
-#if defined(Py_GIL_DISABLED)
-    return pyrt_exchange_acquire(&mutex->owner, (uint64_t)0);
-#else
-    uint64_t owner = pyrt_load_relaxed(&mutex->owner);
-    pyrt_store_relaxed(&mutex->owner, (uint64_t)0);
-    return owner;
-#endif
-}
-
 static PyObject *
 refuse_release(void)
 {
@@ -95,7 +83,7 @@ refuse_release(void)
 static inline PyObject *
 give_up(mutex_object *mutex)
 {
-    if (pyrt_unlikely(take_mark(mutex) == 0)) {
+    if (pyrt_unlikely(pyrt_py_take_mark(&mutex->owner) == 0)) {
         return refuse_release();
     }
     pyrt_mutex_unlock(&mutex->lock);
@@ -130,7 +118,9 @@ take_again(mutex_object *mutex, const char *what, int64_t timeout_ns)
 {
     if (!is_mine(mutex)) {
         pyrt_py_wait_result result = take(mutex, what, timeout_ns);
-        mutex->depth = result == PYRT_PY_DONE ? 1 : mutex->depth;
+        if (result == PYRT_PY_DONE) {
+            mutex->depth = 1;
+        }
         return result;
     }
     if (pyrt_unlikely(mutex->depth == UINT32_MAX)) {
@@ -216,12 +206,19 @@ is_owned(PyObject *self)
     return is_mine(mutex_of(self));
 }
 
-static uint32_t
-release_all(PyObject *self)
+static bool
+release_all(PyObject *self, uint32_t *depth)
 {
-    uint32_t depth = mutex_of(self)->depth;
-    give_up_mine(mutex_of(self));
-    return depth;
+    mutex_object *mutex = mutex_of(self);
+    uint64_t me = pyrt_py_ident();
+    /* By who takes the mark off, as in give_up: another thread may be releasing a Mutex. */
+    if (!pyrt_cas_acquire(&mutex->owner, &me, (uint64_t)0)) {
+        return false;
+    }
+    *depth = mutex->depth;
+    mutex->depth = 0;
+    pyrt_mutex_unlock(&mutex->lock);
+    return true;
 }
 
 static void
@@ -250,8 +247,8 @@ static PyObject *
 rlock_release_save(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    mutex_object *mutex = mutex_of(self);
-    return is_mine(mutex) ? PyLong_FromUnsignedLong(release_all(self)) : refuse_rlock_release(mutex);
+    uint32_t depth;
+    return release_all(self, &depth) ? PyLong_FromUnsignedLong(depth) : refuse_rlock_release(mutex_of(self));
 }
 
 static PyObject *
@@ -331,7 +328,7 @@ rlock_repr(PyObject *self)
 static void
 mutex_dealloc(PyObject *self)
 {
-    pyrt_py_sync_free(self, mutex_of(self)->weakrefs);
+    pyrt_py_sync_free(self, &mutex_of(self)->weakrefs);
 }
 
 #define ACQUIRE_DOC                                                                                                      \

@@ -203,7 +203,7 @@ once_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
     Py_XDECREF(once_of(self)->result);
-    pyrt_py_sync_free(self, once_of(self)->weakrefs);
+    pyrt_py_sync_free(self, &once_of(self)->weakrefs);
 }
 
 PyDoc_STRVAR(

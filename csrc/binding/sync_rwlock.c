@@ -186,12 +186,16 @@ is_owned(PyObject *self)
     return pyrt_rwlock_is_owned(&side_of(self)->of->lock);
 }
 
-static uint32_t
-release_all(PyObject *self)
+static bool
+release_all(PyObject *self, uint32_t *depth)
 {
+    *depth = 1;
+    if (!is_owned(self)) {
+        return false;
+    }
     pyrt_store_relaxed(&side_of(self)->of->writer, (uint64_t)0);
     pyrt_rwlock_write_unlock(&side_of(self)->of->lock);
-    return 1;
+    return true;
 }
 
 static void
@@ -244,7 +248,7 @@ static void
 side_dealloc(PyObject *self)
 {
     PyObject *of = (PyObject *)side_of(self)->of;
-    pyrt_py_sync_free(self, side_of(self)->weakrefs);
+    pyrt_py_sync_free(self, &side_of(self)->weakrefs);
     Py_DECREF(of);
 }
 
@@ -263,7 +267,7 @@ rwlock_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     pyrt_py_home *home = pyrt_py_home_get();
     PyObject *self = home == NULL ? NULL : pyrt_py_sync_new(type, args, kwargs);
     if (self != NULL) {
-        PyTypeObject *side_type = home->sync_types[PYRT_PY_SYNC_RWLOCK_SIDE];
+        PyTypeObject *side_type = pyrt_py_sync_type(home, PYRT_PY_SYNC_RWLOCK_SIDE);
         Py_INCREF((PyObject *)side_type);
         rwlock_of(self)->side_type = side_type;
     }
@@ -279,7 +283,7 @@ rwlock_dealloc(PyObject *self)
         /* What this thread has never left; its row must not name memory that is another lock's then. */
         pyrt_rwlock_at_fork_reinit(lock);
     }
-    pyrt_py_sync_free(self, rwlock_of(self)->weakrefs);
+    pyrt_py_sync_free(self, &rwlock_of(self)->weakrefs);
     Py_XDECREF(side_type);
 }
 

@@ -108,10 +108,12 @@ domain_to_enter(const section *self)
         return use->domain;
     }
     pyrt_py_home *home = self->home;
-    if (home->default_domain == NULL) {
-        home->default_domain = PyObject_CallMethod((PyObject *)home->domain_type, "_default", NULL);
+    PyObject *domain = pyrt_py_published(&home->default_domain);
+    if (domain == NULL) {
+        PyObject *type = pyrt_py_published(&home->domain_type);
+        domain = pyrt_py_publish(&home->default_domain, PyObject_CallMethod(type, "_default", NULL));
     }
-    return (pyrt_py_domain *)home->default_domain;
+    return (pyrt_py_domain *)domain;
 }
 
 static PyObject *
@@ -242,7 +244,7 @@ section_dealloc(PyObject *object)
     pyrt_py_home *home = self->home;
     Py_XDECREF(self->first);
     Py_XDECREF(self->second);
-    pyrt_py_sync_free(object, self->weakrefs);
+    pyrt_py_sync_free(object, &self->weakrefs);
     if (home != NULL) {
         pyrt_py_home_drop(home);
     }

@@ -52,30 +52,62 @@ is_all(const stripes_block *block)
     return count_of(block) == 0;
 }
 
-/* Writes the owner of all its stripes; some of them twice. */
-static void
-mark(stripes_block *block, uint64_t owner)
+/* How many owners it looks at; some of them twice, where keys share a stripe. */
+static size_t
+owners_of(const stripes_block *block)
 {
-    striped *lock = block->lock;
-    if (is_all(block)) {
-        for (size_t i = 0; i < pyrt_striped_lock_stripes(&lock->table); i++) {
-            pyrt_store_relaxed(&lock->owners[i], owner);
+    return is_all(block) ? pyrt_striped_lock_stripes(&block->lock->table) : count_of(block);
+}
+
+static uint64_t *
+owner_at(const stripes_block *block, size_t i)
+{
+    const striped *lock = block->lock;
+    return &lock->owners[is_all(block) ? i : pyrt_striped_lock_stripe(&lock->table, block->hashes[i])];
+}
+
+/* Writes the owner of its first n stripes. */
+static void
+mark(stripes_block *block, size_t n, uint64_t owner)
+{
+    for (size_t i = 0; i < n; i++) {
+        pyrt_store_relaxed(owner_at(block, i), owner);
+    }
+}
+
+static bool
+is_repeated(const stripes_block *block, size_t i)
+{
+    for (size_t j = 0; j < i; j++) {
+        if (owner_at(block, j) == owner_at(block, i)) {
+            return true;
         }
     }
-    for (size_t i = 0; i < count_of(block); i++) {
-        pyrt_store_relaxed(&lock->owners[pyrt_striped_lock_stripe(&lock->table, block->hashes[i])], owner);
+    return false;
+}
+
+/* Takes the owners' marks off all its stripes; false, and none is off, where nobody holds one of them. */
+static bool
+take_marks(stripes_block *block)
+{
+    uint64_t owner = 0;
+    for (size_t i = 0; i < owners_of(block); i++) {
+        uint64_t found = pyrt_py_take_mark(owner_at(block, i));
+        if (found == 0 && !is_repeated(block, i)) {
+            mark(block, i, owner);
+            return false;
+        }
+        owner = found == 0 ? owner : found;
     }
+    return true;
 }
 
 /* The owner of the first stripe that somebody holds (want_held) or, as 1, whether there is one that nobody holds. */
 static uint64_t
 find_owner(const stripes_block *block, bool want_held)
 {
-    const striped *lock = block->lock;
-    size_t n = is_all(block) ? pyrt_striped_lock_stripes(&lock->table) : count_of(block);
-    for (size_t i = 0; i < n; i++) {
-        size_t stripe = is_all(block) ? i : pyrt_striped_lock_stripe(&lock->table, block->hashes[i]);
-        uint64_t owner = pyrt_load_relaxed(&lock->owners[stripe]);
+    for (size_t i = 0; i < owners_of(block); i++) {
+        uint64_t owner = pyrt_load_relaxed(owner_at(block, i));
         if ((owner != 0) == want_held) {
             return want_held ? owner : 1;
         }
@@ -123,7 +155,7 @@ take(stripes_block *block, int64_t timeout_ns)
             return result == PYRT_PY_FAILED ? NULL : PyBool_FromLong(0);
         }
     }
-    mark(block, pyrt_py_ident());
+    mark(block, owners_of(block), pyrt_py_ident());
     Py_RETURN_TRUE;
 }
 
@@ -131,10 +163,9 @@ static PyObject *
 give_up(stripes_block *block)
 {
     pyrt_striped_lock *table = &block->lock->table;
-    if (find_owner(block, false) != 0) {
+    if (find_owner(block, false) != 0 || !take_marks(block)) {
         return pyrt_py_raise(PYRT_ESTATE, "release unlocked lock: nobody holds these keys of the StripedLock");
     }
-    mark(block, 0);
     if (is_all(block)) {
         pyrt_striped_unlock_all(table);
     }
@@ -269,7 +300,7 @@ striped_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (self == NULL) {
         return NULL;
     }
-    self->block_type = (PyTypeObject *)Py_NewRef((PyObject *)home->sync_types[PYRT_PY_SYNC_STRIPES]);
+    self->block_type = (PyTypeObject *)Py_NewRef((PyObject *)pyrt_py_sync_type(home, PYRT_PY_SYNC_STRIPES));
     pyrt_striped_lock_config config = {sizeof(config), apart ? PYRT_STRIPES_APART : 0, (size_t)stripes, NULL, 0};
     if (pyrt_striped_lock_init_config(&self->table, &config) == PYRT_OK) {
         self->owners = calloc(pyrt_striped_lock_stripes(&self->table), sizeof(uint64_t));
@@ -292,7 +323,7 @@ striped_dealloc(PyObject *object)
         pyrt_striped_lock_fini(&self->table);
     }
     free(self->owners);
-    pyrt_py_sync_free(object, self->weakrefs);
+    pyrt_py_sync_free(object, &self->weakrefs);
     Py_XDECREF(block_type);
 }
 

@@ -2,6 +2,7 @@
 #include "binding/sync_wait.h"
 
 #include "binding/gil.h"
+#include "binding/states.h"
 
 #include "platform/futex.h"
 #include "platform/os_thread.h"
@@ -16,33 +17,10 @@ uint32_t pyrt_py_forks;
 
 /* ---- owners ------------------------------------------------------------------------------------------------------ */
 
-/* The name that threading knows; NULL, and no exception, where it knows none. Nothing is imported for that. */
-static PyObject *
-find_name(uint64_t ident)
-{
-    PyObject *module_name = PyUnicode_FromString("threading");
-    PyObject *module = module_name == NULL ? NULL : PyImport_GetModule(module_name);
-    PyObject *threads = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
-    PyObject *key = PyLong_FromUnsignedLongLong(ident);
-    PyObject *name = NULL;
-    if (threads != NULL && key != NULL && PyDict_Check(threads)) {
-        PyObject *thread = PyDict_GetItemWithError(threads, key);
-        Py_XINCREF(thread);
-        name = thread == NULL ? NULL : PyObject_GetAttrString(thread, "name");
-        Py_XDECREF(thread);
-    }
-    PyErr_Clear();
-    Py_XDECREF(module_name);
-    Py_XDECREF(module);
-    Py_XDECREF(threads);
-    Py_XDECREF(key);
-    return name;
-}
-
 PyObject *
 pyrt_py_thread_text(uint64_t ident)
 {
-    PyObject *name = find_name(ident);
+    PyObject *name = pyrt_py_thread_name(ident);
     if (name == NULL) {
         return PyUnicode_FromFormat("thread %llu", (unsigned long long)ident);
     }

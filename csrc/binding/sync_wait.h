@@ -23,6 +23,20 @@ pyrt_py_ident(void)
     return (uint64_t)pthread_self();
 }
 
+/* Takes an owner's mark off, and answers what it was; of several threads that do so at a time one gets it. */
+static inline uint64_t
+pyrt_py_take_mark(uint64_t *owner)
+{
+#if defined(Py_GIL_DISABLED)
+    /* acquire: the unlocking that follows does not come before it. */
+    return pyrt_exchange_acquire(owner, (uint64_t)0);
+#else
+    uint64_t found = pyrt_load_relaxed(owner);
+    pyrt_store_relaxed(owner, (uint64_t)0);
+    return found;
+#endif
+}
+
 /* "thread 'Worker' (id 140...)", or without the name where Python knows none. A new reference; NULL with an exception. */
 PyObject *pyrt_py_thread_text(uint64_t ident);
 

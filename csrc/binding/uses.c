@@ -33,17 +33,25 @@ pyrt_py_refuse_reading(const char *what)
 }
 
 bool
-pyrt_py_use_begin(pyrt_py_domain *domain, const char *what)
+pyrt_py_use_try(pyrt_py_domain *domain)
 {
     if (domain->is_kept) {
         return true;
     }
-    /* Counted, then looked at `closed`; pairs with "closed, then look at the count" of close_domain. */
-    pyrt_fetch_add_seq_cst(&domain->users, 1u);
-    if (pyrt_likely(pyrt_load_seq_cst(&domain->closed) == 0)) {
+    /* Counts and looks at once; pairs with the swap of close_domain. */
+    if (pyrt_likely((pyrt_fetch_add_seq_cst(&domain->users, 1u) & PYRT_PY_DOMAIN_CLOSED) == 0)) {
         return true;
     }
     pyrt_fetch_add_seq_cst(&domain->users, (uint32_t)-1);
+    return false;
+}
+
+bool
+pyrt_py_use_begin(pyrt_py_domain *domain, const char *what)
+{
+    if (pyrt_likely(pyrt_py_use_try(domain))) {
+        return true;
+    }
     pyrt_py_raise_closed(domain, what);
     return false;
 }
@@ -168,7 +176,7 @@ start_use(pyrt_py_domain *domain, const char *what)
 {
     pyrt_py_words *words = pyrt_py_my_words();
     pyrt_thread *current = pyrt_thread_current();
-    if (current != NULL && current->interp != domain->interp && pyrt_py_refuse_reading(what)) {
+    if (current != NULL && current->interp != pyrt_load_relaxed(&domain->interp) && pyrt_py_refuse_reading(what)) {
         return NULL;
     }
     if (!pyrt_py_use_begin(domain, what)) {
@@ -212,7 +220,7 @@ pyrt_py_use_enter(pyrt_py_domain *domain, const char *what)
     if (use == NULL) {
         use = start_use(domain, what);
     }
-    else if (use->thread->interp != domain->interp) {
+    else if (use->thread->interp != pyrt_load_relaxed(&domain->interp)) {
         refuse_second_domain(use, domain, what);
         return NULL;
     }
@@ -388,7 +396,7 @@ pyrt_py_uses_fork_child(void)
     for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
         home->lock = (pyrt_raw_mutex){0};
         for (pyrt_py_domain *domain = home->domains; domain != NULL; domain = domain->next) {
-            domain->users = 0;
+            domain->users &= PYRT_PY_DOMAIN_CLOSED;
         }
     }
     for (pyrt_py_use *use = pyrt_py_my_words()->top; use != NULL; use = use->outer) {
