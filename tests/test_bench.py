@@ -3,6 +3,7 @@ loop runs. Never how fast anything is."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from pyruntime.bench import (
     native,
     own_process,
     peer_build,
+    plot,
+    progress,
     python_locks,
     suite,
     table,
@@ -700,6 +703,111 @@ def test_a_process_that_dies_says_so() -> None:
         pytest.raises(own_process.ProcessFailed, match="ended with status 1"),
     ):
         sample(1)
+
+
+# ---- the picture and the bar -----------------------------------------------------------------------------------------
+
+
+def test_ratios_are_those_of_the_rounds() -> None:
+    order = order_of(MADE_UP, OURS, "ck-epoch")
+    results = worker.results_of(MADE_UP, order, {OURS: rounds_of(1.0, 2.0, 6.0), "ck-epoch": rounds_of(1.0, 1.0, 2.0)})
+    (line,) = plot.ratios(results)
+    assert (line.bench, line.peer, line.median) == ("made.up", "ck-epoch", 2.0)
+    assert 1.0 < line.low < 2.0 < line.high < 3.0
+    assert plot.ratios(results[1:]) == []
+    (alone,) = plot.ratios(worker.results_of(MADE_UP, order, {OURS: rounds_of(1.0), "ck-epoch": rounds_of(2.0)}))
+    assert (alone.low, alone.median, alone.high) == (0.5, 0.5, 0.5)
+
+
+def test_a_picture_needs_matplotlib_and_says_so_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delattr(cli, "_run_worker")
+    assert cli.main(["qsbr.poll", "--plot", str(tmp_path / "run.svg")]) == 2
+    assert "--plot needs matplotlib: pip install 'pyruntime-ft[bench]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    file = tmp_path / "run.json"
+    bench = next(bench for bench in SUITE if bench.name == "qsbr.quiescent")
+    done = {OURS: rounds_of(10.0, 12.0), "liburcu-qsbr": rounds_of(20.0, 20.0)}
+    results = worker.results_of(bench, order_of(bench, *done), done)
+    file.write_text(json.dumps({"schema": cli.SCHEMA, "machine": machine.describe(), "results": results}))
+    return file
+
+
+def test_a_recorded_run_is_drawn_and_always_the_same(recorded: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pictures = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for picture in pictures:
+        assert cli.main(["--from-json", str(recorded), "--plot", str(picture)]) == 0
+    text = pictures[0].read_text()
+    assert text == pictures[1].read_text()
+    assert "qsbr.quiescent" in text
+    assert "liburcu-qsbr" in text
+    assert "<dc:date>" not in text
+
+
+def test_a_run_without_a_peer_has_no_picture(recorded: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert cli.main(["--from-json", str(recorded), "--plot", str(tmp_path / "none.svg"), "lock"]) == 1
+    assert "nothing to draw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot read"),
+        ("{", "is not JSON"),
+        ('{"schema": 99}', "was not written by --json"),
+        ("[]", "was not written"),
+    ],
+)
+def test_a_file_that_is_no_recorded_run_is_refused(
+    content: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plot, "check", lambda: None)
+    file = tmp_path / "run.json"
+    if content is not None:
+        file.write_text(content)
+    assert cli.main(["--from-json", str(file), "--plot", str(tmp_path / "run.svg")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_recorded_run_is_only_for_a_picture(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--from-json", str(recorded)]) == 2
+    assert "needs --plot" in capsys.readouterr().err
+
+
+def test_without_a_terminal_or_without_tqdm_rows_are_printed_plainly(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        with contextlib.closing(progress.Progress(1)) as bar:
+            bar.begin("a")
+            bar.print("the row")
+            bar.end()
+        shown = capsys.readouterr()
+        assert (shown.out, shown.err) == ("the row\n", "")
+
+
+def test_on_a_terminal_a_bar_names_what_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with contextlib.closing(progress.Progress(2)) as bar:
+        bar.begin("qsbr.poll")
+        bar.print("the row")
+        bar.end()
+    shown = capsys.readouterr()
+    assert shown.out == "the row\n"
+    assert "0/2" in shown.err
+    assert "qsbr.poll" in shown.err
 
 
 # ---- a whole run -----------------------------------------------------------------------------------------------------

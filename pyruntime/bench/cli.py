@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 
 import pyruntime
 
-from . import allocators, machine, memory_figures, peer_build
+from . import allocators, machine, memory_figures, peer_build, plot
+from .progress import Progress
 from .suite import (
     Bench,
     Kind,
@@ -70,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         help="whom to compare with: names and globs such as 'liburcu*,ck-epoch', or none; default: all that are installed",
     )
     parser.add_argument("--json", metavar="FILE", help="write the results there as well")
+    parser.add_argument("--plot", metavar="FILE.svg", help=f"draw the ratios there; needs {plot.INSTALL}")
+    parser.add_argument(
+        "--from-json", metavar="FILE", help="measure nothing: draw, with --plot, what an earlier run wrote with --json"
+    )
     parser.add_argument("--list", action="store_true", help="say what there is, and measure nothing")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what compilers and failed benchmarks said")
     return parser
@@ -184,7 +190,7 @@ class _Run:
             **{"allocators" if bench.kind is Kind.ALLOCATOR else "libraries": paths},
         )
 
-    def _measure(self, bench: Bench, threads: int, table: Table) -> None:
+    def _measure(self, bench: Bench, threads: int, table: Table, progress: Progress) -> None:
         absent = {
             impl: self.built[impl].state.value
             for impl in _wanted_impls(bench, self.peers)
@@ -207,7 +213,7 @@ class _Run:
                 absent[impl] = "failed"
                 self.failures.append(f"{bench.name}, {impl}: {message}")
         for line in table.rows(bench, threads, results, absent):
-            print(line, flush=True)
+            progress.print(line)
         self.results += results
         self._judge(results)
 
@@ -230,9 +236,16 @@ class _Run:
     def measure_all(self) -> None:
         table = Table(self.benches)
         print("\n".join(table.header()), flush=True)
-        for bench in self.benches:
-            for threads in (self.options.threads if bench.with_threads else None) or bench.threads:
-                self._measure(bench, threads, table)
+        runs = [
+            (bench, threads)
+            for bench in self.benches
+            for threads in (self.options.threads if bench.with_threads else None) or bench.threads
+        ]
+        with contextlib.closing(Progress(len(runs))) as progress:
+            for bench, threads in runs:
+                progress.begin(bench.name)
+                self._measure(bench, threads, table, progress)
+                progress.end()
 
     def print_footer(self) -> None:
         for built in {built.peer.name: built for built in self.built.values()}.values():
@@ -261,6 +274,46 @@ class _Run:
         }
 
 
+def _writable(parser: argparse.ArgumentParser, option: str, file: str | None) -> Path | None:
+    """The file that an option names, which can be written to: better known now than when everything is measured."""
+    if file is None:
+        return None
+    if _is_name(file):
+        parser.error(
+            f"{option} takes a FILE, and {file!r} is the name of benchmarks: "
+            f"write {option} FILE {file}, or {option} ./{file} for a file of that name"
+        )
+    try:
+        Path(file).open("a").close()
+    except OSError as error:
+        parser.error(f"cannot write {file}: {error.strerror}")
+    return Path(file)
+
+
+def _recorded(parser: argparse.ArgumentParser, file: str) -> dict[str, Any]:
+    """What an earlier run wrote."""
+    try:
+        recorded = json.loads(Path(file).read_text())
+    except OSError as error:
+        parser.error(f"cannot read {file}: {error.strerror}")
+    except ValueError as error:
+        parser.error(f"{file} is not JSON: {error}")
+    if not isinstance(recorded, dict) or recorded.get("schema") != SCHEMA:
+        parser.error(f"{file} was not written by --json of this version")
+    return recorded
+
+
+def _draw(results: Sequence[Mapping[str, Any]], machine_of_run: Mapping[str, Any], file: Path | None) -> int:
+    """The picture, if one is wanted; the status."""
+    if file is not None:
+        try:
+            plot.draw(results, machine_of_run, file)
+        except plot.PlotError as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command. 0; 1 if a benchmark could not be run; 2 for a wrong command line. A missed goal is no error."""
     try:
@@ -275,11 +328,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.json is not None and _is_name(options.json):
-        parser.error(
-            f"--json takes a FILE, and {options.json!r} is the name of benchmarks: "
-            f"write --json FILE {options.json}, or --json ./{options.json} for a file of that name"
-        )
     try:
         benches = select_benches(options.names)
         peers = select_peers(options.peers)
@@ -288,12 +336,20 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.list:
         _print_list(benches)
         return 0
-    if options.json is not None:
-        options.json = Path(options.json)
+    if options.plot is not None:
         try:
-            options.json.open("a").close()  # better now than when everything is measured
-        except OSError as error:
-            parser.error(f"cannot write {options.json}: {error.strerror}")
+            plot.check()
+        except plot.PlotError as error:
+            parser.error(str(error))
+    elif options.from_json is not None:
+        parser.error("--from-json measures nothing, it needs --plot FILE.svg")
+    recorded = None if options.from_json is None else _recorded(parser, options.from_json)
+    json_file = _writable(parser, "--json", options.json)
+    picture = _writable(parser, "--plot", options.plot)
+    if recorded is not None:
+        names = {bench.name for bench in benches}
+        results = [row for row in recorded["results"] if row["bench"] in names]
+        return _draw(results, recorded["machine"], picture)
 
     run = _Run(options, benches, peers)
     if options.verbose:
@@ -302,6 +358,6 @@ def _main(argv: Sequence[str] | None) -> int:
                 print(f"peer {built.peer.name}:\n{textwrap.indent(built.details, '    ')}", file=sys.stderr)
     run.measure_all()
     run.print_footer()
-    if options.json is not None:
-        options.json.write_text(json.dumps(run.as_json(), indent=1) + "\n")
-    return 1 if run.failures else 0
+    if json_file is not None:
+        json_file.write_text(json.dumps(run.as_json(), indent=1) + "\n")
+    return _draw(run.results, run.machine, picture) or (1 if run.failures else 0)
