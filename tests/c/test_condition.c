@@ -63,7 +63,6 @@ scene_down(scene *s)
     }
     CHECK(!pyrt_mutex_is_locked(&s->mutex));
     CHECK_UINT(pyrt_parked_count(&s->condition), 0);
-    CHECK_UINT(s->condition.waiting, 0);
 }
 
 /* ---- without waiting --------------------------------------------------------------------------------------------- */
@@ -96,7 +95,6 @@ TEST(time_may_run_out)
     for (int64_t timeout_ns = 0; timeout_ns <= 100000; timeout_ns = 10 * timeout_ns + 1) {
         CHECK_STATUS(pyrt_condition_wait_timed(&condition, &mutex, timeout_ns, 0), PYRT_ETIMEDOUT);
         CHECK(pyrt_mutex_is_locked(&mutex));
-        CHECK_UINT(condition.waiting, 0);
     }
     pyrt_mutex_unlock(&mutex);
     CHECK(!pyrt_mutex_is_locked(&mutex));
@@ -179,7 +177,6 @@ TEST(whose_time_runs_out_on_the_queue_of_the_mutex_was_notified)
     size_t notified = pyrt_condition_notify_all(&condition);
     /* The first waits for the mutex; the second leaves its queue when the time is over, and comes back to it. */
     WAIT_UNTIL(pyrt_parked_count(&mutex) == notified);
-    WAIT_UNTIL(pyrt_load_seq_cst(&condition.waiting) == 0);
     pyrt_mutex_unlock(&mutex);
     worker_end(&first);
     worker_end(&second);
@@ -298,9 +295,115 @@ TEST(in_the_child_of_a_fork_nobody_waits)
 {
     pyrt_mutex mutex = PYRT_MUTEX_INIT;
     pyrt_mutex other = PYRT_MUTEX_INIT;
-    pyrt_condition condition = {&other, 3};
+    pyrt_condition condition = {&other};
     pyrt_condition_at_fork_reinit(&condition);
     pyrt_mutex_lock(&mutex);
     CHECK_STATUS(pyrt_condition_wait_timed(&condition, &mutex, 1000, 0), PYRT_ETIMEDOUT);
     pyrt_mutex_unlock(&mutex);
+}
+
+/* ---- a host that does not give a thread back ------------------------------------------------------------------------- */
+
+static __thread bool is_kept;
+
+static struct {
+    int asleep;
+    int inside;
+    int may_leave;
+    bool ends;
+} hook;
+
+static void *
+before_sleep(void)
+{
+    pyrt_fetch_add_seq_cst(&hook.asleep, 1);
+    return NULL;
+}
+
+static void
+after_sleep(void *saved)
+{
+    (void)saved;
+    if (is_kept) {
+        pyrt_fetch_add_seq_cst(&hook.inside, 1);
+        WAIT_UNTIL(pyrt_load_seq_cst(&hook.may_leave));
+        if (hook.ends) {
+            pthread_exit(NULL);
+        }
+    }
+}
+
+static void
+do_kept_wait(void *wait)
+{
+    is_kept = true;
+    do {
+        do_wait(wait);
+        /* Its time was over before it slept. */
+    } while (hook.ends);
+    is_kept = false;
+}
+
+static void
+keep_in_hook(bool ends)
+{
+    hook.asleep = hook.inside = 0;
+    hook.may_leave = ends;
+    hook.ends = ends;
+    pyrt_set_block_hooks(&(pyrt_block_hooks){before_sleep, after_sleep});
+}
+
+/* Notified, and its time over. */
+TEST(a_waiter_whose_os_thread_ends_in_the_hook_is_not_counted_any_more)
+{
+    for (int notified = 0; notified < 2; notified++) {
+        worker w;
+        pyrt_condition condition = PYRT_CONDITION_INIT;
+        pyrt_mutex mutex = PYRT_MUTEX_INIT;
+        pyrt_mutex other = PYRT_MUTEX_INIT;
+        wait_once wait = {&condition, &mutex, notified ? -1 : 1000, 0, PYRT_ENOTSUP, 0};
+        keep_in_hook(true);
+        worker_start(&w);
+        worker_begin(&w, do_kept_wait, &wait);
+        if (notified) {
+            WAIT_UNTIL(pyrt_load_seq_cst(&hook.asleep) == 1);
+            CHECK_UINT(pyrt_condition_notify_one(&condition), 1);
+        }
+        worker_join_exited(&w);
+        pyrt_set_block_hooks(NULL);
+        pyrt_mutex_lock(&other);
+        CHECK_STATUS(pyrt_condition_wait_timed(&condition, &other, 1000, 0), PYRT_ETIMEDOUT);
+        pyrt_mutex_unlock(&other);
+        CHECK(!pyrt_mutex_is_locked(&mutex));
+    }
+}
+
+TEST(who_was_moved_gets_on_although_the_one_who_was_woken_does_not_come_back)
+{
+    enum { MOVED = 3 };
+    worker kept;
+    worker moved[MOVED];
+    pyrt_condition condition = PYRT_CONDITION_INIT;
+    pyrt_mutex mutex = PYRT_MUTEX_INIT;
+    wait_once waits[MOVED + 1];
+    keep_in_hook(false);
+    for (int i = 0; i <= MOVED; i++) {
+        worker *w = i == 0 ? &kept : &moved[i - 1];
+        waits[i] = (wait_once){&condition, &mutex, -1, 0, PYRT_ENOTSUP, 0};
+        worker_start(w);
+        worker_begin(w, i == 0 ? do_kept_wait : do_wait, &waits[i]);
+        WAIT_UNTIL(pyrt_parked_count(&condition) == (size_t)i + 1 && pyrt_load_seq_cst(&hook.asleep) == i + 1);
+    }
+    CHECK_UINT(pyrt_condition_notify_all(&condition), MOVED + 1);
+    WAIT_UNTIL(pyrt_load_seq_cst(&hook.inside) == 1);
+    for (int i = 0; i < MOVED; i++) {
+        worker_end(&moved[i]);
+        CHECK_OK(waits[i + 1].status);
+    }
+    CHECK(worker_is_busy(&kept));
+    pyrt_store_release(&hook.may_leave, 1);
+    worker_end(&kept);
+    CHECK_OK(waits[0].status);
+    pyrt_set_block_hooks(NULL);
+    CHECK(!pyrt_mutex_is_locked(&mutex));
 }

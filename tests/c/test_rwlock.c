@@ -666,3 +666,61 @@ TEST(more_threads_than_rows)
     write_unlock(&crowd.lock);
     pthread_barrier_destroy(&crowd.all_inside);
 }
+
+/* ---- reports before the sleep ---------------------------------------------------------------------------------------- */
+
+static pyrt_mutex of_the_hook;
+static __thread bool hook_waits;
+
+/* A host whose log has a lock. */
+static void
+report_under_a_lock(const char *message, void *unused)
+{
+    (void)message;
+    (void)unused;
+    if (hook_waits) {
+        hook_waits = false;
+        pyrt_mutex_lock(&of_the_hook);
+        pyrt_mutex_unlock(&of_the_hook);
+    }
+}
+
+typedef struct attached_write {
+    pyrt_rwlock *lock;
+    pyrt_status status;
+} attached_write;
+
+static void
+write_attached(void *arg)
+{
+    attached_write *write = arg;
+    pyrt_thread *thread;
+    attach_new(&thread);
+    hook_waits = true;
+    write->status = pyrt_rwlock_write_lock_timed(write->lock, -1, PYRT_LOCK_NO_DETACH);
+    CHECK(!hook_waits);
+    pyrt_rwlock_write_unlock(write->lock);
+    delete_attached(thread);
+}
+
+TEST(a_report_hook_that_waits_for_a_lock_loses_no_wake_up)
+{
+    worker w;
+    pyrt_rwlock lock = PYRT_RWLOCK_INIT;
+    attached_write write = {&lock, PYRT_ENOTSUP};
+    runtime_up();
+    CHECK_OK(pyrt_lock_debug(true));
+    pyrt_set_report_hook(report_under_a_lock, NULL);
+    CHECK_OK(pyrt_rwlock_read_lock(&lock));
+    pyrt_mutex_lock(&of_the_hook);
+    worker_start(&w);
+    worker_begin(&w, write_attached, &write);
+    WAIT_UNTIL(pyrt_parked_count(&of_the_hook) == 1);
+    pyrt_mutex_unlock(&of_the_hook);
+    WAIT_UNTIL(pyrt_parked_count(&of_the_hook) == 0 && pyrt_parked_count(&lock) == 1);
+    pyrt_rwlock_read_unlock(&lock);
+    worker_end(&w);
+    CHECK_OK(write.status);
+    CHECK_OK(pyrt_lock_debug(false));
+    runtime_down();
+}

@@ -3,9 +3,11 @@
  * Why a thread that was moved is woken: one thread is always woken by the notification itself, after the others are on the
  * queue of the mutex. It locks the mutex later than that and so, when it unlocks, sees them counted in the cell, and every
  * unlock wakes the next. If it cannot lock the mutex at once it owes the wake-up, as anyone whom an unlock has woken
- * (waiting.h): whoever gives it back wakes the next too.
- */
+ * (waiting.h): whoever gives it back wakes the next too. Only a host that keeps a woken thread in its hook for ever is not
+ * heard of: so, where there are hooks, a thread that waits looks from time to time whether it was moved, and then waits as
+ * one that locks the mutex, which looks by itself. */
 #include "platform/futex.h"
+#include "platform/report.h"
 #include "sync/waiting.h"
 
 #include <pyruntime/condition.h>
@@ -14,48 +16,54 @@ typedef struct condition_wait {
     pyrt_parking parking;
     pyrt_condition *condition;
     pyrt_mutex *mutex;
-    bool refused;  /* others wait with another mutex */
-    bool unlocked; /* the mutex, so that it waited */
+    int64_t period; /* when to look again, each time after twice as long */
+    bool refused;   /* others wait with another mutex */
+    bool unlocked;  /* the mutex, so that it waited */
 } condition_wait;
 
-static void
-count_out(pyrt_condition *condition)
-{
-    pyrt_fetch_add_seq_cst(&condition->waiting, -1u);
-}
+/* Looks are to cost nothing. */
+enum { FIRST_PERIOD_NS = 10 * PYRT_MUTEX_RESERVED_NS };
+#define LONGEST_PERIOD_NS ((int64_t)64 * FIRST_PERIOD_NS)
 
-/* Under the bucket's lock. */
+/* Under the bucket's lock. The queue itself says whether others wait: whoever is not in it any more is past, also if it never
+ * came back from its host's hook. */
 static bool
-count_in(void *arg)
+is_with_the_others(void *arg)
 {
     condition_wait *wait = arg;
     pyrt_condition *condition = wait->condition;
-    /* relaxed: waits begin, and are ended by others, under this lock; a count that goes down late only refuses longer. */
-    if (pyrt_load_relaxed(&condition->waiting) == 0) {
+    /* relaxed: it changes under this lock. */
+    if (pyrt_parking_is_queue_empty(condition)) {
         pyrt_store_relaxed(&condition->mutex, wait->mutex);
     }
     wait->refused = pyrt_load_relaxed(&condition->mutex) != wait->mutex;
-    if (!wait->refused) {
-        pyrt_fetch_add_seq_cst(&condition->waiting, 1u);
-    }
     return !wait->refused;
-}
-
-/* Queued, so that no notification misses it. */
-static bool
-let_go(void *arg)
-{
-    condition_wait *wait = arg;
-    wait->unlocked = true;
-    pyrt_mutex_unlock(wait->mutex);
-    return true;
 }
 
 static bool
 was_moved(const condition_wait *wait)
 {
-    /* relaxed: it is not queued any more. */
+    /* relaxed: it is moved once. Who is still queued may see it late, and looks again. */
     return pyrt_load_relaxed(&wait->parking.key) == wait->mutex;
+}
+
+/* Queued, so that no notification misses it. Again, in the sleep, when it was to look: false if it was moved. */
+static bool
+let_go(void *arg)
+{
+    condition_wait *wait = arg;
+    if (!wait->unlocked) {
+        wait->unlocked = true;
+        pyrt_mutex_unlock(wait->mutex);
+    }
+    else if (was_moved(wait)) {
+        return false;
+    }
+    if (pyrt_block_hooks_are_set()) {
+        wait->parking.look_at = pyrt_now_ns() + wait->period;
+        wait->period = wait->period < LONGEST_PERIOD_NS ? 2 * wait->period : wait->period;
+    }
+    return true;
 }
 
 /* By a notification, or, once moved, by an unlock of the mutex. Both want it to lock the mutex. */
@@ -75,7 +83,7 @@ wait_until(pyrt_condition *condition, pyrt_mutex *mutex, int64_t deadline, unsig
     condition_wait wait = {
         .parking = {.address = condition,
                     .function = function,
-                    .validate = count_in,
+                    .validate = is_with_the_others,
                     .before_sleep = let_go,
                     .woken = note_woken,
                     .deadline = deadline,
@@ -84,6 +92,7 @@ wait_until(pyrt_condition *condition, pyrt_mutex *mutex, int64_t deadline, unsig
                     .look_at = INT64_MAX},
         .condition = condition,
         .mutex = mutex,
+        .period = FIRST_PERIOD_NS,
     };
     wait.parking.arg = &wait;
     pyrt_waiter_may_end();
@@ -91,15 +100,17 @@ wait_until(pyrt_condition *condition, pyrt_mutex *mutex, int64_t deadline, unsig
     if (wait.refused) {
         return PYRT_EINVAL;
     }
-    count_out(condition);
     if (!wait.unlocked) {
         return status; /* there was no time left */
     }
+    flags &= PYRT_LOCK_NO_DETACH;
     if (status != PYRT_OK && was_moved(&wait)) {
+        /* It has waited for the mutex already. */
+        flags |= PYRT_PARK_FRONT;
         status = PYRT_OK;
     }
     if (!pyrt_mutex_claim(mutex)) {
-        (void)pyrt_mutex_lock_until(mutex, INT64_MAX, flags & PYRT_LOCK_NO_DETACH, function);
+        (void)pyrt_mutex_lock_until(mutex, INT64_MAX, flags, function);
     }
     return status;
 }

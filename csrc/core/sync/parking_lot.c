@@ -234,6 +234,9 @@ sleep_with_hooks(pyrt_parking *p)
         pyrt_watch_sleeps(p->address);
     }
     void *saved = pyrt_block_before();
+    if (p->asleep != NULL) {
+        p->asleep(p->arg);
+    }
     pyrt_status status = sleep_until_woken(p);
     if (status == PYRT_OK && p->woken != NULL) {
         /* Before anything that may not return. */
@@ -425,6 +428,12 @@ pyrt_requeue(const void *from, const void *to, size_t wake_count, size_t move, u
     pyrt_raw_mutex_unlock(&low->lock);
     done.woken = wake_all(chain);
     return done;
+}
+
+bool
+pyrt_parking_is_queue_empty(const void *address)
+{
+    return first_of(bucket_of(address)->first, address) == NULL;
 }
 
 size_t

@@ -274,9 +274,16 @@ is_still_read(void *arg)
         return false;
     }
     self->parking.look_at = ordered ? INT64_MAX : pyrt_now_ns() + PYRT_WITHOUT_MEMBARRIER_NS;
+    return true;
+}
+
+/* Not earlier: a report hook that waits for a lock before the sleep would give it back, and then nobody would wake this wait. */
+static void
+record(void *arg)
+{
+    drain *self = arg;
     self->recorded = true;
     pyrt_tls()->draining = self->lock;
-    return true;
 }
 
 /* PYRT_EBUSY: the gate has been given back. With any error the caller has nothing any more. */
@@ -296,6 +303,7 @@ wait_for_readers(pyrt_rwlock *lock, int64_t deadline, unsigned flags, const char
         .parking = {.address = lock,
                     .function = function,
                     .before_sleep = is_still_read,
+                    .asleep = record,
                     .deadline = deadline,
                     .since = pyrt_now_ns(),
                     .flags = flags,

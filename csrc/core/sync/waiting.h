@@ -39,6 +39,7 @@ typedef struct pyrt_parking {
     const char *function;                       /* of the public call, as reports name it */
     bool (*validate)(void *arg);                /* as for pyrt_park; may be NULL */
     bool (*before_sleep)(void *arg);            /* as for pyrt_park; may be NULL */
+    void (*asleep)(void *arg);                  /* or NULL: it sleeps next, whatever else there was to do is done */
     void (*woken)(void *arg, uintptr_t token);  /* or NULL: it was unparked; still detached, and the host's locks let go */
     void *arg;
     int64_t deadline;                           /* INT64_MAX: none */
@@ -62,6 +63,9 @@ typedef struct pyrt_parking {
 
 /* As pyrt_park. */
 pyrt_status pyrt_park_as(pyrt_parking *parking);
+
+/* For `validate`, under the lock of the bucket: whether anybody is queued on the address. */
+bool pyrt_parking_is_queue_empty(const void *address);
 
 /* The heavy half of a lock whose unlock is a plain store: what other threads did before is visible to the caller after it,
  * or they look at the cell later. False: the kernel has failed, and the caller must look again after

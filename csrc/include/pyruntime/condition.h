@@ -17,9 +17,7 @@
  * When several are notified, one is woken and the others are moved to the queue of the mutex, where each unlock wakes the
  * next: they would only have run into each other. All who wait at the same time do so with the same mutex.
  *
- * Fields: both change under the lock of the parking lot's bucket, but for the end of a wait, which only counts down.
- *   mutex     what the waiters wait with; means nothing while there are none
- *   waiting   how many wait, or have not counted themselves out since they were woken
+ * The field changes under the lock of the parking lot's bucket; it means nothing while nobody is queued on the condition.
  */
 #ifndef PYRUNTIME_CONDITION_H
 #define PYRUNTIME_CONDITION_H
@@ -30,12 +28,11 @@ PYRT_BEGIN_DECLS
 
 /* cdef: begin */
 typedef struct pyrt_condition {
-    pyrt_mutex *mutex;
-    uint32_t waiting;
+    pyrt_mutex *mutex; /* what the waiters wait with */
 } pyrt_condition;
 /* cdef: end */
 
-#define PYRT_CONDITION_INIT {NULL, 0}
+#define PYRT_CONDITION_INIT {NULL}
 
 /* The long way of the inline functions below; call those. */
 size_t pyrt_condition_notify_slow(pyrt_condition *condition, size_t count);
