@@ -131,7 +131,19 @@ _ALLOCATORS = (PRELOADED, MIMALLOC, JEMALLOC, GLIBC)
 _FULL_BATCHES = (200_000, 1_000_000)  # some of the largest, so that memory does not depend on how fast the machine is
 
 
-def _heap(name: str, measures: str, *, threads: int = 1, with_threads: bool = True, is_large: bool = False) -> Bench:
+# Threads that wait for each other get as far as the system lets both run: on a busy machine a turn for each ring of blocks.
+_IN_TURNS = (50_000, 200_000)
+
+
+def _heap(
+    name: str,
+    measures: str,
+    *,
+    threads: int = 1,
+    with_threads: bool = True,
+    is_large: bool = False,
+    operations: tuple[int, int] = _FULL_BATCHES,
+) -> Bench:
     """A use of an allocator; each of them in a process of its own. Memory has a goal where megabytes are in use: a few
     kilobytes more or less are what the process itself had at hand."""
     memory = (Goal(Figure.TO_LEANER, 1.4),) if is_large else ()
@@ -143,7 +155,7 @@ def _heap(name: str, measures: str, *, threads: int = 1, with_threads: bool = Tr
         goals=(Goal(Figure.TO_FASTER, 1.3), *memory),
         with_threads=with_threads,
         threads=(threads,),
-        operations=_FULL_BATCHES,
+        operations=operations,
         rounds=(7, 21),
     )
 
@@ -161,7 +173,13 @@ _HEAP: tuple[Bench, ...] = (
     *_batches("lifo", "the last one first"),
     *_batches("fifo", "in the same order"),
     _heap("churn", "any one of 100 000 blocks of up to 1 KiB is replaced by one of another size", is_large=True),
-    _heap("producer_consumer", "one thread allocates 16 to 256 B, another frees", threads=2, with_threads=False),
+    _heap(
+        "producer_consumer",
+        "one thread allocates 16 to 256 B, another frees",
+        threads=2,
+        with_threads=False,
+        operations=_IN_TURNS,
+    ),
     _heap(
         "thread_death",
         "threads allocate 4000 blocks of 16 to 256 B and end; their blocks live on and are freed elsewhere",

@@ -229,6 +229,31 @@ TEST(what_others_free_comes_back)
     worker_end(&other);
 }
 
+/* ---- numbers of owners ------------------------------------------------------------------------------------------- */
+
+TEST(the_number_of_the_process_is_given_to_nobody_else)
+{
+    enum { OTHERS = 3 };
+    uint32_t low = pyrt_owner_number(7);
+    uint32_t held = pyrt_owner_number(PYRT_OWNER_PROCESS);
+    CHECK(low != 0 && held > low);
+    pyrt_owner_forget(low);
+    CHECK_INT(pyrt_owner_find(low), PYRT_OWNER_NONE);
+    CHECK_INT(pyrt_owner_find(0), PYRT_OWNER_NONE);
+    uint32_t others[OTHERS];
+    for (uint32_t i = 0; i < OTHERS; i++) {
+        others[i] = pyrt_owner_number(i);
+        CHECK(others[i] != held);
+        CHECK_INT(pyrt_owner_find(others[i]), (int64_t)i);
+    }
+    CHECK_INT(others[0], (int64_t)low);
+    CHECK_INT(pyrt_owner_find(held), PYRT_OWNER_PROCESS);
+    for (uint32_t i = 0; i < OTHERS; i++) {
+        pyrt_owner_forget(others[i]);
+    }
+    pyrt_owner_forget(held);
+}
+
 /* ---- back to the system ------------------------------------------------------------------------------------------- */
 
 enum { SLICES = 1024 };

@@ -44,6 +44,23 @@ pyrt_map_entry(const void *address)
     return pyrt_load_acquire(&leaf->entries[slice & (((size_t)1 << PYRT_MAP_LEAF_BITS) - 1)]);
 }
 
+/* The same for addresses of which nobody knows whose they are: without a branch that hangs on the address, which no processor
+ * could foresee. */
+static inline uint64_t
+pyrt_map_entry_of_any(const void *address)
+{
+    static const uint64_t none = 0;
+    uint64_t slice = (uint64_t)(uintptr_t)address >> PYRT_SLICE_SHIFT;
+    /* acquire, twice: as above. */
+    const pyrt_map_leaf *leaf =
+        pyrt_load_acquire(&pyrt_map_root[slice >> PYRT_MAP_LEAF_BITS & (((size_t)1 << PYRT_MAP_ROOT_BITS) - 1)]);
+    bool is_covered = (slice >> (PYRT_MAP_LEAF_BITS + PYRT_MAP_ROOT_BITS) == 0) & (leaf != NULL);
+    uintptr_t entry = (uintptr_t)leaf + (slice & (((size_t)1 << PYRT_MAP_LEAF_BITS) - 1)) * sizeof(uint64_t);
+    uintptr_t mask = (uintptr_t)0 - is_covered;
+    entry = (entry & mask) | ((uintptr_t)&none & ~mask);
+    return pyrt_load_acquire((const uint64_t *)entry);
+}
+
 static inline struct pyrt_page *
 pyrt_map_page_of(uint64_t entry)
 {

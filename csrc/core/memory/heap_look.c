@@ -12,8 +12,8 @@
 int64_t
 pyrt_address_owner(const void *address)
 {
-    uint64_t entry = pyrt_map_entry(address);
-    return entry == 0 ? PYRT_OWNER_NONE : pyrt_owner_find(pyrt_map_owner_of(entry));
+    /* Number 0 is nobody's. */
+    return pyrt_owner_find(pyrt_map_owner_of(pyrt_map_entry_of_any(address)));
 }
 
 /* ---- visiting ---------------------------------------------------------------------------------------------------- */

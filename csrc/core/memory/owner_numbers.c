@@ -8,7 +8,8 @@
 
 enum { CHUNK = 4096, CHUNKS = (PYRT_MAP_OWNER_MAX + 1) / CHUNK };
 
-/* Owners by number. Chunks are never freed; a number that is free holds 0, else owner + 2. The lock is for writers. */
+/* Owners by number. Chunks are never freed; a number that is free holds 0, else owner + 1, which is 0 for nobody only. The
+ * lock is for writers. */
 static int64_t *owners[CHUNKS];
 static pyrt_raw_mutex owners_lock;
 static uint32_t next_free_hint = 1;
@@ -18,7 +19,7 @@ pyrt_owner_find(uint32_t number)
 {
     /* acquire: pairs with the release in pyrt_owner_number. */
     const int64_t *chunk = pyrt_load_acquire(&owners[number / CHUNK]);
-    return chunk == NULL ? -1 : pyrt_load_relaxed(&chunk[number % CHUNK]) - 2;
+    return chunk == NULL ? -1 : pyrt_load_relaxed(&chunk[number % CHUNK]) - 1;
 }
 
 uint32_t
@@ -38,7 +39,7 @@ pyrt_owner_number(int64_t owner)
             pyrt_store_release(chunk, made);
         }
         if ((*chunk)[number % CHUNK] == 0) {
-            pyrt_store_relaxed(&(*chunk)[number % CHUNK], owner + 2);
+            pyrt_store_relaxed(&(*chunk)[number % CHUNK], owner + 1);
             break;
         }
     }
