@@ -164,8 +164,12 @@ pyrt_free(void *block)
     if (pyrt_likely(page != NULL)) {
         /* relaxed: only this thread can put its own token there. */
         uintptr_t owner = pyrt_load_relaxed(&page->head.owner);
+        if (pyrt_likely(owner == (uintptr_t)process_part)) {
+            pyrt_page_free_local(page, block);
+            return;
+        }
         pyrt_thread *current = PYRT_TLS.current;
-        if (pyrt_likely(owner == (uintptr_t)process_part || (current != NULL && owner == (uintptr_t)current->heaps))) {
+        if (current != NULL && owner == (uintptr_t)current->heaps) {
             pyrt_page_free_local(page, block);
             return;
         }
