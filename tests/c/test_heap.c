@@ -4,7 +4,6 @@
 
 #include "faults.h"
 #include "memory/heap_impl.h"
-#include "platform/os_memory.h"
 #include "steps.h"
 #include "workers.h"
 
@@ -571,28 +570,6 @@ TEST(a_destroyed_heap_takes_its_blocks_with_it)
 {
     destroy_at_home_and_abroad(false);
     destroy_at_home_and_abroad(true);
-}
-
-TEST(interpreters_come_and_go_in_flat_memory)
-{
-    runtime_up();
-    size_t before = 0;
-    for (int i = 0; i < 2000; i++) {
-        pyrt_interp *interp = pyrt_interp_new(NULL);
-        pyrt_heap *heap = heap_with_tag(interp, 0, i % 2 == 0);
-        pyrt_thread *thread = pyrt_thread_ensure(interp);
-        for (int k = 0; k < 50; k++) {
-            memset(pyrt_heap_malloc(thread, heap, 300), k, 300);
-        }
-        pyrt_heap_destroy(heap);
-        pyrt_thread_release(thread);
-        CHECK_OK(pyrt_interp_delete(interp));
-        if (i == 10) {
-            before = pyrt_os_mapped_bytes();
-        }
-    }
-    CHECK_UINT(pyrt_os_mapped_bytes(), before);
-    runtime_down();
 }
 
 /* ---- misuse ------------------------------------------------------------------------------------------------------ */

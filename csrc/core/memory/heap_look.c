@@ -6,6 +6,7 @@
 #include "platform/meta_alloc.h"
 #include "platform/report.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -194,14 +195,16 @@ pyrt_interp_memory_stats(pyrt_interp *or_null, pyrt_memory_stats *out)
 
 /* ---- the end of an interpreter ----------------------------------------------------------------------------------- */
 
-/* Blocks in use by class and tag. */
+/* Blocks in use by class and tag; and how many of them are in use of interpreters that have ended before. */
 typedef struct leaks {
     uint64_t blocks, bytes;
-    uint32_t by_class[PYRT_CLASSES];
-    uint32_t by_tag[32];
+    uint64_t inherited;
+    uint64_t by_class[PYRT_CLASSES];
+    uint64_t by_tag[32];
 } leaks;
 
-/* Its heap goes with the interpreter. Who frees a huge block looks at that under the pool's lock, which is held here. */
+/* Its heap goes with the interpreter. Who frees a huge block looks at that under the pool's lock, which is held here. What is of
+ * no heap any more came from an interpreter that shared the memory, and was reported at that one's end. */
 static bool
 count_leaks(pyrt_page *page, void *arg)
 {
@@ -214,6 +217,10 @@ count_leaks(pyrt_page *page, void *arg)
     if (pyrt_load_relaxed(&page->head.owner) != PYRT_WHOEVER) {
         pyrt_page_collect(page);
     }
+    if (heap == NULL) {
+        found->inherited += page->head.used;
+        return true;
+    }
     found->blocks += page->head.used;
     found->bytes += page->head.used * page->head.block_size;
     found->by_class[page->head.class_] += page->head.used;
@@ -221,26 +228,57 @@ count_leaks(pyrt_page *page, void *arg)
     return true;
 }
 
+/* A report that may be longer than one: what does not fit any more begins the next. */
+typedef struct leak_report {
+    const pyrt_interp *interp;
+    size_t at;
+    char text[400];
+} leak_report;
+
+static void
+end_report(leak_report *report)
+{
+    pyrt_report("interpreter %lld '%s' %s", (long long)report->interp->id, report->interp->name, report->text);
+    report->at = 0;
+}
+
+__attribute__((format(printf, 2, 3))) static void
+add_to_report(leak_report *report, const char *format, ...)
+{
+    char more[100];
+    va_list args;
+    va_start(args, format);
+    size_t length = (size_t)vsnprintf(more, sizeof(more), format, args);
+    va_end(args);
+    if (report->at + length >= sizeof(report->text)) {
+        end_report(report);
+        report->at = (size_t)snprintf(report->text, sizeof(report->text), "has left besides");
+    }
+    memcpy(report->text + report->at, more, length + 1);
+    report->at += length;
+}
+
 static void
 report_leaks(const pyrt_interp *interp, const leaks *found)
 {
-    char text[400];
-    size_t at = 0;
-    for (unsigned class = 0; class < PYRT_CLASSES && at < sizeof(text) - 48; class++) {
-        if (found->by_class[class] != 0) {
-            at += (size_t)snprintf(text + at, sizeof(text) - at,
-                                   class < PYRT_CLASS_LARGE ? ", %u of %zu bytes" : ", %u larger", found->by_class[class],
-                                   class < PYRT_CLASS_LARGE ? pyrt_class_size(class) : 0);
+    leak_report report = {.interp = interp};
+    add_to_report(&report, "has ended with %llu blocks of its heaps in use, %llu bytes; their memory stays",
+                  (unsigned long long)found->blocks, (unsigned long long)found->bytes);
+    for (unsigned class = 0; class < PYRT_CLASSES; class++) {
+        unsigned long long count = found->by_class[class];
+        if (count != 0 && class < PYRT_CLASS_LARGE) {
+            add_to_report(&report, ", %llu of %zu bytes", count, pyrt_class_size(class));
+        }
+        else if (count != 0) {
+            add_to_report(&report, ", %llu larger", count);
         }
     }
-    for (unsigned tag = 0; tag < 32 && at < sizeof(text) - 24; tag++) {
+    for (unsigned tag = 0; tag < 32; tag++) {
         if (found->by_tag[tag] != 0) {
-            at += (size_t)snprintf(text + at, sizeof(text) - at, ", %u with tag %u", found->by_tag[tag], tag);
+            add_to_report(&report, ", %llu with tag %u", (unsigned long long)found->by_tag[tag], tag);
         }
     }
-    pyrt_report("interpreter %lld '%s' has ended with %llu blocks of its heaps in use, %llu bytes; their memory stays%s",
-                (long long)interp->id, interp->name, (unsigned long long)found->blocks, (unsigned long long)found->bytes,
-                text);
+    end_report(&report);
 }
 
 static void
@@ -269,7 +307,8 @@ pyrt_heaps_interp_fini(pyrt_interp *interp)
     interp->stage[PYRT_STAGE_HEAPS] = NULL;
     free_heap_structs(heaps);
     bool shares = heaps->memory != &heaps->own;
-    if ((found.blocks != 0 || heaps->frozen != 0) && !interp->free_leaked_blocks) {
+    bool in_use = found.blocks != 0 || found.inherited != 0 || heaps->frozen != 0;
+    if (in_use && !interp->free_leaked_blocks) {
         if (found.blocks != 0) {
             report_leaks(interp, &found);
         }

@@ -226,12 +226,16 @@ pyrt_runtime_fini(void)
 
     pyrt_raw_mutex_lock(&registry->lock);
     if (status == PYRT_OK) {
-        pyrt_store_release(&registry->main, (pyrt_interp *)NULL);
-        while (registry->interps != NULL) {
-            pyrt_interp *interp = registry->interps;
-            registry->interps = interp->next;
+        /* The main interpreter, the oldest, comes last here too: others may share its memory. */
+        pyrt_interp *main = registry->main;
+        while (main->next != NULL) {
+            pyrt_interp *interp = main->next;
+            main->next = interp->next;
             free_interp(interp);
         }
+        registry->interps = NULL;
+        pyrt_store_release(&registry->main, (pyrt_interp *)NULL);
+        free_interp(main);
         pyrt_slots_forget_all();
         pyrt_meta_trim();
         registry->users = 0;

@@ -87,7 +87,7 @@ enum { PYRT_WHENCE_UNKNOWN = 0, PYRT_WHENCE_RUNTIME = 1, PYRT_WHENCE_CAPI = 3, P
 
 typedef struct pyrt_interp_config {
     uint32_t struct_size;   /* sizeof(pyrt_interp_config) */
-    int use_main_allocator; /* kept, without effect: no interpreter has an allocator of its own */
+    int use_main_allocator; /* nonzero: its heaps take their room from the arenas of the main one; 0: from its own */
     int whence;             /* PYRT_WHENCE_...: who made it */
     const char *name;       /* copied, cut to 31 bytes; NULL: "interpreter <id>" */
     int free_leaked_blocks; /* nonzero: blocks of its heaps that are in use at its end are freed all the same */
