@@ -36,6 +36,9 @@ PUBLIC = {
     "fork.h": "state",
     "retire.h": "reclaim",
     "heap.h": "memory",
+    "object.h": "object",
+    "refcount.h": "object",
+    "unique_id.h": "object",
 }
 
 # These include all the others: they are for users.

@@ -109,7 +109,7 @@ inline_paths(PyObject *module, PyObject *args)
     }
     bool detached_first = pyrt_thread_current() != thread && PYRT_TLS.self_id == 0;
     pyrt_attach(thread);
-    bool attached = pyrt_thread_current() == thread && PYRT_TLS.self_id == thread->os_id;
+    bool attached = pyrt_thread_current() == thread && PYRT_TLS.self_id == thread->id;
     uint64_t goal = pyrt_qsbr_advance(thread->interp);
     bool in_the_way = !pyrt_qsbr_poll(thread, goal);
     pyrt_qsbr_quiescent_state(thread);

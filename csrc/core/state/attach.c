@@ -116,7 +116,7 @@ attach_within(pyrt_thread *thread, int64_t deadline, bool interruptible)
     pyrt_fence_after_rmw();
     pyrt_pause_had_turn(pyrt_thread_impl_of(thread));
     tls->current = thread;
-    tls->self_id = tls->os_id;
+    tls->self_id = thread->self_id;
     if (thread->critical_sections != 0) {
         pyrt_critical_sections_resume(thread);
     }

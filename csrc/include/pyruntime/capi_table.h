@@ -28,6 +28,9 @@ typedef struct pyrt_lock_debug_stats pyrt_lock_debug_stats;
 typedef struct pyrt_lock_hold pyrt_lock_hold;
 typedef struct pyrt_memory_stats pyrt_memory_stats;
 typedef struct pyrt_mutex pyrt_mutex;
+typedef struct pyrt_object pyrt_object;
+typedef struct pyrt_object_info pyrt_object_info;
+typedef struct pyrt_object_stats pyrt_object_stats;
 typedef struct pyrt_once pyrt_once;
 typedef struct pyrt_pause_stats pyrt_pause_stats;
 typedef struct pyrt_recursive_mutex pyrt_recursive_mutex;
@@ -41,6 +44,8 @@ typedef struct pyrt_striped_lock pyrt_striped_lock;
 typedef struct pyrt_striped_lock_config pyrt_striped_lock_config;
 typedef struct pyrt_striped_lock_stats pyrt_striped_lock_stats;
 typedef struct pyrt_thread_info pyrt_thread_info;
+typedef struct pyrt_type pyrt_type;
+typedef struct pyrt_type_spec pyrt_type_spec;
 typedef struct pyrt_unparked pyrt_unparked;
 
 typedef struct pyrt_capi {
@@ -232,6 +237,29 @@ typedef struct pyrt_capi {
     /* thread.h */
     pyrt_status (*attach_timed)(pyrt_thread *thread, int64_t timeout_ns, unsigned flags);
     pyrt_status (*thread_ensure_timed)(pyrt_interp *interp, int64_t timeout_ns, unsigned flags, pyrt_thread **out);
+    /* object.h */
+    pyrt_type *(*type_new)(pyrt_interp *interp, const pyrt_type_spec *spec);
+    const char *(*type_name)(const pyrt_type *type);
+    pyrt_object *(*object_new)(pyrt_thread *thread, pyrt_type *type);
+    pyrt_object *(*object_new_var)(pyrt_thread *thread, pyrt_type *type, size_t n);
+    void (*set_immortal)(pyrt_object *object);
+    void (*set_deferred)(pyrt_object *object);
+    void (*clear_deferred)(pyrt_object *object);
+    void (*merge_refcounts)(pyrt_thread *thread);
+    int64_t (*refcount)(const pyrt_object *object);
+    void (*object_look)(const pyrt_object *object, pyrt_object_info *out);
+    void (*object_trace)(pyrt_object *object, bool on);
+    void (*object_stats_read)(pyrt_interp *interp, pyrt_object_stats *out);
+    /* refcount.h */
+    void (*incref_slow)(pyrt_object *object);
+    void (*decref_slow)(pyrt_object *object);
+    void (*decref_last_local)(pyrt_object *object);
+    bool (*try_incref_slow)(pyrt_object *object);
+    void (*enable_try_incref_slow)(pyrt_object *object);
+    /* unique_id.h */
+    void (*count_by_id_slow)(pyrt_thread *thread, pyrt_object *object, uint32_t id, int32_t n);
+    pyrt_status (*unique_id_new)(pyrt_interp *interp, pyrt_object *object, uint32_t *field);
+    int64_t (*merge_unique_counts)(pyrt_interp *interp);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

@@ -23,7 +23,7 @@ typedef struct pyrt_pause_turn {
 /* Written by its own OS thread only. */
 typedef struct pyrt_tls_block {
     pyrt_thread *current; /* the attached thread state of this OS thread, or NULL */
-    uint64_t self_id;     /* os_id while attached, else 0: tells in one compare whether an attached owner is here */
+    uint64_t self_id;     /* the attached state's, else 0: tells in one compare whether an attached owner is here */
     uint64_t os_id;       /* unique per OS thread, never reused in this process; 0 until the thread has its first state */
     struct pyrt_reader_row *reader_row; /* where its read locks stand (rwlock.h), or NULL while they go the long way */
     const void *identity; /* what no other OS thread has or had in this process, or NULL until it needs one; no address */
@@ -38,6 +38,8 @@ typedef struct pyrt_tls_block {
     uint32_t unlisted_reads;            /* read locks (rwlock.h) that found no place in the row */
     struct pyrt_rwlock *draining;       /* the lock whose readers it waits for as a writer, asleep, or NULL */
     const void *woken_for;              /* the mutex that it was woken for and has not looked at yet, or NULL */
+    struct pyrt_object *dead;           /* objects that wait until a destructor further out has returned */
+    uint32_t dying;                     /* destructors that run on it, one inside of the other */
 } pyrt_tls_block;
 
 PYRT_STATIC_ASSERT(offsetof(pyrt_tls_block, current) == 0, "inline code of embedding extensions reads it there");

@@ -16,10 +16,12 @@
 #include "heap.h"
 #include "lock_debug.h"
 #include "mutex.h"
+#include "object.h"
 #include "once.h"
 #include "parking_lot.h"
 #include "qsbr.h"
 #include "recursive_mutex.h"
+#include "refcount.h"
 #include "retire.h"
 #include "rwlock.h"
 #include "seqlock.h"
@@ -27,5 +29,6 @@
 #include "stop_the_world.h"
 #include "striped_lock.h"
 #include "thread.h"
+#include "unique_id.h"
 
 #endif /* PYRUNTIME_PYRUNTIME_H */

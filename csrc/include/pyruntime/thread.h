@@ -31,6 +31,12 @@ typedef struct pyrt_retire_window {
     size_t bytes_left;     /* so does one that needs them all */
 } pyrt_retire_window;
 
+/* Counts of objects with unique ids (unique_id.h), by id - 1. The owner's; another's while the world stands still. */
+typedef struct pyrt_unique_counts {
+    int64_t *values;
+    size_t size;
+} pyrt_unique_counts;
+
 /* The public part of a thread state. Read-only for users. */
 struct pyrt_thread {
     pyrt_qsbr_slot slot;  /* first: state word and flags */
@@ -41,6 +47,8 @@ struct pyrt_thread {
     pyrt_retire_window retire; /* the owner's while it is attached; else under the interpreter's lock */
     uintptr_t critical_sections; /* the newest open one, with tags (critical_section.h); the owner's */
     struct pyrt_heap_table *heaps; /* heap.h; the owner's */
+    uint64_t self_id;     /* whom it is as an owner of objects: `id`, or 0 when its end is near */
+    pyrt_unique_counts unique_counts;
 };
 
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, slot) == 0, "the slot is the thread's first cache line");
@@ -50,6 +58,9 @@ PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, interp) == 80, "inline code of e
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, index) == 88, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, retire) == 96, "inline code of embedding extensions uses it there");
 PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, heaps) == 128, "inline code of embedding extensions uses it there");
+PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, self_id) == 136, "inline code of embedding extensions reads it there");
+PYRT_STATIC_ASSERT(offsetof(struct pyrt_thread, unique_counts) == 144, "inline code of embedding extensions uses it there");
+PYRT_STATIC_ASSERT(offsetof(pyrt_unique_counts, size) == 8, "inline code of embedding extensions uses it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, cursor) == 0, "inline code of embedding extensions uses it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, slow_at) == 8, "inline code of embedding extensions reads it there");
 PYRT_STATIC_ASSERT(offsetof(pyrt_retire_window, bytes_left) == 16, "inline code of embedding extensions uses it there");
@@ -135,7 +146,7 @@ size_t pyrt_interp_list(int64_t *ids, size_t capacity);
 pyrt_thread *pyrt_thread_new(pyrt_interp *interp);
 
 /* Ends a state, on its own OS thread, detached. What is retired and cannot be disposed of yet goes to the interpreter.
- * Order: exit hooks of slots, retire queue, epoch slot, index.
+ * Order: exit hooks of slots, per-thread counts, merge queue, retire queue, heaps, epoch slot, index.
  * Wrong use (another OS thread, attached, inside ensure or a disposer) is reported and changes nothing.
  * blocks: while the world is stopped · allocates: no · runs user code: yes · quiescent: may · needs attached: no (must be
  * detached) · async-signal-safe: no */
@@ -232,7 +243,7 @@ pyrt_tryattach(pyrt_thread *thread)
     }
     pyrt_fence_after_rmw();
     PYRT_TLS.current = thread;
-    PYRT_TLS.self_id = PYRT_TLS.os_id;
+    PYRT_TLS.self_id = thread->self_id;
     if (pyrt_unlikely(thread->critical_sections != 0)) {
         PYRT_CALL(critical_sections_resume)(thread);
     }
