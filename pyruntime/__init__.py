@@ -5,6 +5,7 @@ What stands here are the best names of the modules:
 - :mod:`pyruntime.qsbr`: look at shared things without a lock, and dispose of them when nobody can be looking any more.
 - :mod:`pyruntime.sync`: locks, events and conditions that wait without holding anybody up.
 - :mod:`pyruntime.state`: thread states, pauses, and what runs here.
+- :mod:`pyruntime.weakref`: a cache of living objects that many threads look up.
 - :mod:`pyruntime.errors`: the exceptions.
 
 Extensions in C use the same runtime through the headers in :func:`get_include` and the capsule ``pyruntime._C_API``.
@@ -42,7 +43,7 @@ from pyruntime.qsbr import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime import errors, state, sync
+    from pyruntime import errors, state, sync, weakref
     from pyruntime.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         StripedLock,
         Stripes,
     )
+    from pyruntime.weakref import WeakRegistry
 
 __all__ = [
     "ArgumentError",
@@ -111,6 +113,7 @@ __all__ = [
     "Stripes",
     "ThreadInfo",
     "TimeoutExpired",
+    "WeakRegistry",
     "__version__",
     "advance",
     "attached",
@@ -135,6 +138,7 @@ __all__ = [
     "sync",
     "synchronize",
     "threads",
+    "weakref",
 ]
 
 __version__: str = _core.ffi.string(_core.lib.pyrt_version()).decode()
@@ -157,17 +161,29 @@ def get_include() -> str:
     return installed if os.path.isdir(installed) else in_the_source_tree
 
 
-_OF_QSBR = frozenset(("Section", "StallReport", "Stats"))
-_OF_SYNC = frozenset(
-    ("Condition", "CriticalSection", "Event", "Mutex", "Once", "RLock", "RWLock", "RWLockSide", "StripedLock", "Stripes")
-)
+_HOMES = {
+    "qsbr": ("Section", "StallReport", "Stats"),
+    "sync": (
+        "Condition",
+        "CriticalSection",
+        "Event",
+        "Mutex",
+        "Once",
+        "RLock",
+        "RWLock",
+        "RWLockSide",
+        "StripedLock",
+        "Stripes",
+    ),
+    "weakref": ("WeakRegistry",),
+}
 
 
 def _home_of(name: str) -> str:
     """The module of a name that is loaded when it is first asked for."""
     if name.endswith(("Error", "Expired")):
         return "pyruntime.errors"
-    return f"pyruntime.{'qsbr' if name in _OF_QSBR else 'sync' if name in _OF_SYNC else 'state'}"
+    return "pyruntime." + next((home for home, names in _HOMES.items() if name in names), "state")
 
 
 def __getattr__(name: str) -> object:
@@ -175,7 +191,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if name in ("errors", "state", "sync"):
+    if name in ("errors", "state", "sync", "weakref"):
         return import_module(f"pyruntime.{name}")
     value: object = getattr(import_module(_home_of(name)), name)
     globals()[name] = value

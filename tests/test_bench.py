@@ -26,7 +26,7 @@ from pyruntime.bench import (
     peer_build,
     plot,
     progress,
-    python_locks,
+    python_classes,
     suite,
     table,
     worker,
@@ -510,7 +510,7 @@ def test_a_package_that_is_missing_is_named_with_what_to_do(
 
 def test_a_package_that_cannot_be_imported_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cereggii", None)
-    made, failed = python_locks.samplers("lock.event_wait", [OURS, "cereggii"])
+    made, failed = python_classes.samplers("lock.event_wait", [OURS, "cereggii"])
     assert list(made) == [OURS]
     assert "cereggii" in failed["cereggii"]
 

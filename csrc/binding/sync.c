@@ -1,8 +1,9 @@
-/* sync.c -- making the types of pyruntime.sync, and that of pauses, and what they have in common. */
+/* sync.c -- making the types of pyruntime.sync, and those of pauses and weak references, and what they have in common. */
 #include "binding/sync.h"
 
 #include "binding/pause.h"
 #include "binding/sync_lockable.h"
+#include "binding/weak_table.h"
 
 typedef struct type_maker {
     const char *name;
@@ -22,6 +23,8 @@ static const type_maker makers[PYRT_PY_SYNC_TYPES] = {
     [PYRT_PY_SYNC_RWLOCK] = {"RWLock", pyrt_py_rwlock_type_new},
     [PYRT_PY_SYNC_CRITICAL_SECTION] = {"CriticalSection", pyrt_py_section_lock_type_new},
     [PYRT_PY_SYNC_PAUSE] = {"Pause", pyrt_py_pause_type_new},
+    [PYRT_PY_SYNC_WEAK_EXPIRY] = {"WeakTableExpiry", pyrt_py_weak_expiry_type_new},
+    [PYRT_PY_SYNC_WEAK_TABLE] = {"WeakTable", pyrt_py_weak_table_type_new},
 };
 
 PyObject *

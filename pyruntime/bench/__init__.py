@@ -6,7 +6,7 @@ peers' loops are compiled on first use against the peer's installed headers (``p
 
 The modules, in the order in which a run passes through them: ``cli`` (the command), ``suite`` (which benchmarks there are,
 and their goals), ``peer_build`` and ``allocators`` (finding and compiling peers), ``worker`` (one process for each
-benchmark), ``own_process`` (one for each allocator), ``native``, ``python_calls``, ``python_locks`` and ``import_time``
+benchmark), ``own_process`` (one for each allocator), ``native``, ``python_calls``, ``python_classes`` and ``import_time``
 (what is run there), ``measure`` and ``memory_figures`` (rounds, ratios and means), ``table``, ``machine``, ``progress``
 and ``plot`` (the report).
 """

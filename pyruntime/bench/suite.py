@@ -20,6 +20,7 @@ CK = "ck-epoch"
 ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-call", "batched-free", "immediate-free"
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
 NONE_DETACHED = "none-detached"
+WEAK_DICTIONARY = "WeakValueDictionary"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
 OWN_MUTEX, EVENT, CEREGGII, FT_UTILS = "pyruntime-mutex", "threading.Event", "cereggii", "ft-utils"
@@ -117,7 +118,7 @@ def _contended(name: str, measures: str) -> Bench:
 
 
 def _in_python(name: str, measures: str, *peers: str) -> Bench:
-    """What a Python program does with a lock: no slower than any peer."""
+    """What a Python program does: no slower than any peer."""
     goals = tuple(Goal(Figure.RATIO, 1.0, peer) for peer in peers)
     return Bench(name, measures, kind=Kind.CALL, peers=peers, goals=goals, with_threads=False)
 
@@ -325,6 +326,7 @@ SUITE: tuple[Bench, ...] = (
         goals=(Goal(Figure.OVER_BARE, 10.0, NONE_DETACHED),),
         with_threads=False,
     ),
+    _in_python("weakref.registry", "in Python: registry.get(key) of an object that lives", WEAK_DICTIONARY),
     _call("call.cffi0", "from Python into C and back through cffi, no argument; a Python function for comparison"),
     _call("call.cffi1", "the same with one argument"),
     _call("call.cffi2", "the same with two arguments"),

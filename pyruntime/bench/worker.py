@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from . import import_time, machine, measure, memory_figures, native, own_process, python_calls, python_locks
+from . import import_time, machine, measure, memory_figures, native, own_process, python_calls, python_classes
 from .suite import CONTROL_ONE, CONTROL_TWO, GLIBC, ONE_THREAD, OURS, SUITE, TWO_THREADS, Bench, Figure, Goal, Kind
 
 
@@ -99,8 +99,8 @@ def _measure_any(bench: Bench, order: Order) -> tuple[dict[str, measure.Rounds],
         return _measure_loops(bench, order)
     if bench.kind is Kind.ALLOCATOR:
         return _measure_allocators(bench, order)
-    if bench.group == "lock":
-        made, failed = python_locks.samplers(bench.name, order.impls)
+    if bench.name in python_classes.MAKERS:
+        made, failed = python_classes.samplers(bench.name, order.impls)
         return _measure(order, made), failed
     samplers = import_time.samplers() if bench.kind is Kind.IMPORT else python_calls.samplers(bench.name)
     return _measure(order, {impl: samplers[impl] for impl in order.impls}), {}

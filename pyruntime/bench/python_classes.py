@@ -1,16 +1,18 @@
-"""Locks as a Python program uses them, alone: ours, and those of threading and of other packages."""
+"""What a Python program uses, alone: our locks and mappings, and those of the standard library and of other packages."""
 
 from __future__ import annotations
 
 import importlib
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 from pyruntime import sync
+from pyruntime.weakref import WeakRegistry
 
 from .measure import Sampler
 from .python_calls import statement_sampler
-from .suite import CEREGGII, EVENT, FT_UTILS, LOCK, OURS
+from .suite import CEREGGII, EVENT, FT_UTILS, LOCK, OURS, WEAK_DICTIONARY
 
 _WAIT = "event.wait()"
 _SET_CLEAR = "event.set(); event.clear()"
@@ -45,7 +47,17 @@ def _with_ft_utils(side: str) -> Sampler:
     return statement_sampler("with side(lock): pass", side=getattr(locks, side), lock=locks.RWLock())
 
 
-_MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
+class _Thing:
+    pass
+
+
+def _get(make: Callable[[], WeakRegistry[int, _Thing] | weakref.WeakValueDictionary[int, _Thing]]) -> Sampler:
+    thing, objects = _Thing(), make()
+    objects[1] = thing
+    return statement_sampler("objects.get(1)", objects=objects, thing=thing)
+
+
+MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
     "lock.with_mutex": {OURS: _mutex, LOCK: _lock},
     "lock.with_read": {
         OURS: lambda: statement_sampler("with lock.read(): pass", lock=sync.RWLock()),
@@ -66,6 +78,7 @@ _MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
         OURS: lambda: statement_sampler(_SET_CLEAR, event=sync.Event()),
         EVENT: lambda: statement_sampler(_SET_CLEAR, event=threading.Event()),
     },
+    "weakref.registry": {OURS: lambda: _get(WeakRegistry), WEAK_DICTIONARY: lambda: _get(weakref.WeakValueDictionary)},
 }
 
 
@@ -75,7 +88,7 @@ def samplers(bench: str, impls: Sequence[str]) -> tuple[dict[str, Sampler], dict
     failed: dict[str, str] = {}
     for impl in impls:
         try:
-            made[impl] = _MAKERS[bench][impl]()
+            made[impl] = MAKERS[bench][impl]()
         except ImportError as error:
             failed[impl] = str(error)
     return made, failed

@@ -1,0 +1,188 @@
+"""Weakly held objects that many threads look up.
+
+:class:`WeakRegistry` is a cache of living objects: keys to objects that somebody else keeps alive. It has the interface of
+:class:`weakref.WeakValueDictionary` and differs where several threads use it at once:
+
+- Looking up takes no lock, with the GIL and without, and is one call into C.
+- ``setdefault``, ``get_or_create`` and ``pop`` are one step for all threads. Of several threads that bring an object each
+  for one key, all get the same one; ``get_or_create`` makes only one in the first place.
+- What happens while it is being iterated changes nothing: the iteration is over the objects that lived when it began, and
+  keeps those alive until it ends.
+
+    >>> from pyruntime.weakref import WeakRegistry
+    >>> class Connection:
+    ...     def __init__(self, host):
+    ...         self.host = host
+    >>> connections = WeakRegistry()
+    >>> first = connections.get_or_create("alpha", lambda: Connection("alpha"))
+    >>> connections.get_or_create("alpha", lambda: Connection("another")) is first
+    True
+    >>> del first
+    >>> connections.get("alpha") is None
+    True
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from typing import Any, TypeVar
+
+from pyruntime import _core
+from pyruntime.errors import ArgumentTypeError
+from pyruntime.sync import Once, RLock
+
+__all__ = ["WeakRegistry"]
+
+_core.add_sync_types()
+
+from pyruntime._core import WeakTable  # noqa: E402  (made by the line above)
+
+_K = TypeVar("_K", bound=Hashable)
+_V = TypeVar("_V")
+
+
+class _Items(ItemsView[_K, _V]):
+    _mapping: WeakRegistry[_K, _V]
+
+    def __iter__(self) -> Iterator[tuple[_K, _V]]:
+        return iter(self._mapping._pairs())
+
+
+class _Values(ValuesView[_V]):
+    _mapping: WeakRegistry[Any, _V]
+
+    def __iter__(self) -> Iterator[_V]:
+        return (value for _, value in self._mapping._pairs())
+
+    def __contains__(self, value: object) -> bool:
+        return any(value is there or value == there for there in self)
+
+
+class _Making:
+    """An object that is being made, for as long as anybody wants it."""
+
+    __slots__ = ("once", "users")
+
+    def __init__(self) -> None:
+        self.once = Once()
+        self.users = 0
+
+
+class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
+    """Keys to weakly held objects, for many threads at once.
+
+    Takes what ``dict`` takes: another mapping or an iterable of pairs. Keys are held like those of a dict, until their
+    objects die; objects must be such that there can be weak references to them (not ints, strs, tuples, lists or dicts),
+    else ArgumentTypeError, a TypeError.
+
+    ``len()`` may count objects that have died in this moment. It is equal to a mapping with the same keys and equal objects.
+
+        >>> class Node: pass
+        >>> node, other = Node(), Node()
+        >>> nodes = WeakRegistry({1: node})
+        >>> nodes[2] = other
+        >>> nodes.setdefault(2, node) is other
+        True
+        >>> del other
+        >>> sorted(nodes)
+        [1]
+
+    After :class:`weakref.WeakValueDictionary`; that iteration is over what there was when it began is from the concurrent
+    maps of Java.
+    """
+
+    __slots__ = ("__weakref__", "_lock", "_making")
+
+    def __init__(self, entries: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = (), /) -> None:
+        self._making: dict[_K, _Making] = {}
+        self._lock = RLock()  # guards it; recursive, because looking for a key may call code of its class
+        self.update(entries)
+
+    def get_or_create(self, key: _K, factory: Callable[[], _V], /) -> _V:
+        """The object of the key; if there is none that lives, the one that ``factory()`` makes, which is registered then.
+
+        While one thread makes it, others that want the same key wait for it, detached; those that want other keys do not. If
+        the factory raises, its caller gets the exception, and one of those that wait tries with its own.
+
+        Raises DeadlockError, a RuntimeError, when a factory asks for the key that it is called for; StateError where it
+        would have to call or wait inside a ``reading()`` block; ArgumentTypeError if the factory is not callable.
+
+            >>> class Image:
+            ...     def __init__(self, path):
+            ...         self.path = path
+            >>> images = WeakRegistry()
+            >>> image = images.get_or_create("a.png", lambda: Image("a.png"))
+            >>> image.path
+            'a.png'
+        """
+        found = self.get(key)
+        if found is not None:
+            return found
+        if not callable(factory):
+            raise ArgumentTypeError(f"get_or_create() takes a key and a function that makes its object, not {factory!r}")
+        making = self._begin(key)
+        try:
+            return making.once.call(lambda: self.setdefault(key, factory()))
+        finally:
+            self._end(key, making)
+
+    def _begin(self, key: _K) -> _Making:
+        with self._lock:
+            making = self._making.setdefault(key, _Making())
+            making.users += 1
+            return making
+
+    def _end(self, key: _K, making: _Making) -> None:
+        with self._lock:
+            making.users -= 1
+            if making.users == 0:
+                del self._making[key]
+
+    def update(self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = (), /, **entries: _V) -> None:  # type: ignore[override]
+        """Registers all that the other mapping, the iterable of pairs or the keywords have."""
+        super().update(other._pairs() if isinstance(other, WeakRegistry) else other, **entries)
+
+    def __iter__(self) -> Iterator[_K]:
+        return (key for key, _ in self._pairs())
+
+    def items(self) -> ItemsView[_K, _V]:
+        """The keys and objects; as a view, which is read anew by each iteration."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[_V]:
+        """The objects; as a view, which is read anew by each iteration."""
+        return _Values(self)
+
+    def copy(self) -> WeakRegistry[_K, _V]:
+        """Another registry with the same keys and the same objects."""
+        return type(self)(self._pairs())
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WeakRegistry[_K, _V]:
+        return type(self)((copy.deepcopy(key, memo), value) for key, value in self._pairs())
+
+    def __or__(self, other: Mapping[_K, _V]) -> WeakRegistry[_K, _V]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        merged = self.copy()
+        merged.update(other)
+        return merged
+
+    def __ror__(self, other: Mapping[_K, _V]) -> WeakRegistry[_K, _V]:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        merged = type(self)(other)
+        merged.update(self)
+        return merged
+
+    def __ior__(self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]]) -> WeakRegistry[_K, _V]:
+        self.update(other)
+        return self
+
+    def __reduce__(self) -> str:
+        raise ArgumentTypeError("a WeakRegistry cannot be pickled: others keep alive what it refers to")
+
+    def __repr__(self) -> str:
+        return f"<pyruntime.WeakRegistry, {len(self._pairs())} objects, at {id(self):#x}>"
