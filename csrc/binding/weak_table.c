@@ -83,8 +83,10 @@ expiry_dealloc(PyObject *self)
 }
 
 static PyType_Slot expiry_slots[] = {
-    {Py_tp_dealloc, expiry_dealloc}, {Py_tp_traverse, expiry_traverse},
-    {Py_tp_clear, expiry_clear},     {Py_tp_call, expiry_call},
+    {Py_tp_dealloc, expiry_dealloc},
+    {Py_tp_traverse, expiry_traverse},
+    {Py_tp_clear, expiry_clear},
+    {Py_tp_call, expiry_call},
     {0, NULL},
 };
 
