@@ -132,7 +132,8 @@ domain_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyThreadState *outer = pyrt_py_enter();
-    pyrt_interp *interp = pyrt_interp_new(&(pyrt_interp_config){sizeof(pyrt_interp_config), 0, PYRT_WHENCE_STDLIB, name});
+    pyrt_interp *interp = pyrt_interp_new(
+        &(pyrt_interp_config){.struct_size = sizeof(pyrt_interp_config), .whence = PYRT_WHENCE_STDLIB, .name = name});
     pyrt_py_leave(outer);
     if (interp == NULL) {
         Py_DECREF((PyObject *)domain);

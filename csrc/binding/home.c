@@ -176,7 +176,8 @@ new_default_interp(int64_t python_id)
 {
     char name[PYRT_PY_NAME];
     PyOS_snprintf(name, sizeof(name), "python %lld", (long long)python_id);
-    return pyrt_interp_new(&(pyrt_interp_config){sizeof(pyrt_interp_config), 0, PYRT_WHENCE_CAPI, name});
+    return pyrt_interp_new(
+        &(pyrt_interp_config){.struct_size = sizeof(pyrt_interp_config), .whence = PYRT_WHENCE_CAPI, .name = name});
 }
 
 static pyrt_py_home *
