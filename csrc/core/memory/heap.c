@@ -136,10 +136,10 @@ look_for_ended(pyrt_thread_heaps *mine, pyrt_interp_heaps *heaps)
     }
 }
 
-void
-pyrt_heap_release(pyrt_part *asking)
+/* Not the part that is asking for a page: it goes on being used. */
+static void
+release(pyrt_thread_heaps *mine, const pyrt_part *asking)
 {
-    pyrt_thread_heaps *mine = pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current()));
     for (uint32_t i = 0; i < mine->table.count; i++) {
         pyrt_part *part = (pyrt_part *)(void *)mine->table.parts[i];
         if (part == NULL) {
@@ -150,7 +150,22 @@ pyrt_heap_release(pyrt_part *asking)
             drop_part(mine, i);
         }
     }
-    pyrt_pool_release(asking->share->pool);
+    pyrt_pool_release(mine->share.pool);
+    pyrt_share_note_held(&mine->share);
+}
+
+void
+pyrt_heap_release(const pyrt_part *asking)
+{
+    release(pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current())), asking);
+}
+
+static void
+thread_release(pyrt_thread_impl *thread)
+{
+    if (pyrt_heaps_of(thread) != NULL) {
+        release(pyrt_heaps_of(thread), NULL);
+    }
 }
 
 static bool
@@ -412,6 +427,7 @@ thread_init(pyrt_thread_impl *thread)
     pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(thread->base.interp);
     mine->share.memory = heaps->memory;
     mine->share.pool = &heaps->pool;
+    mine->share.thread = thread;
     mine->share.token = (uintptr_t)&mine->table;
     mine->share.next_purge = INT64_MAX;
     mine->seen_ended = pyrt_load_acquire(&heaps->ended);
@@ -503,6 +519,7 @@ register_stage(void)
         .interp_fini = pyrt_heaps_interp_fini,
         .thread_init = thread_init,
         .thread_fini = thread_fini,
+        .thread_release = thread_release,
         .thread_exit = thread_exit,
         .fork_prepare = fork_prepare,
         .fork_parent = fork_parent,

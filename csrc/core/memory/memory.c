@@ -6,6 +6,7 @@
 #include "platform/futex.h"
 #include "platform/meta_alloc.h"
 #include "platform/os_memory.h"
+#include "reclaim/reclaim.h"
 
 #include <string.h>
 
@@ -396,11 +397,12 @@ pyrt_huge_free(pyrt_page *page)
     }
     pool->huge_bytes -= page->bytes;
     pyrt_heap_impl *heap = page->heap;
-    if (heap != NULL && heap->type_stable) {
+    bool is_held = heap != NULL && heap->type_stable;
+    if (is_held) {
         page->goal = pyrt_qsbr_advance(pool->interp);
         page->next = pool->held;
         pyrt_store_relaxed(&pool->held, page);
-        pool->held_bytes += page->bytes;
+        pyrt_store_relaxed(&pool->held_bytes, pool->held_bytes + page->bytes);
     }
     else {
         unmap_huge(pool, page);
@@ -408,7 +410,12 @@ pyrt_huge_free(pyrt_page *page)
     if (heap != NULL) {
         pyrt_heap_unref(heap);
     }
+    pyrt_thread *current = pyrt_thread_current();
+    bool is_ours = is_held && current != NULL && current->interp == pool->interp;
     pyrt_raw_mutex_unlock(&pool->lock);
+    if (is_ours) {
+        pyrt_share_note_held(&pyrt_heaps_of(pyrt_thread_impl_of(current))->share);
+    }
 }
 
 static void
@@ -422,7 +429,7 @@ release_held(pyrt_pool *pool, bool all)
             continue;
         }
         pyrt_store_relaxed(link, page->next);
-        pool->held_bytes -= page->bytes;
+        pyrt_store_relaxed(&pool->held_bytes, pool->held_bytes - page->bytes);
         unmap_huge(pool, page);
     }
 }
@@ -437,6 +444,15 @@ pyrt_pool_release(pyrt_pool *pool)
     pyrt_raw_mutex_lock(&pool->lock);
     release_held(pool, false);
     pyrt_raw_mutex_unlock(&pool->lock);
+}
+
+void
+pyrt_share_note_held(const pyrt_share *share)
+{
+    if (share->thread != NULL) {
+        /* relaxed: another thread may be changing it; that one counts it for itself. */
+        pyrt_reclaim_hold(share->thread, share->held_bytes + pyrt_load_relaxed(&share->pool->held_bytes));
+    }
 }
 
 /* ---- the pool of abandoned segments ------------------------------------------------------------------------------ */

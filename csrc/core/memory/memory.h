@@ -49,6 +49,7 @@ typedef struct pyrt_arena {
 typedef struct pyrt_share {
     pyrt_memory *memory;
     pyrt_pool *pool;
+    struct pyrt_thread_impl *thread; /* whose bound what is held for readers counts against; NULL: the process's */
     uintptr_t token;           /* what `owner` of its pages says */
     pyrt_segment *open;        /* with free slices */
     pyrt_segment *full;
@@ -76,7 +77,7 @@ struct pyrt_pool {
     pyrt_page *huge;           /* pages that are mappings of their own */
     size_t huge_bytes;
     pyrt_page *held;           /* huge ones that are free, of type-stable heaps, which wait for readers */
-    size_t held_bytes;
+    size_t held_bytes;         /* read without the lock, too */
     const pyrt_memory *memory; /* never changes */
     struct pyrt_interp *interp; /* whose readers; NULL: the process's. Never changes */
 };
@@ -124,6 +125,9 @@ void pyrt_share_purge(pyrt_share *share, int64_t now);
 pyrt_page *pyrt_huge_new(struct pyrt_part *part, size_t bytes, size_t align);
 void pyrt_huge_free(pyrt_page *page);
 void pyrt_pool_release(pyrt_pool *pool);
+
+/* What the share holds for readers has changed, or what its pool holds: both count against the bound of its thread. */
+void pyrt_share_note_held(const pyrt_share *share);
 
 /* The end of the share's thread: what is in use goes to the pool, the rest to the arenas. Its pages have been given
  * up before (page.h). And a segment out of the pool; NULL if there is none. */

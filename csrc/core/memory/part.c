@@ -14,6 +14,28 @@ static pyrt_page empty_page;
 
 #define COUNT(share, name, n) pyrt_store_relaxed(&(share)->name, pyrt_load_relaxed(&(share)->name) + (uint64_t)(n))
 
+/* ---- waiting for readers ----------------------------------------------------------------------------------------- */
+
+static void
+hold(pyrt_part *part, const pyrt_page *page)
+{
+    part->waiting++;
+    COUNT(part->share, held_bytes, page->bytes);
+    pyrt_share_note_held(part->share);
+}
+
+/* A page that goes, or is in use again: readers may have seen its blocks since, and it gets a goal when it is empty again. */
+static void
+forget_goal(pyrt_part *part, pyrt_page *page)
+{
+    if (page->goal != 0) {
+        page->goal = 0;
+        part->waiting--;
+        COUNT(part->share, held_bytes, -page->bytes);
+        pyrt_share_note_held(part->share);
+    }
+}
+
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
 /* The usable pages of a class have changed. Of those in the middle nothing has. A heap may have ended, and a type-stable one
@@ -57,6 +79,7 @@ become_usable(pyrt_part *part, pyrt_page *page)
 static void
 become_full(pyrt_part *part, pyrt_page *page)
 {
+    forget_goal(part, page);
     pyrt_page_list_remove(&part->usable[page->head.class_], page);
     page->head.flags |= PYRT_PAGE_FULL;
     page->head.slow_below = PYRT_SLOW_ALWAYS;
@@ -69,10 +92,7 @@ become_full(pyrt_part *part, pyrt_page *page)
 static void
 let_go(pyrt_part *part, pyrt_page *page)
 {
-    if (page->goal != 0) {
-        part->waiting--;
-        COUNT(part->share, held_bytes, -page->bytes);
-    }
+    forget_goal(part, page);
     COUNT(part->share, pages, -1);
     COUNT(part->share, page_bytes, -page->bytes);
     if (page->heap != NULL) {
@@ -95,8 +115,7 @@ become_empty(pyrt_part *part, pyrt_page *page)
         return;
     }
     if (page->goal == 0) {
-        part->waiting++;
-        COUNT(part->share, held_bytes, page->bytes);
+        hold(part, page);
     }
     page->goal = pyrt_qsbr_advance(part->interp);
     if (part->waiting == 1) {
@@ -110,6 +129,13 @@ is_ended(const pyrt_part *part)
     return part->heap != NULL && pyrt_load_acquire(&part->heap->state) != PYRT_HEAP_LIVE;
 }
 
+/* That one stays when it is empty: the next block is wanted soon. */
+static bool
+is_only_usable(const pyrt_part *part, const pyrt_page *page)
+{
+    return part->usable[page->head.class_].first == page && part->usable[page->head.class_].last == page;
+}
+
 void
 pyrt_part_freed(pyrt_page *page)
 {
@@ -121,16 +147,11 @@ pyrt_part_freed(pyrt_page *page)
     if (page->head.used != 0) {
         return;
     }
-    /* The only usable page of a class stays: the next block is wanted soon. */
-    bool only = part->usable[page->head.class_].first == page && part->usable[page->head.class_].last == page;
-    if (!only || page->head.class_ == PYRT_CLASS_LARGE || is_ended(part)) {
+    if (!is_only_usable(part, page) || page->head.class_ == PYRT_CLASS_LARGE || is_ended(part)) {
         become_empty(part, page);
     }
-    else if (page->goal != 0) {
-        /* That is of an earlier time when it was empty: readers may have seen its blocks since. */
-        page->goal = 0;
-        part->waiting--;
-        COUNT(part->share, held_bytes, -page->bytes);
+    else {
+        forget_goal(part, page);
     }
 }
 
@@ -411,18 +432,17 @@ pyrt_part_release(pyrt_part *part)
         pyrt_page *next;
         for (pyrt_page *page = part->usable[class].first; page != NULL; page = next) {
             next = page->next;
-            if (page->goal == 0 || page->head.used != 0) {
-                continue;
+            if (page->head.used != 0) {
+                forget_goal(part, page);
             }
-            if (pyrt_qsbr_poll_interp(part->interp, page->goal)) {
+            else if (page->goal != 0 && pyrt_qsbr_poll_interp(part->interp, page->goal)) {
                 let_go(part, page);
             }
-            else {
+            else if (page->goal != 0) {
                 soonest = page->goal < soonest ? page->goal : soonest;
             }
         }
     }
-    /* What is in use again gets a new goal, later than now. */
     part->soonest = soonest != UINT64_MAX ? soonest : part->soonest;
 }
 
@@ -459,12 +479,15 @@ pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
     pyrt_store_relaxed(&page->head.owner, part->share->token | (page->head.owner & PYRT_WATCHED));
     COUNT(part->share, pages, 1);
     COUNT(part->share, page_bytes, page->bytes);
+    bool has_blocks = pyrt_page_collect(page) || page->head.carved < page->head.capacity;
+    if (page->head.used != 0) {
+        page->goal = 0;
+    }
     if (page->goal != 0) {
         part->soonest = part->waiting == 0 || page->goal < part->soonest ? page->goal : part->soonest;
-        part->waiting++;
-        COUNT(part->share, held_bytes, page->bytes);
+        hold(part, page);
     }
-    if (pyrt_page_collect(page) || page->head.carved < page->head.capacity) {
+    if (has_blocks) {
         become_usable(part, page);
     }
     else {

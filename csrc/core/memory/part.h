@@ -58,7 +58,7 @@ bool pyrt_part_is_empty(const pyrt_part *part);
 /* Frees every page, the blocks with them. */
 void pyrt_part_destroy(pyrt_part *part);
 
-/* Gives empty pages back whose readers have passed. */
+/* Gives empty pages back whose readers have passed. What is in use again waits for nobody any more. */
 void pyrt_part_release(pyrt_part *part);
 
 /* Its heap has been deleted: gives back what is empty, also what is kept for the next block. */
@@ -70,7 +70,7 @@ void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
 /* The heaps' half (heap.c). Adopting hands each page to the part of its heap; releasing gives back what all heaps of this
  * thread need no more. For parts that are of a heap. */
 void pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment);
-void pyrt_heap_release(pyrt_part *asking);
+void pyrt_heap_release(const pyrt_part *asking);
 
 /* Frees a block at home. */
 static inline void

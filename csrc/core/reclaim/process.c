@@ -158,6 +158,16 @@ note_waiting(pyrt_retire_queue *queue)
     }
 }
 
+static void
+release_held(pyrt_thread_impl *thread)
+{
+    for (int i = 0; i < PYRT_STAGES && pyrt_reclaim_of(thread)->held_bytes != 0; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_release != NULL) {
+            pyrt_stages[i]->thread_release(thread);
+        }
+    }
+}
+
 size_t
 pyrt_reclaim_own(pyrt_thread_impl *thread)
 {
@@ -187,6 +197,7 @@ pyrt_reclaim_own(pyrt_thread_impl *thread)
     pyrt_tls()->disposing--;
     thread->held--;
     note_waiting(&mine->queue);
+    release_held(thread);
     pyrt_reclaim_check_bound(thread);
     return count;
 }
@@ -379,10 +390,12 @@ pyrt_reclaim_work(pyrt_thread_impl *thread)
     else {
         size_t count = pyrt_reclaim_own(thread);
         run_shared(thread, &count);
-        if (count == 0 && mine->queue.over_bound) {
+        bool over_bound = mine->queue.over_bound;
+        bool waiting = mine->queue.sealed != NULL || mine->queue.first_batch != mine->queue.open_batch;
+        if (count == 0 && waiting && over_bound) {
             report_stall(thread);
         }
-        bool waiting = mine->queue.sealed != NULL || mine->queue.first_batch != mine->queue.open_batch;
+        waiting = waiting || over_bound;
         if (!waiting) {
             pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_RETIRE);
         }

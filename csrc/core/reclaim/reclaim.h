@@ -17,6 +17,7 @@ typedef struct pyrt_reclaim_thread {
     uint32_t skip;            /* safepoints to pass before the goal is asked for again */
     uint32_t next_skip;       /* doubles while readers do not pass */
     uint64_t reported_goal;   /* the stall report of this goal has been given */
+    size_t held_bytes;        /* what a floor above keeps until readers have passed: counts against the bound */
 } pyrt_reclaim_thread;
 
 typedef struct pyrt_shared_queue {
@@ -53,8 +54,12 @@ pyrt_reclaim_of_interp(const pyrt_interp *interp)
     return interp->stage[PYRT_STAGE_RETIRE];
 }
 
-/* Sets `over_bound` from what is sealed in the thread's queue. */
+/* Sets `over_bound` from what is sealed in the thread's queue, and what is held for it. */
 void pyrt_reclaim_check_bound(pyrt_thread_impl *thread);
+
+/* So many bytes of the thread's are held elsewhere until readers have passed. Once they have brought it over its bound its
+ * safepoints ask for them (thread_release of the stages). For its owner. */
+void pyrt_reclaim_hold(pyrt_thread_impl *thread, size_t bytes);
 
 /* Disposes of what is reached in the thread's own queue; attached, on its own OS thread, not in a disposer. */
 size_t pyrt_reclaim_own(pyrt_thread_impl *thread);

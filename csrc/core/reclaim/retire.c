@@ -23,7 +23,24 @@ void
 pyrt_reclaim_check_bound(pyrt_thread_impl *thread)
 {
     const pyrt_interp *interp = thread->base.interp;
-    pyrt_queue_set_bound(&pyrt_reclaim_of(thread)->queue, bound_items_of(interp), bound_bytes_of(interp));
+    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
+    size_t bytes = bound_bytes_of(interp);
+    pyrt_queue_set_bound(&mine->queue, bound_items_of(interp), bytes > mine->held_bytes ? bytes - mine->held_bytes : 0);
+}
+
+void
+pyrt_reclaim_hold(pyrt_thread_impl *thread, size_t bytes)
+{
+    pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
+    if (mine == NULL) {
+        return;
+    }
+    mine->held_bytes = bytes;
+    pyrt_reclaim_check_bound(thread);
+    if (mine->queue.over_bound) {
+        mine->skip = 0;
+        pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_RETIRE);
+    }
 }
 
 /* Whether the next pushes may find no memory: a chunk could not be reserved when this one got half full, or full at once. */

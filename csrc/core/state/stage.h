@@ -37,6 +37,8 @@ typedef struct pyrt_stage {
     void (*thread_stats)(struct pyrt_thread_impl *thread, pyrt_qsbr_stats *sum);
     /* At a safepoint that had to take the long way; attached. Runs user code. */
     void (*thread_work)(struct pyrt_thread_impl *thread);
+    /* Gives back what it holds for readers who have passed by now; attached, on its own OS thread. */
+    void (*thread_release)(struct pyrt_thread_impl *thread);
     /* It has just detached and found that something of it is wanted (PYRT_FLAG_COLLECT). */
     void (*thread_collect)(struct pyrt_thread_impl *thread);
     /* Empties it, at the thread's end; attached, on its own OS thread. Runs user code. */

@@ -12,7 +12,8 @@
  * reach is retired with pyrt_retire_global.
  *
  * Ownership: PYRT_OK and PYRT_EBUSY have taken the pointer, any other status has not. PYRT_EBUSY is the sign to slow down: a
- * bound is passed (1 MiB or 64 Ki items for each thread unless set otherwise) or memory is running short.
+ * bound is passed (1 MiB or 64 Ki items for each thread unless set otherwise; empty pages of type-stable heaps that it keeps
+ * for readers count too) or memory is running short.
  */
 #ifndef PYRUNTIME_RETIRE_H
 #define PYRUNTIME_RETIRE_H
