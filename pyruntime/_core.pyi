@@ -171,6 +171,7 @@ class _Lib:
     PYRT_EVERSION: int
     PYRT_HEAP_DEBUG_CHECK: int
     PYRT_HEAP_DEBUG_FILL: int
+    PYRT_HEAP_DEBUG_POISON: int
     PYRT_OK: int
     PYRT_OWNER_NONE: int
     PYRT_OWNER_PROCESS: int

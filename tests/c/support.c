@@ -263,6 +263,8 @@ run(const test_case *test)
     reports.first = reports.count = 0;
     pyrt_set_report_hook(keep_report, NULL);
     pyrt_set_block_hooks(NULL);
+    /* AddressSanitizer starts with watched pages: it is to see the others too. */
+    (void)pyrt_heap_debug(0);
     alarm(runner.guard * runner.scale);
     test->run();
     alarm(0);

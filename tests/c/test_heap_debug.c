@@ -5,10 +5,13 @@
 #include "faults.h"
 #include "memory/heap_impl.h"
 #include "memory/watched_page.h"
+#include "platform/poison.h"
 #include "workers.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { ALL = PYRT_HEAP_DEBUG_CHECK | PYRT_HEAP_DEBUG_FILL, FRESH = 0xCD, DEAD = 0xDD };
 
@@ -142,7 +145,7 @@ TEST(the_same_block_twice_in_a_row_is_named_without_watching)
 
 TEST(flags_that_there_are_not_are_refused)
 {
-    CHECK_STATUS(pyrt_heap_debug(4), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_heap_debug(8), PYRT_EINVAL);
     CHECK_OK(pyrt_heap_debug(0));
 }
 
@@ -191,6 +194,98 @@ write_after_free(void *unused)
 TEST(a_write_to_a_freed_block_is_named_when_it_comes_again)
 {
     watched(ALL, write_after_free, NULL);
+}
+
+/* ---- AddressSanitizer -------------------------------------------------------------------------------------------- */
+
+TEST(so_it_is_when_freed_memory_is_poisoned)
+{
+    if (!pyrt_can_poison()) {
+        CHECK_STATUS(pyrt_heap_debug(PYRT_HEAP_DEBUG_POISON), PYRT_ENOTSUP);
+        return;
+    }
+    watched(PYRT_HEAP_DEBUG_POISON, misuse_each_size, NULL);
+}
+
+TEST(so_it_is_when_it_is_filled_and_poisoned)
+{
+    if (pyrt_can_poison()) {
+        watched(ALL | PYRT_HEAP_DEBUG_POISON, misuse_each_size, NULL);
+    }
+}
+
+typedef struct touch {
+    size_t size;
+    size_t at;
+    bool type_stable, write, destroy;
+} touch;
+
+/* Touches one byte of a block that is freed by then. */
+static void
+touch_freed(const touch *how)
+{
+    CHECK_OK(pyrt_heap_debug(PYRT_HEAP_DEBUG_POISON));
+    runtime_up();
+    pyrt_heap *heap = pyrt_heap_new(
+        pyrt_interp_main(), &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .type_stable = how->type_stable});
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    volatile char *block = pyrt_heap_calloc(thread, heap, 1, how->size);
+    block[how->at] = 1;
+    if (how->destroy) {
+        pyrt_heap_destroy(heap);
+    }
+    else {
+        pyrt_free((void *)block);
+    }
+    if (how->write) {
+        block[how->at] = 2;
+    }
+    else {
+        (void)block[how->at];
+    }
+}
+
+/* In a child, whose last words come back. */
+static bool
+is_caught(const touch *how)
+{
+    int ends[2];
+    CHECK(pipe(ends) == 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        touch_freed(how);
+        _exit(0);
+    }
+    close(ends[1]);
+    static char words[100000];
+    size_t length = 0;
+    for (ssize_t got; (got = read(ends[0], words + length, sizeof(words) - 1 - length)) > 0;) {
+        length += (size_t)got;
+    }
+    words[length] = '\0';
+    close(ends[0]);
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    bool caught = strstr(words, "use-after-poison") != NULL;
+    CHECK(caught == (status != 0));
+    return caught;
+}
+
+TEST(address_sanitizer_names_who_touches_a_freed_block)
+{
+    if (!pyrt_can_poison()) {
+        return;
+    }
+    for (size_t i = 0; i < SIZES; i++) {
+        CHECK(is_caught(&(touch){.size = sizes[i]}));
+        CHECK(is_caught(&(touch){.size = sizes[i], .at = sizes[i] - 1, .write = true}));
+        CHECK(is_caught(&(touch){.size = sizes[i], .destroy = true}));
+    }
+    /* What readers may look at is free to be looked at, and nothing behind it. */
+    CHECK(!is_caught(&(touch){.size = 100, .at = 31, .type_stable = true}));
+    CHECK(is_caught(&(touch){.size = 100, .at = 32, .type_stable = true}));
 }
 
 /* ---- heaps ------------------------------------------------------------------------------------------------------- */

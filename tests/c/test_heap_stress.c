@@ -219,3 +219,11 @@ TEST(so_it_is_when_pages_are_watched)
     stress();
     CHECK_OK(pyrt_heap_debug(0));
 }
+
+TEST(so_it_is_when_freed_blocks_are_poisoned)
+{
+    if (pyrt_heap_debug(PYRT_HEAP_DEBUG_POISON) == PYRT_OK) {
+        stress();
+        CHECK_OK(pyrt_heap_debug(0));
+    }
+}

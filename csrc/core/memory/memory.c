@@ -6,6 +6,7 @@
 #include "platform/futex.h"
 #include "platform/meta_alloc.h"
 #include "platform/os_memory.h"
+#include "platform/poison.h"
 #include "reclaim/reclaim.h"
 
 #include <string.h>
@@ -84,6 +85,7 @@ arena_free(pyrt_memory *memory, pyrt_arena *arena)
 {
     size_t bytes = arena->segments * PYRT_SEGMENT;
     pyrt_map_set(arena->start, bytes, NULL, 0);
+    pyrt_unpoison(arena->start, bytes);
     pyrt_os_unmap(arena->start, bytes);
     memory->reserved_bytes -= bytes;
     pyrt_memory_struct_free(memory, arena, sizeof(*arena));
@@ -227,6 +229,7 @@ pyrt_slices_take(pyrt_share *share, size_t slices, bool *zero)
     page->bytes = slices * PYRT_SLICE;
     page->segment = segment;
     page->head.owner = share->token;
+    pyrt_unpoison(page->head.start, page->bytes);
     pyrt_map_set(page->head.start, page->bytes, page, share->pool->number);
     return page;
 }

@@ -2,6 +2,7 @@
 #include "memory/watched_page.h"
 
 #include "memory/part.h"
+#include "platform/poison.h"
 #include "platform/report.h"
 
 #include <string.h>
@@ -9,7 +10,7 @@
 enum { BITS = 64, FRESH_BYTE = 0xCD, DEAD_BYTE = 0xDD };
 
 typedef struct watch {
-    bool fill;
+    bool fill, poison;
     uint32_t words;
     uint32_t next;   /* where the owner looks first: it goes round, so that a freed block stays free for a while */
     uint64_t bits[]; /* `words` of live, then as many of taken */
@@ -20,12 +21,23 @@ uint32_t pyrt_heap_debug_flags;
 pyrt_status
 pyrt_heap_debug(unsigned flags)
 {
-    if ((flags & ~(unsigned)(PYRT_HEAP_DEBUG_CHECK | PYRT_HEAP_DEBUG_FILL)) != 0) {
+    if ((flags & ~(unsigned)(PYRT_HEAP_DEBUG_CHECK | PYRT_HEAP_DEBUG_FILL | PYRT_HEAP_DEBUG_POISON)) != 0) {
         return PYRT_EINVAL;
+    }
+    if ((flags & PYRT_HEAP_DEBUG_POISON) != 0 && !pyrt_can_poison()) {
+        return PYRT_ENOTSUP;
     }
     /* relaxed: a page that is made at this moment may be watched or not. */
     pyrt_store_relaxed(&pyrt_heap_debug_flags, (uint32_t)flags);
     return PYRT_OK;
+}
+
+__attribute__((constructor)) static void
+poison_if_that_helps(void)
+{
+    if (pyrt_can_poison()) {
+        (void)pyrt_heap_debug(PYRT_HEAP_DEBUG_POISON);
+    }
 }
 
 static watch *
@@ -68,8 +80,12 @@ pyrt_page_watch(pyrt_page *page)
         return;
     }
     w->fill = (flags & PYRT_HEAP_DEBUG_FILL) != 0;
+    w->poison = (flags & PYRT_HEAP_DEBUG_POISON) != 0;
     w->words = words;
     page->head.local = w;
+    if (w->poison) {
+        pyrt_poison(page->head.start, page->bytes);
+    }
     /* relaxed: nobody has a block of it yet. */
     pyrt_store_relaxed(&page->head.owner, page->head.owner | PYRT_WATCHED);
 }
@@ -78,6 +94,9 @@ void
 pyrt_page_unwatch(pyrt_page *page)
 {
     if (pyrt_page_is_watched(page)) {
+        if (watch_of(page)->poison) {
+            pyrt_poison(page->head.start, page->bytes);
+        }
         pyrt_memory_struct_free(page->segment->memory, watch_of(page), pyrt_watched_bytes(page));
         page->head.local = NULL;
     }
@@ -85,11 +104,23 @@ pyrt_page_unwatch(pyrt_page *page)
 
 /* ---- filling ----------------------------------------------------------------------------------------------------- */
 
-/* Never what readers of a freed block may look at. */
+/* None of this is for what readers of a freed block may look at. */
+
 static void
 fill(const pyrt_page *page, char *block, int byte)
 {
     memset(block + page->head.link, byte, page->head.block_size - page->head.link);
+}
+
+static void
+fill_dead(const pyrt_page *page, char *block)
+{
+    if (watch_of(page)->fill) {
+        fill(page, block, DEAD_BYTE);
+    }
+    if (watch_of(page)->poison) {
+        pyrt_poison(block + page->head.link, page->head.block_size - page->head.link);
+    }
 }
 
 static void
@@ -109,8 +140,12 @@ check_dead(const pyrt_page *page, const char *block)
 void
 pyrt_watched_carve(pyrt_page *page, uint32_t first, uint32_t count)
 {
-    for (uint32_t i = 0; i < count && watch_of(page)->fill; i++) {
-        fill(page, page->head.start + (size_t)(first + i) * page->head.block_size, DEAD_BYTE);
+    char *block = page->head.start + (size_t)first * page->head.block_size;
+    if (watch_of(page)->poison) {
+        pyrt_unpoison(block, count * page->head.block_size);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        fill_dead(page, block + i * page->head.block_size);
     }
 }
 
@@ -161,6 +196,9 @@ pyrt_watched_take(pyrt_page *page)
     pyrt_fetch_or_seq_cst(&taken(w)[index / BITS], bit);
     page->head.used++;
     w->next = index + 1;
+    if (w->poison) {
+        pyrt_unpoison(block, page->head.block_size);
+    }
     if (w->fill) {
         check_dead(page, block);
         fill(page, block, FRESH_BYTE);
@@ -191,9 +229,7 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
                     page->head.block_size);
         return;
     }
-    if (w->fill) {
-        fill(page, block, DEAD_BYTE);
-    }
+    fill_dead(page, block);
     pyrt_fetch_and_seq_cst(&taken(w)[index / BITS], ~bit);
     if (mine && --page->head.used < page->head.slow_below) {
         pyrt_part_freed(page);

@@ -7,8 +7,11 @@
  * State table, a bit for each block:
  *   live   handed out                 set by the owner, last of all; cleared by who frees it, first of all: by one of them
  *   taken  not to be handed out       set by the owner, first of all; cleared by who frees it, last of all
- * In between, the block is whose who has set or cleared: it fills it and checks it. Both are set and cleared by
- * read-modify-writes, seq_cst, as acquire and release: what the one before did with the block is seen.
+ * In between, the block is whose who has set or cleared: it fills it and checks it, poisons it or ends that. Both are set and
+ * cleared by read-modify-writes, seq_cst, as acquire and release: what the one before did with the block is seen.
+ *
+ * Where freed blocks are poisoned (platform/poison.h), so is all of a page that has gone, until its slices are taken or
+ * unmapped.
  *
  * `used` counts, as ever, the blocks in use and those that others have freed and the owner has not seen.
  */
