@@ -6,7 +6,7 @@
 #include "binding/weak_table.h"
 
 typedef struct type_maker {
-    const char *name;
+    const char *name; /* in the module; NULL: nobody asks for it there */
     PyTypeObject *(*make)(void);
 } type_maker;
 
@@ -23,7 +23,7 @@ static const type_maker makers[PYRT_PY_SYNC_TYPES] = {
     [PYRT_PY_SYNC_RWLOCK] = {"RWLock", pyrt_py_rwlock_type_new},
     [PYRT_PY_SYNC_CRITICAL_SECTION] = {"CriticalSection", pyrt_py_section_lock_type_new},
     [PYRT_PY_SYNC_PAUSE] = {"Pause", pyrt_py_pause_type_new},
-    [PYRT_PY_SYNC_WEAK_EXPIRY] = {"WeakTableExpiry", pyrt_py_weak_expiry_type_new},
+    [PYRT_PY_SYNC_WEAK_EXPIRY] = {NULL, pyrt_py_weak_expiry_type_new},
     [PYRT_PY_SYNC_WEAK_TABLE] = {"WeakTable", pyrt_py_weak_table_type_new},
 };
 
@@ -40,7 +40,7 @@ pyrt_py_sync_add_types(PyObject *module, PyObject *unused)
         if (type == NULL) {
             type = pyrt_py_publish(&home->sync_types[i], (PyObject *)makers[i].make());
         }
-        if (type == NULL || PyObject_SetAttrString(module, makers[i].name, type) != 0) {
+        if (type == NULL || (makers[i].name != NULL && PyObject_SetAttrString(module, makers[i].name, type) != 0)) {
             return NULL;
         }
     }
