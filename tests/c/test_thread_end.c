@@ -317,6 +317,38 @@ TEST(an_os_thread_may_end_inside_a_barrier)
     runtime_down();
 }
 
+/* A host that shuts down ends every OS thread that asks for its lock, also one that is ending already. So the end may be cut
+ * short in its user code, and goes on behind that. Twice here: thread sanitizers give up at the third time. */
+static void
+end_in_exit_hook(void *slot)
+{
+    end_os_thread(slot);
+}
+
+static void
+leave_ends_behind(void *unused)
+{
+    (void)unused;
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    for (int i = 0; i < 40; i++) {
+        CHECK_OK(pyrt_retire(thread, NULL, 8, i == 20 ? end_os_thread : count));
+    }
+}
+
+TEST(an_os_thread_may_end_again_while_it_ends)
+{
+    disposed = exits = 0;
+    runtime_up();
+    CHECK_INT(pyrt_thread_slot_new(NULL, end_in_exit_hook, 0), 0);
+    CHECK_INT(pyrt_thread_slot_new(NULL, count, 1), 1);
+    on_a_thread_that_ends(leave_ends_behind);
+    CHECK_INT(exits, 2);
+    check_nobody_is_left();
+    CHECK_OK(pyrt_qsbr_synchronize_timed(NULL, 0));
+    runtime_down();
+    CHECK_INT(disposed, 40 + 2);
+}
+
 /* ---- thread-exit destructors of others ----------------------------------------------------------------------------- */
 
 static pthread_key_t keys[3];

@@ -30,13 +30,15 @@ static uint64_t next_os_id = 1;
 static uint64_t next_identity = 1;
 
 static void
-on_thread_exit(void *unused)
+on_thread_exit(void *block)
 {
-    (void)unused;
     /* acquire: pairs with the release in pyrt_os_thread_set_exit_hook. */
     void (*hook)(void) = pyrt_load_acquire(&exit_key.exit_hook);
     if (hook != NULL) {
+        /* The user code in it may end the OS thread once more: the system then calls what is registered at that time. */
+        (void)pthread_setspecific(exit_key.key, block);
         hook();
+        (void)pthread_setspecific(exit_key.key, NULL);
     }
 }
 
