@@ -311,6 +311,46 @@ TEST(after_may_never_return)
     runtime_down();
 }
 
+/* A barrier that waits for all interpreters keeps each alive while it waits for its readers. */
+static void
+attach_in_second(void *where)
+{
+    pyrt_interp *second = pyrt_interp_pin(1);
+    pyrt_thread *reader = *(pyrt_thread **)where = pyrt_thread_new(second);
+    pyrt_attach(reader);
+    pyrt_interp_unpin(second);
+}
+
+TEST(after_may_end_an_os_thread_that_waits_for_all_interpreters)
+{
+    worker w;
+    worker reader_worker;
+    pyrt_thread *thread;
+    pyrt_thread *reader;
+    ended_in_hook = 0;
+    disposed = 0;
+    runtime_up();
+    pyrt_interp *second = pyrt_interp_new(NULL);
+    worker_start(&w);
+    worker_start(&reader_worker);
+    worker_do(&w, attach_new, &thread);
+    worker_do(&reader_worker, attach_in_second, &reader);
+    CHECK_OK(pyrt_retire_global(NULL, 1, count));
+    pyrt_set_block_hooks(&(pyrt_block_hooks){before, never_return});
+    int begun = seen.before;
+    worker_begin(&w, barrier, thread);
+    WAIT_UNTIL(pyrt_load_seq_cst(&seen.before) > begun);
+    CHECK_STATUS(pyrt_interp_delete(second), PYRT_EBUSY);
+    worker_do(&reader_worker, delete_attached, reader);
+    worker_join_exited(&w);
+    CHECK_INT(ended_in_hook, 1);
+    pyrt_set_block_hooks(NULL);
+    worker_end(&reader_worker);
+    CHECK_OK(pyrt_interp_delete(second));
+    runtime_down();
+    CHECK_INT(disposed, 1);
+}
+
 static void
 stop_for_ever(void *unused)
 {

@@ -193,6 +193,55 @@ TEST(those_who_wait_in_the_parent_are_gone_in_the_child)
     }
 }
 
+/* A barrier for what is retired globally keeps the interpreter alive whose readers it waits for. */
+static pyrt_interp *second;
+
+static void
+attach_in_second(void *where)
+{
+    pyrt_thread *reader = *(pyrt_thread **)where = pyrt_thread_new(second);
+    pyrt_attach(reader);
+}
+
+static void
+count_one(void *p)
+{
+    (void)p;
+    works.disposed++;
+}
+
+static void
+check_interpreters_can_end(void)
+{
+    CHECK_OK(pyrt_interp_delete(second));
+    runtime_down();
+    CHECK_UINT(works.disposed, 1);
+}
+
+TEST(who_waits_for_all_interpreters_keeps_none_alive_in_the_child)
+{
+    worker reader_worker;
+    worker waiting;
+    pyrt_thread *reader;
+    works.disposed = 0;
+    runtime_up();
+    second = pyrt_interp_new(NULL);
+    worker_start(&reader_worker);
+    worker_start(&waiting);
+    worker_do(&reader_worker, attach_in_second, &reader);
+    CHECK_OK(pyrt_retire_global(NULL, 1, count_one));
+    watch_sleepers();
+    worker_begin(&waiting, wait_in_a_barrier, NULL);
+    WAIT_UNTIL(sleepers() == 1);
+    in_a_child(fork, check_interpreters_can_end);
+    CHECK_STATUS(pyrt_interp_delete(second), PYRT_EBUSY);
+    worker_do(&reader_worker, delete_attached, reader);
+    worker_end(&reader_worker);
+    worker_end(&waiting);
+    stop_watching_sleepers();
+    check_interpreters_can_end();
+}
+
 /* ---- births -------------------------------------------------------------------------------------------------------------- */
 
 static int born;

@@ -156,13 +156,11 @@ static bool
 wait_everywhere(uint64_t goal, int64_t deadline)
 {
     bool reached = true;
-    pyrt_interp *interp = pyrt_interp_pin_next(-1);
-    while (interp != NULL) {
-        reached = reached && pyrt_qsbr_wait_for(interp, goal, deadline);
-        pyrt_interp *next = pyrt_interp_pin_next(interp->id);
-        pyrt_interp_unpin(interp);
-        interp = next;
+    pyrt_interp *interp;
+    while (reached && (interp = pyrt_interp_visit_next()) != NULL) {
+        reached = pyrt_qsbr_wait_for(interp, goal, deadline);
     }
+    pyrt_interp_visit_end();
     return reached;
 }
 

@@ -124,6 +124,7 @@ static void
 restore_interp(pyrt_interp *interp)
 {
     pyrt_raw_mutex_reinit(&interp->lock);
+    pyrt_interp_visits_fork_child(interp);
     for (int i = 0; i < PYRT_STAGES; i++) {
         if (pyrt_stages[i] != NULL && pyrt_stages[i]->fork_child != NULL) {
             pyrt_stages[i]->fork_child(interp);

@@ -68,6 +68,7 @@ struct pyrt_interp {
     /* Under the registry's lock. */
     struct pyrt_interp *next; /* oldest first */
     uint32_t pins;
+    uint32_t visits; /* OS threads that visit it */
     bool gate_taken; /* this OS thread's or that one's pause of this interpreter is on or under way */
 
     /* Guards everything from here to the domain. */
@@ -116,8 +117,11 @@ pyrt_interp *pyrt_interp_of(pyrt_thread *or_null);
  * or, in the child of a fork and without a lock, those of all others. */
 void pyrt_ends_cancel(bool mine);
 
-/* Pins the oldest interpreter that is younger than an id; NULL if there is none. */
-pyrt_interp *pyrt_interp_pin_next(int64_t after);
+/* From one interpreter to the next, oldest first; NULL behind the last. This OS thread *visits* the one that it is at, which
+ * keeps it alive as a pin does, but ends with the OS thread, and in the child of a fork for all but the one that forks. */
+pyrt_interp *pyrt_interp_visit_next(void);
+void pyrt_interp_visit_end(void);
+void pyrt_interp_visits_fork_child(pyrt_interp *interp);
 
 /* Adds to a statistic of the interpreter without a thread of one's own. */
 #define PYRT_INTERP_COUNT(interp, name, n) ((void)pyrt_fetch_add_relaxed(&(interp)->stats.name, (uint64_t)(n)))

@@ -110,7 +110,8 @@ static bool
 begin_end(pyrt_interp *interp)
 {
     pyrt_raw_mutex_lock(&interp->lock);
-    bool free = interp->thread_count == 0 && interp->pins == 0 && !interp->gate_taken && !interp->ending;
+    bool free =
+        interp->thread_count == 0 && interp->pins == 0 && interp->visits == 0 && !interp->gate_taken && !interp->ending;
     if (free) {
         interp->ending = true;
         interp->ender = pyrt_tls();
@@ -345,15 +346,22 @@ pyrt_interp_whence(const pyrt_interp *interp)
     return interp->whence;
 }
 
-/* Pins the first interpreter, oldest first, whose id is in the range and that is not ending. */
+/* The oldest interpreter whose id is in the range and that is not ending. The caller holds the registry's lock. */
 static pyrt_interp *
-pin_between(int64_t first, int64_t last)
+find_between(int64_t first, int64_t last)
 {
-    pyrt_raw_mutex_lock(&registry->lock);
     pyrt_interp *interp = registry->ending ? NULL : registry->interps;
     while (interp != NULL && (interp->id < first || interp->id > last || interp->ending)) {
         interp = interp->next;
     }
+    return interp;
+}
+
+pyrt_interp *
+pyrt_interp_pin(int64_t id)
+{
+    pyrt_raw_mutex_lock(&registry->lock);
+    pyrt_interp *interp = find_between(id, id);
     if (interp != NULL) {
         interp->pins++;
     }
@@ -361,16 +369,43 @@ pin_between(int64_t first, int64_t last)
     return interp;
 }
 
-pyrt_interp *
-pyrt_interp_pin(int64_t id)
+/* Ends the visit, if there is one, and begins the next unless `next` is NULL. The caller holds the registry's lock. */
+static void
+visit(pyrt_interp *next)
 {
-    return pin_between(id, id);
+    pyrt_tls_block *tls = pyrt_tls();
+    if (tls->visited != NULL) {
+        tls->visited->visits--;
+    }
+    if (next != NULL) {
+        next->visits++;
+    }
+    tls->visited = next;
 }
 
 pyrt_interp *
-pyrt_interp_pin_next(int64_t after)
+pyrt_interp_visit_next(void)
 {
-    return pin_between(after + 1, INT64_MAX);
+    const pyrt_interp *visited = pyrt_tls()->visited;
+    pyrt_raw_mutex_lock(&registry->lock);
+    pyrt_interp *next = find_between(visited == NULL ? 0 : visited->id + 1, INT64_MAX);
+    visit(next);
+    pyrt_raw_mutex_unlock(&registry->lock);
+    return next;
+}
+
+void
+pyrt_interp_visit_end(void)
+{
+    pyrt_raw_mutex_lock(&registry->lock);
+    visit(NULL);
+    pyrt_raw_mutex_unlock(&registry->lock);
+}
+
+void
+pyrt_interp_visits_fork_child(pyrt_interp *interp)
+{
+    interp->visits = pyrt_tls()->visited == interp;
 }
 
 void
@@ -434,8 +469,8 @@ pyrt_ends_cancel(bool mine)
     }
 }
 
-/* Whatever it left open is closed: locks reserved for it, ends of interpreters, pauses, ensures, read-side sections, then its
- * states, newest first. */
+/* Whatever it left open is closed: locks reserved for it, ends of interpreters, pauses, visits, ensures, read-side sections,
+ * then its states, newest first. */
 static void
 on_os_thread_exit(void)
 {
@@ -443,6 +478,7 @@ on_os_thread_exit(void)
     tls->disposing = 0;
     pyrt_mutex_give_back();
     pyrt_pause_end_of_os_thread();
+    pyrt_interp_visit_end();
     pyrt_ensure_drop_all();
     give_up_ends();
     while (tls->states != NULL) {
