@@ -17,7 +17,8 @@ from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, need_compiler
 MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
 FLOORS = ("sync", "epoch", "state", "reclaim")  # the platform below them is simulated
-PAGES = [CORE / "memory" / "page.c", CORE / "memory" / "watched_page.c"]  # pages of blocks, without what makes them
+# Blocks, pages, segments and pools, without the heaps above them.
+MEMORY = [CORE / "memory" / f"{name}.c" for name in ("address_map", "memory", "page", "part", "watched_page")]
 # Not position-independent: the same addresses in every process, and so the same cells and slots, for the replays.
 FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-pie", "-no-pie"]
 FLAGS += [f"-I{directory}" for directory in (INCLUDE, CORE.parent, CORE, MODEL)]
@@ -65,6 +66,9 @@ WHOLE = [
     "rwlock-word",
     "heap-collect",
     "heap-take-over",
+    "heap-heirs",
+    "heap-goal",
+    "heap-goal-again",
 ]
 # Every one with at most one preemption.
 MEDIUM = ["mutex-owned", "mutex-three", "mutex-reserved-two", "mutex-requester"]
@@ -87,9 +91,11 @@ BREAKS = {
         "borrow",
         "pause-attach",
         "pause-gate",
+        "heap-goal",
+        "heap-goal-again",
     ],
     # the read-modify-write that every scan stands on
-    "advance": ["poll", "synchronize"],
+    "advance": ["poll", "synchronize", "heap-goal", "heap-goal-again"],
     # the compare-and-swap of pauses and borrowers, against that of attach
     "suspend": ["borrow", "pause-attach", "pause-gate", "pause-birth"],
     # the heavy half of the light barriers of detach, of unlock, and of the readers of a lock
@@ -136,6 +142,9 @@ BREAKS = {
     # the compare-and-swap of a foreign free, and the exchange of who collects
     "free": ["heap-collect", "heap-take-over"],
     "collect": ["heap-collect", "heap-take-over"],
+    # the lock of the pool, and that a page which is empty again waits for the readers of then
+    "pool": ["heap-heirs"],
+    "goal": ["heap-goal-again"],
     # that critical sections are given up
     "sections": ["section-cross", "section-pause"],
 }
@@ -154,7 +163,7 @@ def compile_to(target: Path, sources: list[Path], *flags: str) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [path for floor in FLOORS for path in sorted((CORE / floor).glob("*.c"))]
-    sources += PAGES
+    sources += MEMORY
     sources += [path for path in sorted(MODEL.glob("*.c")) if path != LITMUS]
     substitutes = ['-DPYRT_ATOMIC_HEADER="model_atomic.h"', "-DPYRT_TLS_BLOCK=model_tls"]
     substitutes += ["-Wl,--wrap=pyrt_mutex_give_back"]

@@ -1,133 +1,222 @@
-/* heap_scenarios.c -- a page of blocks: foreign frees while its owner ends and another thread takes it over.
+/* heap_scenarios.c -- blocks that are freed from abroad while their owner ends and others take its segment over; and a page of a
+ * type-stable heap that must not go while somebody reads.
  *
- * The page and its lists are the core's (page.c); leaving it in a pool and taking it out are done here as there (memory.c), by a
- * lock. In the end every block is in use, or in exactly one list: none is lost and none is there twice.
+ * The memory floor is the real one but for heaps (heap.c), of which there is one, and for the system's memory. In the end every
+ * block is in use, or in exactly one list: none is lost and none is there twice.
  */
-#include "model.h"
+#include "shared_item.h"
 
-#include "memory/part.h"
+#include "machine.h"
+#include "memory/heap_impl.h"
 #include "platform/meta_alloc.h"
+#include "platform/os_memory.h"
+#include "reclaim/reclaim.h"
 
 #include <string.h>
 
-enum { BLOCKS = 8, SIZE = 16, OWNER = 0x1000, HEIR = 0x2000 };
+/* ---- what the memory floor needs of the files that are not here -------------------------------------------------- */
 
-static char memory[BLOCKS * SIZE] __attribute__((aligned(64)));
-static pyrt_page page;
-static pyrt_part no_part;
-static pyrt_raw_mutex pool;
-static bool in_pool;
-static void *blocks[4];
+enum { LEAVES = 4 };
 
-/* What pages need of the files that are not here. */
+static char segment_room[PYRT_SEGMENT] __attribute__((aligned(1 << 22)));
+static pyrt_map_leaf leaves[LEAVES];
+static int leaves_used;
+static bool segment_used;
 
-void
-pyrt_part_freed(pyrt_page *freed)
-{
-    (void)freed;
-    model_fail("a page is empty that has a block in use");
-}
-
+/* Once a segment in each run; leaves of the map stay. */
 void *
-pyrt_memory_struct_new(const pyrt_memory *state, size_t size)
+pyrt_os_map(size_t bytes, size_t align)
 {
-    (void)state;
-    return pyrt_meta_alloc(size);
+    (void)align;
+    if (bytes == sizeof(pyrt_map_leaf) && leaves_used < LEAVES) {
+        return &leaves[leaves_used++];
+    }
+    if (bytes != PYRT_SEGMENT || segment_used) {
+        model_fail("%zu bytes are asked of the system", bytes);
+    }
+    segment_used = true;
+    return segment_room;
 }
 
 void
-pyrt_memory_struct_free(const pyrt_memory *state, void *p, size_t size)
+pyrt_os_unmap(void *start, size_t bytes)
 {
-    (void)state;
-    pyrt_meta_free(p, size);
+    MODEL_CHECK(start == segment_room && bytes == PYRT_SEGMENT, "what was not mapped is unmapped");
+    segment_used = false;
+}
+
+bool
+pyrt_os_purge(void *start, size_t bytes)
+{
+    (void)start, (void)bytes;
+    return true;
+}
+
+void
+pyrt_meta_keep(size_t size)
+{
+    model_fail("%zu bytes are to stay with the process", size);
+}
+
+void
+pyrt_meta_unkeep(size_t size)
+{
+    model_fail("%zu bytes have stayed with the process", size);
+}
+
+void
+pyrt_heap_ref(pyrt_heap_impl *heap)
+{
+    (void)heap;
+}
+
+void
+pyrt_heap_unref(pyrt_heap_impl *heap)
+{
+    (void)heap;
+}
+
+void
+pyrt_heap_release(const pyrt_part *asking)
+{
+    (void)asking;
+}
+
+void
+pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment)
+{
+    (void)segment;
+    model_fail("part %p adopts on its own", (void *)asking);
+}
+
+/* ---- three owners, one after the other --------------------------------------------------------------------------- */
+
+enum { BLOCKS = 4, SIZE = 16, OWNERS = 3, NUMBER = 1 };
+
+static pyrt_memory memory;
+static pyrt_pool pool;
+static pyrt_share shares[OWNERS];
+static pyrt_part parts[OWNERS];
+static char *blocks[BLOCKS];
+
+static void
+owner_init(int n, pyrt_heap_impl *heap, pyrt_interp *interp)
+{
+    shares[n] = (pyrt_share){.memory = &memory, .pool = &pool, .token = (uintptr_t)&parts[n], .next_purge = INT64_MAX};
+    memset(&parts[n], 0, sizeof(parts[n]));
+    parts[n].share = &shares[n];
+    parts[n].heap = heap;
+    parts[n].interp = interp;
+    parts[n].link = interp != NULL ? 32 : 0;
+    pyrt_part_init(&parts[n]);
 }
 
 static void
-setup(void)
+owners_init(pyrt_heap_impl *heap, pyrt_interp *interp)
 {
-    memset(&page, 0, sizeof(page));
-    page.head.start = memory;
-    page.bytes = sizeof(memory);
-    page.head.owner = OWNER;
-    pyrt_page_init(&page, SIZE, 1, &no_part, false);
-    page.part = NULL;
-    (void)pyrt_page_carve(&page);
-    for (int i = 0; i < 4; i++) {
-        blocks[i] = page.head.free;
-        page.head.free = *pyrt_link_of(&page, blocks[i]);
-        page.head.used++;
+    memory = (pyrt_memory){.number = NUMBER};
+    pool = (pyrt_pool){.number = NUMBER, .memory = &memory, .interp = interp};
+    for (int n = 0; n < OWNERS; n++) {
+        owner_init(n, heap, interp);
     }
-    in_pool = false;
-    pyrt_raw_mutex_reinit(&pool);
+}
+
+static char *
+allocate(int owner, size_t size)
+{
+    bool zero;
+    char *block = pyrt_part_alloc(&parts[owner], size, &zero);
+    MODEL_CHECK(block != NULL, "there is no block");
+    return block;
+}
+
+static pyrt_page *
+page_of(const char *block)
+{
+    return pyrt_map_page_of(pyrt_map_entry(block));
+}
+
+/* As pyrt_free of a thread that is the nth owner, or (-1) none. */
+static void
+free_as(int owner, char *block)
+{
+    pyrt_page *page = page_of(block);
+    MODEL_CHECK(page != NULL, "the page of a block in use is gone");
+    uintptr_t token = pyrt_load_relaxed(&page->head.owner);
+    if (owner >= 0 && token == shares[owner].token) {
+        pyrt_page_free_local(page, block);
+    }
+    else {
+        pyrt_page_free_foreign(page, block);
+    }
+}
+
+static void
+blocks_setup(void)
+{
+    owners_init(NULL, NULL);
+    for (int i = 0; i < BLOCKS; i++) {
+        blocks[i] = allocate(0, SIZE);
+    }
 }
 
 /* One has been freed before. */
 static void
 setup_with_foreign(void)
 {
-    setup();
-    pyrt_page_free_foreign(&page, blocks[1]);
+    blocks_setup();
+    free_as(-1, blocks[1]);
 }
 
-/* As pyrt_free on a thread that has no pages. */
+/* The nth owner ends, as a thread does. */
 static void
-free_abroad(void *block)
+leave(int owner)
 {
-    uintptr_t owner = pyrt_load_relaxed(&page.head.owner);
-    MODEL_CHECK(owner == OWNER || owner == HEIR || owner == PYRT_NOBODY, "the owner is %#lx", (unsigned long)owner);
-    pyrt_page_free_foreign(&page, block);
-}
-
-static void
-leave(void)
-{
-    (void)pyrt_page_collect(&page);
-    pyrt_store_relaxed(&page.head.owner, PYRT_NOBODY);
-    pyrt_raw_mutex_lock(&pool);
-    in_pool = true;
-    pyrt_raw_mutex_unlock(&pool);
+    pyrt_part_abandon(&parts[owner]);
+    pyrt_share_abandon(&shares[owner]);
 }
 
 static bool
-take(void)
+take(int owner)
 {
-    pyrt_raw_mutex_lock(&pool);
-    bool there = in_pool;
-    in_pool = false;
-    pyrt_raw_mutex_unlock(&pool);
-    if (there) {
-        pyrt_store_relaxed(&page.head.owner, (uintptr_t)HEIR);
-        (void)pyrt_page_collect(&page);
+    pyrt_segment *segment = pyrt_segment_adopt(&shares[owner]);
+    for (uint64_t left = segment == NULL ? 0 : segment->first; left != 0; left &= left - 1) {
+        pyrt_part_adopt(&parts[owner], &segment->pages[__builtin_ctzll(left)]);
     }
-    return there;
+    return segment != NULL;
 }
 
-static bool freed_at_home;
-
 static void
-take_and_free(void)
+check_count(size_t wanted)
 {
-    freed_at_home = take();
-    if (freed_at_home) {
-        pyrt_page_free_local(&page, blocks[2]);
+    size_t count = 0;
+    for (const pyrt_segment *segment = pool.abandoned; segment != NULL; segment = segment->next) {
+        count++;
     }
+    MODEL_CHECK(count == pool.abandoned_count && count == wanted,
+                "%zu segments are in the pool, which counts %zu; %zu should be", count, pool.abandoned_count, wanted);
 }
 
-/* blocks[3] stays in use; blocks[2] is the heir's to free. */
 static void
-take_over_body(int thread)
+check_blocks(uint32_t used)
 {
-    model_begin();
-    if (thread == 0) {
-        leave();
+    pyrt_page *page = page_of(blocks[3]);
+    MODEL_CHECK(page != NULL, "the page has gone, and a block of it is in use");
+    (void)pyrt_page_collect(page);
+    MODEL_CHECK(pyrt_page_is_sound(page), "a block is in two lists, or in none");
+    MODEL_CHECK(page->head.used == used, "%u blocks are in use, not %u", page->head.used, used);
+}
+
+/* Everything ends, and nothing is left. */
+static void
+all_end(void)
+{
+    for (int n = 0; n < OWNERS; n++) {
+        leave(n);
     }
-    else if (thread == 1) {
-        take_and_free();
-    }
-    else {
-        free_abroad(blocks[0]);
-    }
-    model_end();
+    pyrt_pool_fini(&pool);
+    pyrt_memory_fini(&memory);
+    MODEL_CHECK(!segment_used, "the segment has not been given back");
 }
 
 /* Two who free, and the owner who looks. */
@@ -136,51 +225,250 @@ collect_body(int thread)
 {
     model_begin();
     if (thread == 0) {
-        (void)pyrt_page_collect(&page);
+        (void)pyrt_page_collect(page_of(blocks[3]));
     }
     else {
-        free_abroad(blocks[thread - 1]);
+        free_as(-1, blocks[thread - 1]);
     }
     model_end();
 }
 
 static void
-check(uint32_t used)
+collect_finish(void)
 {
-    (void)pyrt_page_collect(&page);
-    MODEL_CHECK(pyrt_page_is_sound(&page), "a block is in two lists, or in none");
-    MODEL_CHECK(page.head.used == used, "%u blocks are in use, not %u", page.head.used, used);
+    check_blocks(2);
+    all_end();
+}
+
+/* ---- taking over ------------------------------------------------------------------------------------------------- */
+
+static bool taken[OWNERS];
+
+static void
+take_over_setup(void)
+{
+    memset(taken, 0, sizeof(taken));
+    setup_with_foreign();
+}
+
+/* blocks[3] stays in use; blocks[2] is the heir's to free. */
+static void
+take_over_body(int thread)
+{
+    model_begin();
+    if (thread == 0) {
+        leave(0);
+    }
+    else if (thread == 1) {
+        taken[1] = take(1);
+        if (taken[1]) {
+            free_as(1, blocks[2]);
+        }
+    }
+    else {
+        free_as(-1, blocks[0]);
+    }
+    model_end();
 }
 
 static void
 take_over_finish(void)
 {
-    if (in_pool) {
-        MODEL_CHECK(take(), "what was left is not there");
-    }
-    check(freed_at_home ? 1 : 2);
+    check_count(taken[1] ? 0 : 1);
+    MODEL_CHECK(taken[1] || take(1), "what was left is not there");
+    check_blocks(taken[1] ? 1 : 2);
+    all_end();
 }
 
 static void
-collect_finish(void)
+heirs_setup(void)
 {
-    check(2);
+    take_over_setup();
+    leave(0);
+    model_unlocked = &pool.lock;
+}
+
+/* The first heir ends again when it has got the segment; the second one may get it before, after, or not at all. */
+static void
+heirs_body(int thread)
+{
+    model_begin();
+    if (thread == 2) {
+        free_as(-1, blocks[0]);
+    }
+    else {
+        taken[thread + 1] = take(thread + 1);
+        if (taken[1] && thread == 0) {
+            leave(1);
+        }
+    }
+    model_end();
+}
+
+static void
+heirs_finish(void)
+{
+    check_count(taken[2] ? 0 : 1);
+    MODEL_CHECK(taken[1] || taken[2], "nobody has got it");
+    MODEL_CHECK(taken[2] || take(2), "what was left is not there");
+    check_blocks(2);
+    all_end();
+}
+
+/* ---- type-stable pages ------------------------------------------------------------------------------------------- */
+
+enum { STABLE_SIZE = 8192, EACH = 8, GOOD = 7 };
+
+static pyrt_heap_impl stable_heap;
+static char *stable[2 * EACH];
+static char *shown; /* to readers */
+
+static void
+show(char *block)
+{
+    pyrt_store_relaxed((uint64_t *)(void *)block, (uint64_t)GOOD);
+    pyrt_store_release(&shown, block);
+}
+
+/* Two pages: of the first one block is in use, of the second one all but one. So the first is not kept when it is empty. */
+static void
+stable_setup(void)
+{
+    MODEL_CHECK(pyrt_runtime_init() == PYRT_OK, "the runtime does not come up");
+    stable_heap = (pyrt_heap_impl){.interp = pyrt_interp_main(), .type_stable = true, .link = 32};
+    owners_init(&stable_heap, pyrt_interp_main());
+    for (int i = 0; i < 2 * EACH - 1; i++) {
+        stable[i] = allocate(0, STABLE_SIZE);
+    }
+    for (int i = 1; i < EACH; i++) {
+        free_as(0, stable[i]);
+    }
+    MODEL_CHECK(page_of(stable[0])->head.used == 1 && page_of(stable[EACH])->head.used == EACH - 1, "the pages are others");
+    show(stable[0]);
+}
+
+static void
+look(pyrt_thread *self)
+{
+    pyrt_attach(self);
+    char *block = pyrt_load_acquire(&shown);
+    if (block != NULL) {
+        MODEL_CHECK(pyrt_load_relaxed((uint64_t *)(void *)block) == GOOD, "a reader finds another prefix");
+        MODEL_CHECK(page_of(block) != NULL, "a reader looks at a block whose page has gone");
+    }
+    pyrt_detach(self);
+}
+
+static void
+empty(pyrt_thread *self, char *block)
+{
+    pyrt_store_release(&shown, NULL);
+    free_as(0, block);
+    pyrt_qsbr_quiescent_state(self);
+}
+
+static void
+goal_body(int thread)
+{
+    pyrt_thread *self = item_thread(thread);
+    if (thread == 0) {
+        pyrt_attach(self);
+    }
+    model_begin();
+    if (thread == 0) {
+        empty(self, stable[0]);
+        pyrt_part_release(&parts[0]);
+        pyrt_part_release(&parts[0]);
+    }
+    else {
+        look(self);
+    }
+    model_end();
+    if (thread == 0) {
+        pyrt_detach(self);
+    }
+    pyrt_thread_delete(self);
+}
+
+/* The page is used again before readers have passed, shown again, and empty again: only the second goal counts. */
+static void
+again_body(int thread)
+{
+    pyrt_thread *self = item_thread(thread);
+    if (thread == 0) {
+        pyrt_attach(self);
+    }
+    model_begin();
+    if (thread == 0) {
+        pyrt_page *page = page_of(stable[0]);
+        empty(self, stable[0]);
+        uint64_t first_goal = page->goal;
+        (void)allocate(0, STABLE_SIZE);
+        char *again = allocate(0, STABLE_SIZE);
+        MODEL_CHECK(page_of(again) == page, "its own size does not take the empty page");
+        show(again);
+        free_as(0, stable[EACH]);
+        empty(self, again);
+        if (model_broken == MODEL_BREAK_GOAL) {
+            page->goal = parts[0].soonest = first_goal;
+        }
+        pyrt_part_release(&parts[0]);
+    }
+    else {
+        look(self);
+    }
+    model_end();
+    if (thread == 0) {
+        pyrt_detach(self);
+    }
+    pyrt_thread_delete(self);
+}
+
+static void
+stable_finish(void)
+{
+    pyrt_part_release(&parts[0]);
+    MODEL_CHECK(page_of(stable[0]) == NULL, "nobody reads, and the page is there");
+    all_end();
+    MODEL_CHECK(pyrt_runtime_fini() == PYRT_OK, "the runtime does not go down");
+    MODEL_CHECK(pyrt_meta_live_bytes() == 0, "%zu bytes are left", pyrt_meta_live_bytes());
 }
 
 const model_scenario model_heap_scenarios[] = {
     {"heap-collect",
      "two foreign frees, and the owner who collects",
      MODEL_ALL,
-     setup,
+     blocks_setup,
      collect_body,
      collect_finish,
      {"owner", "one", "two"}},
     {"heap-take-over",
-     "a foreign free, while the owner leaves a page and another thread takes it over",
+     "a foreign free, while the owner ends and another thread takes its segment over",
      MODEL_ALL,
-     setup_with_foreign,
+     take_over_setup,
      take_over_body,
      take_over_finish,
      {"owner", "heir", "freer"}},
+    {"heap-heirs",
+     "a foreign free, while two want the segment out of the pool and one of them ends in turn",
+     MODEL_ALL,
+     heirs_setup,
+     heirs_body,
+     heirs_finish,
+     {"heir", "other", "freer"}},
+    {"heap-goal",
+     "an empty page of a type-stable heap goes, and a reader looks at its last block",
+     MODEL_ALL,
+     stable_setup,
+     goal_body,
+     stable_finish,
+     {"owner", "reader"}},
+    {"heap-goal-again",
+     "it was used, and shown, again before it could go",
+     MODEL_ALL,
+     stable_setup,
+     again_body,
+     stable_finish,
+     {"owner", "reader"}},
     {.name = NULL},
 };

@@ -45,6 +45,7 @@ typedef struct model_thread {
 } model_thread;
 
 model_break model_broken;
+const void *model_unlocked;
 bool model_tracing;
 
 static const model_scenario *running;

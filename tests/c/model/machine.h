@@ -57,10 +57,13 @@ typedef enum model_break {
     MODEL_BREAK_GIVE_BACK,  /* who was woken for a mutex and cannot attach keeps that to itself */
     MODEL_BREAK_SECTIONS,   /* plain locks take the place of critical sections */
     MODEL_BREAK_FREE,       /* the compare-and-swap of a foreign free is a load and a plain store */
-    MODEL_BREAK_COLLECT     /* so is the exchange of who collects them */
+    MODEL_BREAK_COLLECT,    /* so is the exchange of who collects them */
+    MODEL_BREAK_POOL,       /* the lock that `model_unlocked` points to is not taken */
+    MODEL_BREAK_GOAL        /* a page that is empty again keeps its first goal */
 } model_break;
 
 extern model_break model_broken;
+extern const void *model_unlocked;
 extern bool model_tracing;
 
 /* ---- for the scheduler ------------------------------------------------------------------------------------------- */

@@ -11,8 +11,8 @@ static const char usage[] =
     "       model SCENARIO [--bound N|none] [--brute] [--most N]       every schedule with at most N preemptions\n"
     "       model SCENARIO --seed N --runs N                           schedules at random\n"
     "       model SCENARIO --replay SCHEDULE                           this one, step by step\n"
-    "further: --break attach|suspend|advance|membarrier|futex|turn|lock|claim|look|cell|give-back|sections|free|collect,\n"
-    "         --program N\n"
+    "further: --break attach|suspend|advance|membarrier|futex|turn|lock|claim|look|cell|give-back|sections|free|collect|\n"
+    "         pool|goal, --program N\n"
     "exit status: 0 nothing failed, 1 a schedule failed, 2 the arguments are wrong\n";
 
 static const model_scenario *const tables[] = {
@@ -90,6 +90,8 @@ break_of(const char *name)
         [MODEL_BREAK_SECTIONS] = "sections",
         [MODEL_BREAK_FREE] = "free",
         [MODEL_BREAK_COLLECT] = "collect",
+        [MODEL_BREAK_POOL] = "pool",
+        [MODEL_BREAK_GOAL] = "goal",
     };
     for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++) {
         if (strcmp(names[n], name) == 0) {

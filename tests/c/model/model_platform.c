@@ -21,6 +21,12 @@
 
 static int locks_held[MODEL_THREADS + 1];
 
+static bool
+is_broken(const pyrt_raw_mutex *mutex)
+{
+    return model_broken == MODEL_BREAK_POOL && machine_is_scheduling() && mutex == model_unlocked;
+}
+
 static void
 take(pyrt_raw_mutex *mutex)
 {
@@ -31,6 +37,9 @@ take(pyrt_raw_mutex *mutex)
 void
 pyrt_raw_mutex_lock(pyrt_raw_mutex *mutex)
 {
+    if (is_broken(mutex)) {
+        return;
+    }
     machine_turn(MODEL_LOCK, &mutex->word, 0, "lock", __func__);
     if (mutex->word != 0) {
         model_fail("a thread that is alone finds a lock taken");
@@ -42,6 +51,9 @@ pyrt_raw_mutex_lock(pyrt_raw_mutex *mutex)
 void
 pyrt_raw_mutex_unlock(pyrt_raw_mutex *mutex)
 {
+    if (is_broken(mutex)) {
+        return;
+    }
     machine_turn(MODEL_UNLOCK, &mutex->word, 0, "unlock", __func__);
     mutex->word = 0;
     locks_held[machine_self()]--;
