@@ -10,7 +10,18 @@ from c_support import CORE, CXX, INCLUDE, compiles
 
 HEADERS = sorted(file.name for file in (INCLUDE / "pyruntime").glob("*.h"))
 COMPILED_IN = [name for name in HEADERS if name != "capi.h"]
-WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+# More than the core itself is built with: a header must not spoil the build of who asks for these.
+WARNINGS = [
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Wconversion",
+    "-Wsign-conversion",
+    "-Wshadow",
+    "-Wcast-qual",
+    "-Wundef",
+    "-Werror",
+]
 LONGEST_LINE = 131
 LANGUAGES = {"c11": "c", "c++17": "cpp"}
 

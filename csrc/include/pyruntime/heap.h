@@ -168,8 +168,8 @@ enum {
 /* Watches the use of blocks, of the process and of heaps; 0: no more. It is for pages that are made while it is on: switch it
  * on before the first block. Off, it costs nothing; on, some tens of nanoseconds and filling. What readers may look at in
  * type-stable memory is neither filled nor poisoned. A process that has AddressSanitizer starts with PYRT_HEAP_DEBUG_POISON.
- * Without watching only what costs nothing is seen: a block that is freed twice in a row, a huge
- * one that is freed again, an address that is in no page. Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without
+ * Without watching only what costs nothing is seen: a block that is freed twice in a row, a huge one that is freed again, an
+ * address that is in no page. Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without
  * AddressSanitizer.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 pyrt_status pyrt_heap_debug(unsigned flags);
