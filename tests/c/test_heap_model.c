@@ -462,7 +462,7 @@ sabotage(void)
     for (int i = 0; i < w.count && !done; i++) {
         entry *e = &w.entries[i];
         pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(e->block));
-        if (page->head.free == NULL || e->size < 100 || page->head.used < 2) {
+        if (page->head.free == NULL || e->size < 100 || pyrt_page_used(page) < 2) {
             continue;
         }
         done = true;
@@ -472,7 +472,7 @@ sabotage(void)
         else if (breaks("hand-out-twice")) {
             *pyrt_link_of(page, e->block) = page->head.free;
             page->head.free = e->block;
-            page->head.used--;
+            page->head.until_slow--;
         }
         else if (breaks("scribble")) {
             e->block[e->size - 1] ^= 1;

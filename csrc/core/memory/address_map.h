@@ -32,11 +32,12 @@ static inline uint64_t
 pyrt_map_entry(const void *address)
 {
     uint64_t slice = (uint64_t)(uintptr_t)address >> PYRT_SLICE_SHIFT;
-    if (pyrt_unlikely(slice >> (PYRT_MAP_LEAF_BITS + PYRT_MAP_ROOT_BITS) != 0)) {
+    uint64_t place = (uint64_t)(uintptr_t)address >> (PYRT_SLICE_SHIFT + PYRT_MAP_LEAF_BITS);
+    if (pyrt_unlikely(place >= (uint64_t)1 << PYRT_MAP_ROOT_BITS)) {
         return 0;
     }
     /* acquire: pairs with the release in pyrt_map_cover; the leaf is seen zeroed. */
-    const pyrt_map_leaf *leaf = pyrt_load_acquire(&pyrt_map_root[slice >> PYRT_MAP_LEAF_BITS]);
+    const pyrt_map_leaf *leaf = pyrt_load_acquire(&pyrt_map_root[place]);
     if (pyrt_unlikely(leaf == NULL)) {
         return 0;
     }

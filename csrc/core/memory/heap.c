@@ -225,7 +225,7 @@ pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment)
         pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
         if (page->heap == NULL) {
             pyrt_page_collect(page);
-            if (page->head.used == 0) {
+            if (pyrt_page_used(page) == 0) {
                 pyrt_slices_give(asking->share, page);
             }
             continue;

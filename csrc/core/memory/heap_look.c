@@ -218,13 +218,13 @@ count_leaks(pyrt_page *page, void *arg)
         pyrt_page_collect(page);
     }
     if (heap == NULL) {
-        found->inherited += page->head.used;
+        found->inherited += pyrt_page_used(page);
         return true;
     }
-    found->blocks += page->head.used;
-    found->bytes += page->head.used * page->head.block_size;
-    found->by_class[page->head.class_] += page->head.used;
-    found->by_tag[page->head.tag] += page->head.used;
+    found->blocks += pyrt_page_used(page);
+    found->bytes += pyrt_page_used(page) * page->head.block_size;
+    found->by_class[page->head.class_] += pyrt_page_used(page);
+    found->by_tag[page->head.tag] += pyrt_page_used(page);
     return true;
 }
 

@@ -347,7 +347,8 @@ pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
     }
     page->bytes = bytes;
     pyrt_page_init(page, bytes, PYRT_CLASS_LARGE, part, true);
-    page->head.used = page->head.carved = page->head.capacity = 1;
+    page->head.carved = page->head.capacity = 1;
+    pyrt_page_set_used(page, 1);
     page->head.owner = PYRT_WHOEVER;
     page->pool = pool;
     if (page->heap != NULL) {

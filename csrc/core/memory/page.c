@@ -42,8 +42,8 @@ void
 pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_part *part, bool zero)
 {
     page->head.free = page->head.local = NULL;
-    page->head.used = 0;
     page->head.slow_below = PYRT_SLOW_WHEN_EMPTY;
+    pyrt_page_set_used(page, 0);
     page->head.block_size = block_size;
     page->head.carved = 0;
     page->head.capacity = (uint32_t)(page->bytes / block_size);
@@ -101,7 +101,7 @@ measure(const pyrt_page *page, void *first, void **last)
 static void
 renew_goal(pyrt_page *page)
 {
-    if (page->head.used == 0 && page->goal != 0 && page->part != NULL) {
+    if (pyrt_page_used(page) == 0 && page->goal != 0 && page->part != NULL) {
         /* That goal is of an earlier time when it was empty. */
         page->goal = pyrt_qsbr_advance(page->part->interp);
     }
@@ -117,7 +117,7 @@ collect_foreign(pyrt_page *page)
     /* acquire: pairs with the release in pyrt_page_free_foreign; links and bodies are seen as they were left. */
     void *first = pyrt_exchange_acquire(&page->foreign, NULL);
     void *last;
-    page->head.used -= measure(page, first, &last);
+    page->head.until_slow -= (int32_t)measure(page, first, &last);
     *pyrt_link_of(page, last) = page->head.local;
     page->head.local = first;
     renew_goal(page);
@@ -127,7 +127,7 @@ bool
 pyrt_page_collect(pyrt_page *page)
 {
     if (pyrt_page_is_watched(page)) {
-        uint32_t used = page->head.used;
+        uint32_t used = pyrt_page_used(page);
         bool some = pyrt_watched_collect(page);
         if (used != 0) {
             renew_goal(page);
@@ -215,7 +215,7 @@ pyrt_page_is_sound(pyrt_page *page)
         return pyrt_watched_is_sound(page);
     }
     uint64_t listed[MOST_BLOCKS / WORD_BITS] = {0};
-    if (page->head.carved > page->head.capacity || page->head.used > page->head.carved ||
+    if (page->head.carved > page->head.capacity || pyrt_page_used(page) > page->head.carved ||
         !mark(page, page->head.free, listed) || !mark(page, page->head.local, listed)) {
         return false;
     }
@@ -223,5 +223,5 @@ pyrt_page_is_sound(pyrt_page *page)
     for (size_t i = 0; i < MOST_BLOCKS / WORD_BITS; i++) {
         count += (uint32_t)__builtin_popcountll(listed[i]);
     }
-    return page->head.carved == count + page->head.used && mark(page, pyrt_load_acquire(&page->foreign), listed);
+    return page->head.carved == count + pyrt_page_used(page) && mark(page, pyrt_load_acquire(&page->foreign), listed);
 }

@@ -2,7 +2,7 @@
  *
  * Invariant, for the owner between two operations:
  *
- *      carved = |free| + |local| + used          used = blocks handed out + |foreign|
+ *      carved = |free| + |local| + used          used = blocks handed out + |foreign| = until_slow + slow_below
  *
  * `free` is what allocation takes from; `local` what the owner has freed; `foreign`, atomic, what everybody else has freed.
  * The owner moves foreign to local and local to free when free has run out, so that allocation passes its long way now and
@@ -26,9 +26,7 @@
 
 /* What `slow_below` of a page says: never, for the only usable page of its class, which stays when it is empty because the next
  * block is wanted soon; when it is empty; always, when it is full. */
-#define PYRT_SLOW_NEVER 0u
-#define PYRT_SLOW_WHEN_EMPTY 1u
-#define PYRT_SLOW_ALWAYS UINT32_MAX
+enum { PYRT_SLOW_NEVER = 0, PYRT_SLOW_WHEN_EMPTY = 1, PYRT_SLOW_ALWAYS = 1 << 30 };
 
 enum {
     PYRT_PAGE_FULL = 2,    /* in the full list of its part, owner's */
@@ -59,6 +57,33 @@ static inline void **
 pyrt_link_of(const pyrt_page *page, void *block)
 {
     return (void **)(void *)((char *)block + page->head.link);
+}
+
+/* The blocks in use. What is stored is how far they are from the long way, so that a free counts and compares in one. */
+static inline uint32_t
+pyrt_page_used(const pyrt_page *page)
+{
+    return (uint32_t)(page->head.until_slow + page->head.slow_below);
+}
+
+static inline void
+pyrt_page_set_used(pyrt_page *page, uint32_t used)
+{
+    page->head.until_slow = (int32_t)used - page->head.slow_below;
+}
+
+static inline void
+pyrt_page_set_slow_below(pyrt_page *page, int32_t slow_below)
+{
+    page->head.until_slow += page->head.slow_below - slow_below;
+    page->head.slow_below = slow_below;
+}
+
+/* One block fewer, freed at home; whether the long way is to be taken. */
+static inline bool
+pyrt_page_count_free(pyrt_page *page)
+{
+    return --page->head.until_slow < 0;
 }
 
 /* Lists of pages. */

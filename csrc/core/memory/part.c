@@ -9,8 +9,7 @@
  * such frees, it goes round. */
 enum { LOOKS_AT_FULL = 8, ADOPTIONS = 4 };
 
-/* A page of which nothing can ever be had. */
-static pyrt_page empty_page;
+pyrt_page pyrt_empty_page;
 
 #define COUNT(share, name, n) pyrt_store_relaxed(&(share)->name, pyrt_load_relaxed(&(share)->name) + (uint64_t)(n))
 
@@ -44,11 +43,13 @@ static void
 usable_changed(pyrt_part *part, unsigned class)
 {
     const pyrt_page_list *usable = &part->usable[class];
-    pyrt_page_head *page = &empty_page.head;
+    pyrt_page_head *page = &pyrt_empty_page.head;
     if (usable->first != NULL) {
         bool stays = usable->first == usable->last && part->heap == NULL;
         page = &usable->first->head;
-        page->slow_below = usable->last->head.slow_below = stays ? PYRT_SLOW_NEVER : PYRT_SLOW_WHEN_EMPTY;
+        int32_t slow_below = stays ? PYRT_SLOW_NEVER : PYRT_SLOW_WHEN_EMPTY;
+        pyrt_page_set_slow_below(usable->first, slow_below);
+        pyrt_page_set_slow_below(usable->last, slow_below);
     }
     if (class > PYRT_CLASS_SMALL_MAX || part->base.direct[pyrt_class_size(class) / 8] == page) {
         return;
@@ -64,7 +65,7 @@ pyrt_part_init(pyrt_part *part)
 {
     part->smallest = (uint8_t)pyrt_class_of(part->link + sizeof(void *));
     for (size_t i = 0; i < PYRT_HEAP_DIRECT; i++) {
-        part->base.direct[i] = &empty_page.head;
+        part->base.direct[i] = &pyrt_empty_page.head;
     }
 }
 
@@ -82,7 +83,7 @@ become_full(pyrt_part *part, pyrt_page *page)
     forget_goal(part, page);
     pyrt_page_list_remove(&part->usable[page->head.class_], page);
     page->head.flags |= PYRT_PAGE_FULL;
-    page->head.slow_below = PYRT_SLOW_ALWAYS;
+    pyrt_page_set_slow_below(page, PYRT_SLOW_ALWAYS);
     pyrt_page_list_push_back(&part->full[page->head.class_], page);
     usable_changed(part, page->head.class_);
 }
@@ -144,7 +145,7 @@ pyrt_part_freed(pyrt_page *page)
         pyrt_page_list_remove(&part->full[page->head.class_], page);
         become_usable(part, page);
     }
-    if (page->head.used != 0) {
+    if (pyrt_page_used(page) != 0) {
         return;
     }
     if (!is_only_usable(part, page) || page->head.class_ == PYRT_CLASS_LARGE || is_ended(part)) {
@@ -291,7 +292,7 @@ pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
     void *block = page->head.free;
     *zero = (page->head.flags & PYRT_PAGE_FRESH) != 0;
     page->head.free = *pyrt_link_of(page, block);
-    page->head.used++;
+    page->head.until_slow++;
     return block;
 }
 
@@ -318,14 +319,15 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
     pyrt_page_watch(page);
     own(part, page);
     page->head.flags |= PYRT_PAGE_FULL;
-    page->head.slow_below = PYRT_SLOW_ALWAYS;
+    pyrt_page_set_slow_below(page, PYRT_SLOW_ALWAYS);
     pyrt_page_list_push_back(&part->full[PYRT_CLASS_LARGE], page);
     if (pyrt_page_is_watched(page)) {
         *zero = false;
         pyrt_page_carve(page);
         return pyrt_watched_take(page);
     }
-    page->head.used = page->head.carved = 1;
+    page->head.carved = 1;
+    pyrt_page_set_used(page, 1);
     return page->head.start;
 }
 
@@ -362,7 +364,7 @@ abandon_list(pyrt_part *part, pyrt_page_list *list)
     while (list->first != NULL) {
         pyrt_page *page = list->first;
         pyrt_page_collect(page);
-        if (page->head.used == 0 &&
+        if (pyrt_page_used(page) == 0 &&
             (part->interp == NULL || (page->goal != 0 && pyrt_qsbr_poll_interp(part->interp, page->goal)))) {
             let_go(part, page);
             continue;
@@ -399,7 +401,8 @@ destroy_page(pyrt_part *part, pyrt_page *page)
     page->head.free = NULL;
     page->head.local = pyrt_page_is_watched(page) ? page->head.local : NULL;
     pyrt_store_relaxed(&page->foreign, NULL);
-    page->head.used = page->head.carved = page->head.capacity = 0;
+    page->head.carved = page->head.capacity = 0;
+    pyrt_page_set_used(page, 0);
     if (page->goal == 0) {
         become_empty(part, page);
     }
@@ -432,7 +435,7 @@ pyrt_part_release(pyrt_part *part)
         pyrt_page *next;
         for (pyrt_page *page = part->usable[class].first; page != NULL; page = next) {
             next = page->next;
-            if (page->head.used != 0) {
+            if (pyrt_page_used(page) != 0) {
                 forget_goal(part, page);
             }
             else if (page->goal != 0 && pyrt_qsbr_poll_interp(part->interp, page->goal)) {
@@ -456,7 +459,7 @@ pyrt_part_trim(pyrt_part *part)
             for (pyrt_page *page = lists[i]->first; page != NULL; page = next) {
                 next = page->next;
                 pyrt_page_collect(page);
-                if (page->head.used != 0) {
+                if (pyrt_page_used(page) != 0) {
                     continue;
                 }
                 if (page->head.flags & PYRT_PAGE_FULL) {
@@ -480,7 +483,7 @@ pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
     COUNT(part->share, pages, 1);
     COUNT(part->share, page_bytes, page->bytes);
     bool has_blocks = pyrt_page_collect(page) || page->head.carved < page->head.capacity;
-    if (page->head.used != 0) {
+    if (pyrt_page_used(page) != 0) {
         page->goal = 0;
     }
     if (page->goal != 0) {
@@ -492,10 +495,10 @@ pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
     }
     else {
         page->head.flags |= PYRT_PAGE_FULL;
-        page->head.slow_below = PYRT_SLOW_ALWAYS;
+        pyrt_page_set_slow_below(page, PYRT_SLOW_ALWAYS);
         pyrt_page_list_push_back(&part->full[page->head.class_], page);
     }
-    if (page->head.used == 0) {
+    if (pyrt_page_used(page) == 0) {
         become_empty(part, page);
     }
 }

@@ -12,6 +12,9 @@
 
 #include <pyruntime/thread.h>
 
+/* A page of which nothing can ever be had. */
+extern pyrt_page pyrt_empty_page;
+
 struct pyrt_part {
     pyrt_heap_part base;         /* `direct` */
     pyrt_page_list usable[PYRT_CLASSES];
@@ -44,7 +47,7 @@ pyrt_part_class(const pyrt_part *part, size_t size)
 /* Sizes above the classes, or alignments above 64 KiB. */
 void *pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero);
 
-/* A local free has brought page->head.used below page->head.slow_below. */
+/* A local free has to take the long way. */
 void pyrt_part_freed(pyrt_page *page);
 
 /* Collects every page, frees those that are empty, and takes the others out of the part: they are nobody's. */
@@ -72,17 +75,17 @@ void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
 void pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment);
 void pyrt_heap_release(const pyrt_part *asking);
 
-/* Frees a block at home. */
+/* Frees a block at home. `link`: where it stands in the block, pyrt_link_of; in the process's pages at its beginning. */
 static inline void
-pyrt_page_free_local(pyrt_page *page, void *block)
+pyrt_page_free_local(pyrt_page *page, void *block, void **link)
 {
     if (pyrt_unlikely(block == page->head.local)) {
         pyrt_page_freed_twice(block);
         return;
     }
-    *pyrt_link_of(page, block) = page->head.local;
+    *link = page->head.local;
     page->head.local = block;
-    if (pyrt_unlikely(--page->head.used < page->head.slow_below)) {
+    if (pyrt_unlikely(pyrt_page_count_free(page))) {
         pyrt_part_freed(page);
     }
 }

@@ -14,8 +14,11 @@
 #include <pthread.h>
 #include <string.h>
 
-/* The calling thread's part, or NULL. Its value is the token in its pages. */
-static __thread pyrt_part *process_part __attribute__((tls_model("initial-exec")));
+/* What a thread has that has none: nothing is to be had of it, so that allocation need not ask. No page is its. */
+static pyrt_part no_part = {.base = {.direct = {[0 ... PYRT_HEAP_DIRECT - 1] = &pyrt_empty_page.head}}};
+
+/* The calling thread's part, or no_part. Its value is the token in its pages. */
+static __thread pyrt_part *process_part __attribute__((tls_model("initial-exec"))) = &no_part;
 
 static pyrt_memory process_memory = {.for_good = true};
 static pyrt_pool process_pool = {.memory = &process_memory};
@@ -38,7 +41,7 @@ on_thread_exit(void *arg)
     process_thread *mine = arg;
     pyrt_part_abandon(&mine->part);
     pyrt_share_abandon(&mine->share);
-    process_part = NULL;
+    process_part = &no_part;
     pyrt_raw_mutex_lock(&process_pool.lock);
     *(mine->previous != NULL ? &mine->previous->next : &process_threads) = mine->next;
     if (mine->next != NULL) {
@@ -102,7 +105,7 @@ make_part(void)
 static __attribute__((noinline)) void *
 alloc_slow(size_t size, bool *zero)
 {
-    pyrt_part *part = process_part != NULL ? process_part : make_part();
+    pyrt_part *part = process_part != &no_part ? process_part : make_part();
     void *block = part == NULL ? NULL : pyrt_part_alloc(part, size, zero);
     if (block == NULL) {
         errno = ENOMEM;
@@ -113,13 +116,12 @@ alloc_slow(size_t size, bool *zero)
 void *
 pyrt_malloc(size_t size)
 {
-    pyrt_part *part = process_part;
-    if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX && part != NULL)) {
-        pyrt_page_head *page = part->base.direct[(size + 7) >> 3];
+    if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX)) {
+        pyrt_page_head *page = process_part->base.direct[(size + 7) >> 3];
         void *block = page->free;
         if (pyrt_likely(block != NULL)) {
             page->free = *(void **)block;
-            page->used++;
+            page->until_slow++;
             return block;
         }
     }
@@ -128,7 +130,7 @@ pyrt_malloc(size_t size)
 }
 
 static __attribute__((noinline)) void
-free_elsewhere(pyrt_page *page, void *block)
+free_elsewhere(void *block, pyrt_page *page)
 {
     if (page == NULL) {
         if (block != NULL) {
@@ -160,21 +162,23 @@ free_elsewhere(pyrt_page *page, void *block)
 void
 pyrt_free(void *block)
 {
+    /* The link is written last of all, and a block that was not touched for a while is far away. */
+    __builtin_prefetch(block, 1);
     pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
     if (pyrt_likely(page != NULL)) {
         /* relaxed: only this thread can put its own token there. */
         uintptr_t owner = pyrt_load_relaxed(&page->head.owner);
         if (pyrt_likely(owner == (uintptr_t)process_part)) {
-            pyrt_page_free_local(page, block);
+            pyrt_page_free_local(page, block, block);
             return;
         }
         pyrt_thread *current = PYRT_TLS.current;
         if (current != NULL && owner == (uintptr_t)current->heaps) {
-            pyrt_page_free_local(page, block);
+            pyrt_page_free_local(page, block, pyrt_link_of(page, block));
             return;
         }
     }
-    free_elsewhere(page, block);
+    free_elsewhere(block, page);
 }
 
 size_t
@@ -200,9 +204,8 @@ pyrt_calloc(size_t n, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    pyrt_part *part = process_part;
-    if (pyrt_likely(bytes <= PYRT_HEAP_SMALL_MAX && part != NULL)) {
-        pyrt_page_head *page = part->base.direct[(bytes + 7) >> 3];
+    if (pyrt_likely(bytes <= PYRT_HEAP_SMALL_MAX)) {
+        pyrt_page_head *page = process_part->base.direct[(bytes + 7) >> 3];
         if (page->free != NULL && (page->flags & PYRT_PAGE_FRESH) == 0) {
             return memset(pyrt_malloc(bytes), 0, bytes);
         }
@@ -267,7 +270,7 @@ pyrt_aligned_alloc(size_t align, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    pyrt_part *part = process_part != NULL ? process_part : make_part();
+    pyrt_part *part = process_part != &no_part ? process_part : make_part();
     void *block = part == NULL || size > PTRDIFF_MAX ? NULL : pyrt_part_aligned_alloc(part, align, size);
     if (block == NULL) {
         errno = ENOMEM;

@@ -165,8 +165,9 @@ count_taken(const pyrt_page *page)
 bool
 pyrt_watched_collect(pyrt_page *page)
 {
-    page->head.used = count_taken(page);
-    return page->head.used < page->head.carved;
+    uint32_t taken_now = count_taken(page);
+    pyrt_page_set_used(page, taken_now);
+    return taken_now < page->head.carved;
 }
 
 /* The first block that is free from an index on; `carved` if there is none. */
@@ -194,7 +195,7 @@ pyrt_watched_take(pyrt_page *page)
     uint64_t bit = UINT64_C(1) << index % BITS;
     char *block = page->head.start + (size_t)index * page->head.block_size;
     pyrt_fetch_or_seq_cst(&taken(w)[index / BITS], bit);
-    page->head.used++;
+    page->head.until_slow++;
     w->next = index + 1;
     if (w->poison) {
         pyrt_unpoison(block, page->head.block_size);
@@ -231,7 +232,7 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
     }
     fill_dead(page, block);
     pyrt_fetch_and_seq_cst(&taken(w)[index / BITS], ~bit);
-    if (mine && --page->head.used < page->head.slow_below) {
+    if (mine && pyrt_page_count_free(page)) {
         pyrt_part_freed(page);
     }
 }
@@ -245,6 +246,6 @@ pyrt_watched_is_live(const pyrt_page *page, uint32_t index)
 bool
 pyrt_watched_is_sound(const pyrt_page *page)
 {
-    return page->head.free == NULL && page->head.carved <= page->head.capacity && page->head.used <= page->head.carved &&
-           count_taken(page) <= page->head.used;
+    return page->head.free == NULL && page->head.carved <= page->head.capacity &&
+           pyrt_page_used(page) <= page->head.carved && count_taken(page) <= pyrt_page_used(page);
 }

@@ -58,8 +58,8 @@ typedef struct pyrt_page_head {
     uintptr_t owner;       /* who frees at home: core/memory/page.h has the table */
     void *free;            /* blocks to allocate */
     void *local;           /* blocks that the owner has freed */
-    uint32_t used;
-    uint32_t slow_below;   /* a local free that brings `used` below this takes the long way */
+    int32_t until_slow;    /* local frees that may take the short way: blocks in use, less `slow_below` */
+    int32_t slow_below;    /* a local free that leaves fewer blocks in use takes the long way */
     char *start;
     size_t block_size;
     uint32_t carved, capacity;
@@ -85,7 +85,7 @@ struct pyrt_heap {
     uint32_t index;        /* the smallest that no other heap of the interpreter has */
 };
 
-PYRT_STATIC_ASSERT(offsetof(pyrt_page_head, free) == 8 && offsetof(pyrt_page_head, used) == 24 &&
+PYRT_STATIC_ASSERT(offsetof(pyrt_page_head, free) == 8 && offsetof(pyrt_page_head, until_slow) == 24 &&
                        offsetof(pyrt_page_head, link) == 56,
                    "inline code of embedding extensions uses them there");
 
@@ -130,7 +130,7 @@ pyrt_heap_malloc(pyrt_thread *thread, pyrt_heap *heap, size_t size)
             char *block = (char *)page->free;
             if (pyrt_likely(block != NULL)) {
                 page->free = *(void **)(void *)(block + page->link);
-                page->used++;
+                page->until_slow++;
                 return block;
             }
         }

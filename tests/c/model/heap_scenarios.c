@@ -144,7 +144,7 @@ free_as(int owner, char *block)
     MODEL_CHECK(page != NULL, "the page of a block in use is gone");
     uintptr_t token = pyrt_load_relaxed(&page->head.owner);
     if (owner >= 0 && token == shares[owner].token) {
-        pyrt_page_free_local(page, block);
+        pyrt_page_free_local(page, block, pyrt_link_of(page, block));
     }
     else {
         pyrt_page_free_foreign(page, block);
@@ -204,7 +204,7 @@ check_blocks(uint32_t used)
     MODEL_CHECK(page != NULL, "the page has gone, and a block of it is in use");
     (void)pyrt_page_collect(page);
     MODEL_CHECK(pyrt_page_is_sound(page), "a block is in two lists, or in none");
-    MODEL_CHECK(page->head.used == used, "%u blocks are in use, not %u", page->head.used, used);
+    MODEL_CHECK(pyrt_page_used(page) == used, "%u blocks are in use, not %u", pyrt_page_used(page), used);
 }
 
 /* Everything ends, and nothing is left. */
@@ -343,7 +343,8 @@ stable_setup(void)
     for (int i = 1; i < EACH; i++) {
         free_as(0, stable[i]);
     }
-    MODEL_CHECK(page_of(stable[0])->head.used == 1 && page_of(stable[EACH])->head.used == EACH - 1, "the pages are others");
+    MODEL_CHECK(pyrt_page_used(page_of(stable[0])) == 1 && pyrt_page_used(page_of(stable[EACH])) == EACH - 1,
+                "the pages are others");
     show(stable[0]);
 }
 
