@@ -4,6 +4,7 @@ What stands here are the best names of the modules:
 
 - :mod:`pyruntime.qsbr`: look at shared things without a lock, and dispose of them when nobody can be looking any more.
 - :mod:`pyruntime.sync`: locks, events and conditions that wait without holding anybody up.
+- :mod:`pyruntime.heap`: memory apart from Python's own, and what is known of it.
 - :mod:`pyruntime.state`: thread states, pauses, and what runs here.
 - :mod:`pyruntime.weakref`: a cache of living objects that many threads look up.
 - :mod:`pyruntime.errors`: the exceptions.
@@ -43,10 +44,11 @@ from pyruntime.qsbr import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime import errors, state, sync, weakref
+    from pyruntime import errors, heap, state, sync, weakref
     from pyruntime.errors import (
         ArgumentError,
         ArgumentTypeError,
+        BufferInUseError,
         BusyError,
         DeadlockError,
         Error,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         StateError,
         TimeoutExpired,
     )
+    from pyruntime.heap import Buffer, Heap
     from pyruntime.qsbr import Section, StallReport, Stats
     from pyruntime.state import (
         InterpreterInfo,
@@ -86,6 +89,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
+    "Buffer",
+    "BufferInUseError",
     "BusyError",
     "Condition",
     "CriticalSection",
@@ -94,6 +99,7 @@ __all__ = [
     "Error",
     "Event",
     "Goal",
+    "Heap",
     "InterpreterInfo",
     "Mutex",
     "NotFoundError",
@@ -122,6 +128,7 @@ __all__ = [
     "default_domain",
     "errors",
     "get_include",
+    "heap",
     "interpreters",
     "pause_stats",
     "poll",
@@ -162,6 +169,7 @@ def get_include() -> str:
 
 
 _HOMES = {
+    "heap": ("Buffer", "Heap"),
     "qsbr": ("Section", "StallReport", "Stats"),
     "sync": (
         "Condition",
@@ -191,7 +199,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if name in ("errors", "state", "sync", "weakref"):
+    if name in ("errors", "heap", "state", "sync", "weakref"):
         return import_module(f"pyruntime.{name}")
     value: object = getattr(import_module(_home_of(name)), name)
     globals()[name] = value

@@ -2,6 +2,7 @@
 
 info            versions, and what runs in the process of the command itself
 bench           the benchmark suite; ``bench --help`` has its options
+heap-stats      the memory of a sample that runs in this process: threads that allocate, free each other's blocks, and die
 --includes      the compiler's -I option for the public C headers
 --cflags        all options that an extension needs which uses them
 --version       the version
@@ -13,7 +14,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import pyruntime
 from pyruntime._records import InterpreterInfo, RuntimeInfo, Stats, ThreadInfo
@@ -66,6 +69,34 @@ def _info(as_json: bool) -> None:
     print(json.dumps(document, indent=2))
 
 
+MAX_SECONDS, MAX_THREADS, MAX_SEED = 86400.0, 256, 2**63 - 1
+
+
+def _number(kind: type[int | float], what: str, low: float, high: float) -> Callable[[str], Any]:
+    def convert(text: str) -> int | float:
+        try:
+            number = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{what} goes from {low:g} to {high:g}, not {text}")
+        return number
+
+    return convert
+
+
+def _heap_stats(options: argparse.Namespace) -> int:
+    from pyruntime import _heap_sample
+
+    try:
+        moment = _heap_sample.run(options.seconds, options.threads, options.seed, shown=not options.json)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(json.dumps(asdict(moment), indent=2) if options.json else moment.as_text())
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyruntime",
@@ -79,6 +110,34 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="versions, and what runs in the process of the command itself")
     info.add_argument("--json", action="store_true", help="as one JSON document")
     commands.add_parser("bench", help="the benchmark suite; bench --help has its options", add_help=False)
+    sample = commands.add_parser(
+        "heap-stats",
+        help="the memory of a running sample; heap-stats --help has its options",
+        description="Runs threads that allocate, free each other's blocks, and die, and shows what that does to memory: "
+        "on a terminal all the time, elsewhere once, at the end. A program asks pyruntime.heap.report() for its own.",
+    )
+    sample.add_argument(
+        "--seconds",
+        type=_number(float, "a number of seconds", 0.0, MAX_SECONDS),
+        default=3.0,
+        metavar="N",
+        help="how long it runs; default: 3",
+    )
+    sample.add_argument(
+        "--threads",
+        type=_number(int, "a number of threads", 1, MAX_THREADS),
+        default=4,
+        metavar="N",
+        help="how many run at a time; default: 4",
+    )
+    sample.add_argument(
+        "--seed",
+        type=_number(int, "a seed", 0, MAX_SEED),
+        default=1,
+        metavar="N",
+        help="the same choices for the same seed; default: 1",
+    )
+    sample.add_argument("--json", action="store_true", help="as one JSON document, at the end")
     return parser
 
 
@@ -107,9 +166,12 @@ def _main(arguments: list[str]) -> int:
         print(f"-I{pyruntime.get_include()} -std=gnu11 -pthread")
     elif options.command == "info":
         _info(options.json)
+    elif options.command == "heap-stats":
+        return _heap_stats(options)
     else:
         parser.print_help(sys.stderr)
-        print("pyruntime: error: say what to do: info, bench, --includes, --cflags or --version", file=sys.stderr)
+        wanted = "info, bench, heap-stats, --includes, --cflags or --version"
+        print(f"pyruntime: error: say what to do: {wanted}", file=sys.stderr)
         return 2
     return 0
 

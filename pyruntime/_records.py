@@ -155,3 +155,81 @@ class RuntimeInfo:
     gil_enabled: bool
     """Whether Python's threads take turns in this process."""
     platform: str
+
+
+Owner = int | Literal["process"]
+
+
+@dataclass(frozen=True)
+class SizeClassStats:
+    """The blocks of one size in a heap."""
+
+    block_size: int
+    """Bytes of a block, which is what a buffer is rounded up to; 0: the ones above 64 KiB, each of a size of its own."""
+    allocated: int
+    """Blocks allocated since the heap was made."""
+    blocks: int
+    """Of these, in use now."""
+    block_bytes: int
+    """Bytes of the blocks in use."""
+
+
+@dataclass(frozen=True)
+class HeapStats:
+    """What one :class:`~pyruntime.heap.Heap` has allocated and has in use."""
+
+    name: str
+    owner: int
+    """The id of the interpreter, which is its domain's."""
+    tag: int
+    type_stable: bool
+    stable_prefix: int
+    """In bytes."""
+    closed: bool
+    """Whether nothing can be allocated any more."""
+    refused: int
+    """Allocations that failed for want of memory."""
+    size_classes: tuple[SizeClassStats, ...]
+    """Those that were ever used, smallest first, and the ones above 64 KiB last."""
+
+    @property
+    def allocated(self) -> int:
+        """Blocks allocated since the heap was made."""
+        return sum(one.allocated for one in self.size_classes)
+
+    @property
+    def blocks(self) -> int:
+        """Of these, in use now: one for each buffer."""
+        return sum(one.blocks for one in self.size_classes)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of the blocks in use."""
+        return sum(one.block_bytes for one in self.size_classes)
+
+
+@dataclass(frozen=True)
+class MemoryStats:
+    """The memory of one of pyruntime's interpreters, or of the process's domain, C code's blocks included. In bytes."""
+
+    owner: Owner
+    """The interpreter's id, or "process": the domain of ``pyrt_malloc``."""
+    name: str
+    reserved_bytes: int
+    """Address space that was reserved for it."""
+    page_bytes: int
+    """In pages of blocks, free ones and those in use."""
+    pages: int
+    """How many such pages."""
+    huge_bytes: int
+    """In blocks above 2 MiB, which are no part of a page."""
+    held_bytes: int
+    """In empty pages that wait for readers, of type-stable heaps."""
+    abandoned_segments: int
+    """Segments of 4 MiB that threads which have ended left behind, and that nobody has taken over yet."""
+    adopted_segments: int
+    """Those taken over, ever."""
+    heap_count: int
+    """Heaps that are not ended, C code's included."""
+    heaps: tuple[HeapStats, ...]
+    """Those that Python has made, oldest first."""

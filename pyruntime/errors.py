@@ -14,6 +14,7 @@ __all__ = [
     "AlreadyExistsError",
     "ArgumentError",
     "ArgumentTypeError",
+    "BufferInUseError",
     "BusyError",
     "DeadlockError",
     "Error",
@@ -55,6 +56,10 @@ class TimeoutExpired(Error, TimeoutError):
 
 class BusyError(Error, RuntimeError):
     """It is in use: end what uses it, and call again."""
+
+
+class BufferInUseError(Error, BufferError):
+    """Somebody still looks at the memory: release the views first."""
 
 
 class NotFoundError(Error, LookupError):
@@ -108,4 +113,4 @@ BY_STATUS: tuple[type[Error], ...] = (
 )
 
 # How the compiled part finds them.
-_FOR_THE_COMPILED_PART = (*BY_STATUS, ArgumentTypeError)
+_FOR_THE_COMPILED_PART = (*BY_STATUS, ArgumentTypeError, BufferInUseError)

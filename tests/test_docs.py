@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import pyruntime
-from pyruntime import errors, qsbr, state, sync
+from pyruntime import errors, heap, qsbr, state, sync
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -18,13 +18,13 @@ README = Path(__file__).parents[1] / "README.md"
 def _documented() -> dict[str, object]:
     """Everything that has words of its own."""
     found: dict[str, object] = {"pyruntime": pyruntime, "pyruntime.get_include": pyruntime.get_include}
-    for module in (qsbr, state, sync, errors):
+    for module in (qsbr, state, sync, heap, errors):
         found[module.__name__] = module
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isroutine(value):
                 found[f"{module.__name__}.{name}"] = value
-    for kind in (qsbr.Domain, qsbr.Goal, *(getattr(sync, name) for name in sync.__all__)):
+    for kind in (qsbr.Domain, qsbr.Goal, heap.Heap, heap.Buffer, *(getattr(sync, name) for name in sync.__all__)):
         for name, value in inspect.getmembers(kind):
             if not name.startswith("_"):
                 found[f"{kind.__module__}.{kind.__name__}.{name}"] = value
@@ -37,7 +37,8 @@ DOCUMENTED = _documented()
 FUNCTIONS = {
     name: value
     for name, value in DOCUMENTED.items()
-    if inspect.isroutine(value) and name.startswith(("pyruntime.qsbr", "pyruntime.state", "pyruntime.sync"))
+    if inspect.isroutine(value)
+    and name.startswith(("pyruntime.qsbr", "pyruntime.state", "pyruntime.sync", "pyruntime.heap"))
 }
 
 
@@ -85,6 +86,17 @@ def test_each_statistic_has_words_and_they_are_those_of_the_core() -> None:
     source = inspect.getsource(qsbr.Stats)
     for field in fields:
         assert re.search(rf'    {field}: int\n    """.+"""\n', source), field
+
+
+@pytest.mark.parametrize("record", [heap.HeapStats, heap.MemoryStats, heap.SizeClassStats])
+def test_each_figure_of_memory_that_is_not_plain_has_words(record: type) -> None:
+    source = inspect.getsource(record)
+    plain = {"name", "tag", "type_stable"}
+    for field in set(inspect.get_annotations(record)) - plain:
+        assert re.search(rf'    {field}: [^\n]+\n    """.+"""\n', source), field
+    for name, value in inspect.getmembers(record):
+        if isinstance(value, property):
+            assert value.__doc__, name
 
 
 def test_the_examples_of_the_readme_run() -> None:

@@ -22,7 +22,7 @@ from conftest import Python
 
 import pyruntime
 from pyruntime import __main__ as command
-from pyruntime import _core, errors, qsbr, state, sync
+from pyruntime import _core, errors, heap, qsbr, state, sync
 
 PACKAGE = Path(str(pyruntime.__file__)).parent
 
@@ -30,7 +30,7 @@ PACKAGE = Path(str(pyruntime.__file__)).parent
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", [pyruntime, qsbr, state, sync, errors], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [pyruntime, qsbr, state, sync, heap, errors], ids=lambda module: module.__name__)
 def test_every_public_name_is_there(module: ModuleType) -> None:
     names = module.__all__
     assert sorted(set(names)) == sorted(names)
@@ -45,8 +45,9 @@ def test_every_public_name_is_there(module: ModuleType) -> None:
 def test_the_names_of_the_package_are_those_of_its_modules() -> None:
     for name in pyruntime.__all__:
         value = getattr(pyruntime, name)
-        homes = [module for module in (qsbr, state, sync, errors) if name in module.__all__]
-        for module in homes:
+        homes = [module for module in (qsbr, state, sync, heap, errors) if name in module.__all__]
+        # heap has a stats() of its own.
+        for module in [home for home in homes if (home, name) != (heap, "stats")]:
             assert getattr(module, name) == value
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = pyruntime.nothing
@@ -57,11 +58,12 @@ def test_what_people_use_of_the_modules_stands_in_the_package() -> None:
     assert set(qsbr.__all__) <= set(pyruntime.__all__)
     assert set(state.__all__) <= set(pyruntime.__all__)
     assert set(sync.__all__) <= set(pyruntime.__all__)
+    assert {"Heap", "Buffer", "heap"} <= set(pyruntime.__all__)  # "stats" and the like are of the module
     words = " ".join(inspect.getdoc(getattr(pyruntime, name)) or "" for name in pyruntime.__all__)
     assert {name for name in errors.__all__ if re.search(rf"\b{name}\b", words)} <= set(pyruntime.__all__)
 
 
-@pytest.mark.parametrize("module", [pyruntime, qsbr, state], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [pyruntime, qsbr, state, heap], ids=lambda module: module.__name__)
 def test_help_shows_what_is_for_users_only(module: ModuleType) -> None:
     text = pydoc.plain(pydoc.render_doc(module))
     for name in module.__all__:
@@ -317,7 +319,7 @@ def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.out == ""
     assert said.err.startswith("usage: pyruntime")
     assert "Begin with 'python -m pyruntime info'" in said.err
-    assert said.err.endswith("error: say what to do: info, bench, --includes, --cflags or --version\n")
+    assert said.err.endswith("error: say what to do: info, bench, heap-stats, --includes, --cflags or --version\n")
     with pytest.raises(SystemExit) as caught:
         command.main(["nothing"])
     assert caught.value.code == 2

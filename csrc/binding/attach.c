@@ -9,6 +9,7 @@
 #include "binding/capi.h"
 #include "binding/domain.h"
 #include "binding/gil.h"
+#include "binding/heaps.h"
 #include "binding/pause.h"
 #include "binding/section.h"
 #include "binding/sync.h"
@@ -32,6 +33,7 @@ fork_child(void)
         pyrt_py_callables_fork_child(home);
     }
     pyrt_py_uses_fork_child();
+    pyrt_py_heaps_fork_child();
     pyrt_py_sections_fork_child();
     pyrt_py_conditions_fork_child();
     pyrt_py_forks++;
@@ -88,6 +90,8 @@ static PyMethodDef functions[] = {
     {"new_pause", pyrt_py_pause_new, METH_VARARGS, "A block that stops a domain, or everything for None; in nanoseconds."},
     {"add_sync_types", pyrt_py_sync_add_types, METH_NOARGS,
      "Makes the types of pyruntime.sync, and Pause; no matter how often."},
+    {"add_heap_types", pyrt_py_heap_add_types, METH_NOARGS, "Makes the types of pyruntime.heap; no matter how often."},
+    {"heap_figures", pyrt_py_heap_figures, METH_NOARGS, "The figures of every Heap there is, as tuples."},
     {NULL, NULL, 0, NULL},
 };
 

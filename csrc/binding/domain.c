@@ -8,6 +8,7 @@
 #include "binding/callables.h"
 #include "binding/domain_calls.h"
 #include "binding/gil.h"
+#include "binding/heaps.h"
 #include "binding/uses.h"
 
 #include "platform/report.h"
@@ -306,11 +307,25 @@ void
 pyrt_py_domain_end_default(pyrt_py_home *home)
 {
     pyrt_interp *interp = close_default(home);
+    if (interp != NULL && pyrt_py_heaps_in_use(home)) {
+        home->leaving = interp;
+        return;
+    }
     PyThreadState *outer = pyrt_py_enter();
     pyrt_status status = interp == NULL ? PYRT_OK : pyrt_interp_delete(interp);
     pyrt_py_leave(outer);
     if (status != PYRT_OK) {
         reopen_default(home, interp);
+    }
+}
+
+void
+pyrt_py_domain_end_left(pyrt_py_home *home)
+{
+    pyrt_interp *interp = home->leaving;
+    home->leaving = NULL;
+    if (interp != NULL && pyrt_interp_delete(interp) != PYRT_OK) {
+        pyrt_report("domain '%s' stays in memory: an extension keeps it", pyrt_interp_name(interp));
     }
 }
 

@@ -43,8 +43,9 @@ pyrt_py_domain_of(PyObject *self)
 void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
 
 /* At the exit of an interpreter that is not main: ends its default domain, unless another thread is inside of it; that one's
- * memory stays. */
+ * memory stays. While buffers of it are in use it is only closed, and ended when the interpreter is gone, with most of them. */
 void pyrt_py_domain_end_default(pyrt_py_home *home);
+void pyrt_py_domain_end_left(pyrt_py_home *home);
 
 PyTypeObject *pyrt_py_domain_type_new(void);
 

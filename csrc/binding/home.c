@@ -141,9 +141,12 @@ forget(PyObject *capsule)
     Py_CLEAR(home->section_type);
     Py_CLEAR(home->default_domain);
     Py_CLEAR(home->domain_type);
+    Py_CLEAR(home->heap_type);
+    Py_CLEAR(home->buffer_type);
     for (size_t i = 0; i < PYRT_PY_SYNC_TYPES; i++) {
         Py_CLEAR(home->sync_types[i]);
     }
+    pyrt_py_domain_end_left(home);
     pyrt_py_home_drop(home);
 }
 

@@ -15,8 +15,9 @@
 
 #include "platform/raw_mutex.h"
 
-/* pyruntime/errors.py has the exception classes in the order of pyrt_status, and then one for arguments of the wrong type. */
-enum { PYRT_PY_WRONG_TYPE = PYRT_EVERSION + 1, PYRT_PY_ERRORS };
+/* pyruntime/errors.py has the exception classes in the order of pyrt_status, and then one for arguments of the wrong type, and
+ * one for buffers that are looked at. */
+enum { PYRT_PY_WRONG_TYPE = PYRT_EVERSION + 1, PYRT_PY_BUFFER_IN_USE, PYRT_PY_ERRORS };
 
 /* The types that are made when they are first asked for (sync.c). */
 enum {
@@ -51,15 +52,19 @@ typedef struct pyrt_py_home {
     uint32_t due;                      /* atomic: PYRT_PY_DUE_... that a pending call has been asked for */
     uint32_t scheduling;               /* atomic: OS threads that are asking Python for a pending call right now */
 
-    pyrt_raw_mutex lock;               /* guards the two that follow */
+    pyrt_raw_mutex lock;               /* guards the four that follow */
     struct pyrt_py_domain *domains;    /* that are not closed */
+    struct pyrt_py_heap *heaps;        /* newest first */
     pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
+    pyrt_interp *leaving;              /* what it was then, while buffers of it are in use; NULL: none */
 
     /* Made when they are first wanted, by pyrt_py_publish; NULL until then, and when the interpreter is gone. */
     PyObject *section_type;                   /* atomic */
     PyObject *domain_type;                    /* atomic */
     PyObject *sync_types[PYRT_PY_SYNC_TYPES]; /* atomic */
     PyObject *default_domain;                 /* atomic */
+    PyObject *heap_type;                      /* atomic */
+    PyObject *buffer_type;                    /* atomic */
 } pyrt_py_home;
 
 /* Puts what was made, a new reference or NULL, where everybody finds it; of several threads that make it at a time one puts

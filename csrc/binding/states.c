@@ -79,6 +79,14 @@ is_kept(const pyrt_py_words *words)
 }
 
 pyrt_thread *
+pyrt_py_state_at_hand(void)
+{
+    const pyrt_py_words *words = pyrt_py_my_words();
+    bool is_free = pyrt_thread_current() == NULL && is_kept(words) && words->kept->critical_sections == 0;
+    return is_free ? words->kept : NULL;
+}
+
+pyrt_thread *
 pyrt_py_state_keep(pyrt_interp *interp)
 {
     pyrt_py_words *words = pyrt_py_my_words();

@@ -28,6 +28,9 @@ pyrt_py_state_prepare(void)
 /* The state that this OS thread keeps in the interpreter, made if need be, attached or not; NULL with an exception. */
 pyrt_thread *pyrt_py_state_keep(pyrt_interp *interp);
 
+/* The same, where it has one that is free to be attached for a moment, outside of everything; else NULL. */
+pyrt_thread *pyrt_py_state_at_hand(void);
+
 /* Attaches a state of this OS thread. Waits while the world is stopped; false with the exception of a signal handler. */
 bool pyrt_py_state_attach(pyrt_thread *thread);
 

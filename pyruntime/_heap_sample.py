@@ -1,0 +1,135 @@
+"""The sample behind ``python -m pyruntime heap-stats``: a few threads that allocate, free each other's buffers, and die.
+
+Each thread is seeded, and so does the same in every run with that seed; how the threads mix is the machine's. What a thread
+has when it dies goes to the next one.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from pyruntime import _heap_report, heap
+from pyruntime._records import MemoryStats
+from pyruntime.heap import Buffer, Heap
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+TURNS_OF_A_THREAD = 2000
+KEPT_BY_A_THREAD = 500
+ON_THE_WAY = 64
+REFRESHES_PER_SECOND = 4
+
+_CLEAR = "\x1b[H\x1b[J"
+
+
+class Sample:
+    """The workload, for a with statement: it runs inside of the block, and everything is freed after it.
+
+    Three heaps: small buffers that live shortly, ones of all sizes, and a type-stable one. A buffer is freed by its own
+    thread, or put on the way to whoever comes next.
+    """
+
+    def __init__(self, threads: int, seed: int) -> None:
+        self.heaps = [Heap("messages", tag=1), Heap("frames", tag=2), Heap("nodes", tag=3, type_stable=True)]
+        self.died = [0] * threads
+        self._left: list[list[Buffer]] = [[] for _ in range(threads)]
+        self._seed = seed
+        self._on_the_way: deque[Buffer] = deque(maxlen=ON_THE_WAY)
+        self._stop = threading.Event()
+        self._keepers = [
+            threading.Thread(target=self._keep_alive, args=(number,), name=f"sample {number}") for number in range(threads)
+        ]
+
+    def __enter__(self) -> Self:
+        for keeper in self._keepers:
+            keeper.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for keeper in self._keepers:
+            keeper.join()
+        self._on_the_way.clear()
+        self._left.clear()
+        for one in self.heaps:
+            one.close()
+
+    def _keep_alive(self, number: int) -> None:
+        """One thread after another does the work of a place."""
+        while not self._stop.is_set():
+            choices = random.Random(f"{self._seed}, {number}, {self.died[number]}")
+            worker = threading.Thread(target=self._work, args=(choices, self._left[number]), name=f"worker {number}")
+            worker.start()
+            worker.join()
+            self.died[number] += 1
+
+    def _allocate(self, choices: random.Random) -> Buffer:
+        kind = choices.random()
+        if kind < 0.6:
+            return self.heaps[0].alloc(choices.randrange(16, 512))
+        if kind < 0.9:
+            return self.heaps[2].alloc(choices.choice((48, 96)))
+        return self.heaps[1].alloc(1 << choices.randrange(9, 19), zero=False)
+
+    def _work(self, choices: random.Random, mine: list[Buffer]) -> None:
+        for _ in range(TURNS_OF_A_THREAD):
+            if self._stop.is_set():
+                return
+            buffer = self._allocate(choices)
+            buffer[:1] = b"x"
+            mine.append(buffer)
+            if len(mine) > KEPT_BY_A_THREAD:
+                place = choices.randrange(len(mine))
+                mine[place], mine[-1] = mine[-1], mine[place]
+                given = mine.pop()
+                if choices.random() < 0.3:
+                    self._on_the_way.append(given)
+
+
+def _refreshes() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What there was to see at one time of the sample."""
+
+    seconds: float
+    threads: int
+    seed: int
+    threads_died: int
+    memory: list[MemoryStats]
+
+    def as_text(self) -> str:
+        """The report for people."""
+        title = f"{self.threads} threads for {self.seconds:.1f} s, seed {self.seed}; {self.threads_died} threads have died"
+        return f"{title}\n\n{_heap_report.table(self.memory, [])}"
+
+
+def run(seconds: float, threads: int, seed: int, *, shown: bool) -> Moment:
+    """Runs the sample for so long and answers how it stood just before its end. `shown`: on a terminal it is drawn anew all
+    the time meanwhile."""
+    started = time.monotonic()
+    with Sample(threads, seed) as sample:
+        while True:
+            elapsed = time.monotonic() - started
+            moment = Moment(elapsed, threads, seed, sum(sample.died), heap.stats())
+            if elapsed >= seconds:
+                break
+            if shown and _refreshes():
+                print(_CLEAR + moment.as_text(), flush=True)
+            time.sleep(min(seconds - elapsed, 1 / REFRESHES_PER_SECOND))
+    if shown and _refreshes():
+        print(_CLEAR, end="")
+    return moment
