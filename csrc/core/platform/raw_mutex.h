@@ -1,9 +1,10 @@
 /* raw_mutex.h -- the lock of the library's own lists: four bytes, never detaches, never runs user code while held.
  *
  * Held for a look at a list or a short system call, never while user code runs, so that waiting for it does not count as
- * blocking. Order in which they are taken: registry, interpreter, orphans, an interpreter's pool, its heaps, its memory, switch
- * of lock debugging, the process's pool, its memory, numbers of owners, metadata, report, tables of lock debugging, buckets of
- * the parking lot. Zero is unlocked; after a fork the child simply zeroes it.
+ * blocking. Order in which they are taken: registry, interpreter, unique ids, merge queues, the dead of an interpreter, merging
+ * for ended owners, orphans, an interpreter's pool, its heaps, its memory, switch of lock debugging, the process's pool, its
+ * memory, numbers of owners, metadata, report, tables of lock debugging, buckets of the parking lot. Zero is unlocked; after a
+ * fork the child simply zeroes it.
  *
  * State table of `word`:
  *   0  unlocked

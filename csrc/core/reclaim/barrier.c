@@ -32,19 +32,12 @@ collect(pyrt_thread_impl *thread)
 static bool
 borrow(pyrt_thread_impl *thread)
 {
-    uint64_t *word = &thread->base.slot.word;
-    uint64_t found = PYRT_STATE_DETACHED;
-    /* seq_cst: pairs with the compare-and-swap of attach, one of the two wins; as an acquire with the release of detach. */
-    bool suspended = pyrt_cas_seq_cst(word, &found, (uint64_t)PYRT_STATE_SUSPENDED);
-    bool still = suspended || found == PYRT_STATE_SUSPENDED || found == PYRT_STATE_SUSPENDED_WAITED;
-    bool collected = still && thread->held == 0;
+    bool suspended;
+    bool collected = pyrt_thread_hold_still(thread, &suspended) && thread->held == 0;
     if (collected && collect(thread)) {
         PYRT_INTERP_COUNT(thread->base.interp, borrowed, 1);
     }
-    /* seq_cst: as release it hands the emptied queue back. Pairs with the compare-and-swap of attach. */
-    if (suspended && pyrt_exchange_seq_cst(word, (uint64_t)PYRT_STATE_DETACHED) == PYRT_STATE_SUSPENDED_WAITED) {
-        pyrt_futex_wake((const uint32_t *)(const void *)word, 1);
-    }
+    pyrt_thread_let_go(thread, suspended);
     return collected;
 }
 
@@ -203,14 +196,28 @@ finish(pyrt_shared_queue *shared, pyrt_interp *or_null, pyrt_thread_impl *self, 
            run_all(shared, or_null, self, end_of_batches, deadline);
 }
 
+/* What the floors above have waiting in the threads: ending that may retire more, so it comes first. */
+static void
+finish_stages(pyrt_thread_impl *self)
+{
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->barrier != NULL) {
+            pyrt_stages[i]->barrier(self->base.interp);
+            pyrt_thread_attach_again(self);
+        }
+    }
+}
+
 static pyrt_status
 barrier(pyrt_thread_impl *self, int64_t deadline)
 {
     pyrt_interp *interp = self->base.interp;
+    finish_stages(self);
     pyrt_status status = collect_all(interp, self, deadline);
     if (status != PYRT_OK) {
         return status;
     }
+    finish_stages(self);
     if (!finish(&pyrt_reclaim_of_interp(interp)->orphans, interp, self, deadline)) {
         return PYRT_ETIMEDOUT;
     }

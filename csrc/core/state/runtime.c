@@ -469,8 +469,8 @@ pyrt_ends_cancel(bool mine)
     }
 }
 
-/* Whatever it left open is closed: locks reserved for it, ends of interpreters, pauses, visits, ensures, read-side sections,
- * then its states, newest first. */
+/* Whatever it left open is closed: locks reserved for it, ends of interpreters, pauses, visits, ensures, destructors, read-side
+ * sections, then its states, newest first. */
 static void
 on_os_thread_exit(void)
 {
@@ -481,6 +481,11 @@ on_os_thread_exit(void)
     pyrt_interp_visit_end();
     pyrt_ensure_drop_all();
     give_up_ends();
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->os_thread_exit != NULL) {
+            pyrt_stages[i]->os_thread_exit();
+        }
+    }
     while (tls->states != NULL) {
         if (tls->current != NULL) {
             tls->current->slot.read_depth = 0;

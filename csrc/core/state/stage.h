@@ -41,8 +41,14 @@ typedef struct pyrt_stage {
     void (*thread_release)(struct pyrt_thread_impl *thread);
     /* It has just detached and found that something of it is wanted (PYRT_FLAG_COLLECT). */
     void (*thread_collect)(struct pyrt_thread_impl *thread);
+    /* At the beginning of a barrier, and again when all threads have been at a safepoint, or detached, since: what waits in the
+     * interpreter's threads is finished or asked for, and finished. By a thread that is attached to it. Runs user code. */
+    void (*barrier)(pyrt_interp *interp);
     /* Empties it, at the thread's end; attached, on its own OS thread. Runs user code. */
     void (*thread_exit)(struct pyrt_thread_impl *thread);
+    /* The calling OS thread ends, perhaps in the middle of user code of the stage's; its states are still there. Runs user
+     * code. */
+    void (*os_thread_exit)(void);
 
     /* Around a fork, for each interpreter and with its lock held: the stage's own locks. */
     void (*fork_prepare)(pyrt_interp *interp);

@@ -92,6 +92,11 @@ bool pyrt_qsbr_wait_for(pyrt_interp *interp, uint64_t goal, int64_t deadline);
 /* Runs `wait` with the attached state of this OS thread detached and the host's locks let go. */
 bool pyrt_sleep_detached(bool (*wait)(void *arg), void *arg);
 
+/* Whether a thread that does not run code of the library, detached or in a pause, is held so until it is let go; `*suspended` is
+ * for that. The caller holds the interpreter's lock throughout. */
+bool pyrt_thread_hold_still(pyrt_thread_impl *thread, bool *suspended);
+void pyrt_thread_let_go(pyrt_thread_impl *thread, bool suspended);
+
 /* Whether the state is one of the calling OS thread and may end now; reports why not. */
 bool pyrt_thread_may_end(pyrt_thread_impl *thread, const char *function);
 

@@ -33,8 +33,8 @@
  *   value                    meaning                                             who sets it
  *   a thread's self_id       that thread state owns it, alive or ended           the maker
  *   bit 63, rest 0           nobody's: merged, immortal or free                  who merges, before `shared` says so
- *   bit 63, rest an address  linked, before the object there: in a merge queue   who has made it QUEUED, by compare-and-swap from
- *                            or among the dead that wait                         the owner, who leaves `local` alone from then on
+ *   bit 63, rest an address  linked, before the object there, or (1) the last:   who has made it QUEUED, by compare-and-swap from
+ *                            in a merge queue, or among the dead that wait       the owner, who leaves `local` alone from then on
  *
  * `local` is the owner's while `owner` names it. Two values are no counts: PYRT_LOCAL_IMMORTAL, which counting leaves alone, and
  * PYRT_LOCAL_TRACED, whose counting takes the long way. They stand only where `owner` is nobody's.
@@ -76,7 +76,8 @@ enum {
     PYRT_OBJECT_IMMORTAL = 2,     /* never dies; is being made so, or is */
     PYRT_OBJECT_DEFERRED = 4,     /* PYRT_DEFERRED_COUNT has been added to its shared count */
     PYRT_OBJECT_TRACED = 8,       /* pyrt_object_trace */
-    PYRT_OBJECT_DYING = 16        /* its destruction has begun */
+    PYRT_OBJECT_DYING = 16,       /* its destruction has begun */
+    PYRT_OBJECT_HAS_ID = 32       /* it has a unique id (unique_id.h), which keeps it as if it were deferred */
 };
 
 enum {

@@ -163,12 +163,13 @@ pyrt_enable_try_incref(pyrt_object *object)
 static inline bool
 pyrt_try_incref(pyrt_object *object)
 {
-    uint32_t local = pyrt_load_relaxed(&object->local);
+    uint64_t self_id = PYRT_TLS.self_id;
     /* relaxed: as in pyrt_incref. An object that this thread owns is alive. */
-    if (pyrt_load_relaxed(&object->owner) == PYRT_TLS.self_id && pyrt_likely(local + 1 < PYRT_LOCAL_TRACED)) {
-        pyrt_store_relaxed(&object->local, local + 1);
+    if (pyrt_load_relaxed(&object->owner) == self_id) {
+        pyrt_incref_by(self_id, object);
         return true;
     }
+    uint32_t local = pyrt_load_relaxed(&object->local);
     int64_t shared = pyrt_load_relaxed(&object->shared);
     /* The short way is for an object with references in `shared`. acquire: what is read of the object now is of after it became
      * this one. Pairs with the release with which a pointer to it was published. */
