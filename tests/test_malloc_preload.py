@@ -13,7 +13,8 @@ from c_support import HANG_GUARD, ROOT, need_compiler
 
 C_NAMES = {
     "malloc", "calloc", "realloc", "reallocarray", "free", "cfree", "aligned_alloc", "memalign", "posix_memalign", "valloc",
-    "pvalloc", "malloc_usable_size",
+    "pvalloc", "malloc_usable_size", "free_sized", "free_aligned_sized", "__libc_malloc", "__libc_calloc", "__libc_realloc",
+    "__libc_free", "__libc_memalign", "__libc_valloc", "__libc_pvalloc",
 }  # fmt: skip
 
 STANDARD_LIBRARY_TESTS = ["test_dict", "test_heapq", "test_json", "test_queue", "test_bisect", "test_memoryview"]
@@ -124,6 +125,221 @@ print(sorted(results.items()))
 def test_sqlite(library: Path) -> None:
     check_equal([sys.executable, "-c", SQLITE], library)
     check_equal([sys.executable, "-c", SQLITE], library, PYTHONMALLOC="malloc")
+
+
+FAMILY = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <malloc.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t);
+void *__libc_realloc(void *, size_t), *__libc_memalign(size_t, size_t);
+void __libc_free(void *);
+
+static void show(const char *what, void *block, size_t align)
+{
+    int error = errno;
+    printf("%s: %s, aligned %d, errno %d\n", what, block == NULL ? "NULL" : "a block", (uintptr_t)block % align == 0,
+           block == NULL ? error : 0);
+    free(block);
+    errno = 0;
+}
+
+int main(void)
+{
+    volatile size_t absurd = SIZE_MAX - 5;
+    show("malloc(0)", malloc(0), 8);
+    show("calloc(0, 5)", calloc(0, 5), 8);
+    show("malloc", malloc(absurd), 8);
+    show("calloc", calloc(absurd, 2), 8);
+    show("reallocarray", reallocarray(NULL, absurd, 2), 8);
+    show("aligned_alloc", aligned_alloc(4096, absurd), 8);
+    show("memalign(24)", memalign(24, 100), 8);
+    show("memalign(0)", memalign(0, 100), 8);
+    show("memalign(1 MiB)", memalign(1 << 20, 100), 1 << 20);
+    show("memalign", memalign(absurd, 100), 1);
+    show("valloc", valloc(10), 4096);
+    show("valloc", valloc(absurd), 1);
+    void *block = pvalloc(10);
+    printf("pvalloc %d\n", malloc_usable_size(block) >= 4096);
+    show("pvalloc", block, 4096);
+    block = (void *)1;
+    printf("posix_memalign %d", posix_memalign(&block, 4, 10));
+    printf(" %d", posix_memalign(&block, 0, 10));
+    printf(" %d", posix_memalign(&block, 96, 10));
+    printf(" %d", posix_memalign(&block, 64, absurd));
+    printf(" %d\n", block == (void *)1);
+    errno = 77;
+    free(NULL);
+    free(malloc(100));
+    printf("errno %d\n", errno);
+    block = strcpy(__libc_malloc(100), "text");
+    block = realloc(block, 5000);
+    block = __libc_realloc(block, 200000);
+    printf("%s\n", (char *)block);
+    free(block);
+    __libc_free(malloc(10));
+    free(__libc_calloc(3, 10));
+    free(__libc_memalign(64, 10));
+    return 0;
+}
+"""
+
+
+def test_the_family(library: Path, tmp_path: Path) -> None:
+    check_equal([compiled("gcc", FAMILY, "family.c", tmp_path)], library)
+
+
+# Fails the n-th mapping or purge that the object asks for, or all from there on; says at the end whether there was one.
+FAILING_SYSTEM = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static long nth, until, calls;
+
+__attribute__((constructor)) static void read_plan(void)
+{
+    const char *plan = getenv("FAIL_AT");
+    nth = plan == NULL ? 0 : atol(plan + 1);
+    until = plan != NULL && *plan == '+' ? 1L << 40 : nth;
+}
+
+static int must_fail(void)
+{
+    long call = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED);
+    return nth != 0 && call >= nth && call <= until;
+}
+
+__attribute__((destructor)) static void say(void)
+{
+    if (nth != 0 && calls < nth && write(2, "no failure\n", 11) != 11) {
+        _exit(9);
+    }
+}
+
+void *mmap(void *address, size_t bytes, int protection, int flags, int file, off_t offset)
+{
+    if (must_fail()) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    return (void *)syscall(SYS_mmap, address, bytes, protection, flags, file, offset);
+}
+
+int madvise(void *address, size_t bytes, int advice)
+{
+    if (must_fail()) {
+        errno = ENOMEM;
+        return -1;
+    }
+    return (int)syscall(SYS_madvise, address, bytes, advice);
+}
+"""
+
+# Asks for memory of every kind, on two threads; does without what it does not get, and says nothing of it.
+MODEST = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BLOCKS = 60 };
+
+static void fail(const char *what)
+{
+    ssize_t ignored = write(1, what, strlen(what));
+    _exit(ignored > 0 ? 3 : 4);
+}
+
+static void *work(void *arg)
+{
+    (void)arg;
+    static const size_t sizes[] = {1, 100, 1000, 5000, 70000, 3000000};
+    unsigned char *blocks[BLOCKS];
+    size_t filled[BLOCKS];
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < BLOCKS; i++) {
+            size_t size = sizes[i % 6] + (size_t)i;
+            errno = 0;
+            blocks[i] = i % 4 == 0   ? malloc(size)
+                        : i % 4 == 1 ? calloc(1, size)
+                        : i % 4 == 2 ? memalign(256, size)
+                                     : realloc(NULL, size);
+            if (blocks[i] == NULL && errno != ENOMEM) {
+                fail("NULL without ENOMEM\n");
+            }
+            filled[i] = blocks[i] == NULL ? 0 : size;
+            for (size_t k = 0; i % 4 == 1 && k < filled[i]; k += 1 + k / 64) {
+                if (blocks[i][k] != 0) {
+                    fail("calloc is not zero\n");
+                }
+            }
+            if (blocks[i] != NULL) {
+                memset(blocks[i], i, size);
+            }
+        }
+        for (int i = 0; i < BLOCKS; i++) {
+            if (i % 5 == round && blocks[i] != NULL) {
+                unsigned char *moved = realloc(blocks[i], filled[i] * 3);
+                blocks[i] = moved != NULL ? moved : blocks[i];
+            }
+        }
+        for (int i = 0; i < BLOCKS; i++) {
+            for (size_t k = 0; k < filled[i]; k += 1 + k / 64) {
+                if (blocks[i][k] != (unsigned char)i) {
+                    fail("a byte has changed\n");
+                }
+            }
+            free(blocks[i]);
+        }
+    }
+    return NULL;
+}
+
+int main(void)
+{
+    pthread_t thread;
+    int started = pthread_create(&thread, NULL, work, NULL) == 0;
+    work(NULL);
+    if (started) {
+        pthread_join(thread, NULL);
+    }
+    return write(1, "good\n", 5) != 5;
+}
+"""
+
+
+@pytest.mark.parametrize("kind", ["=", "+"])
+def test_the_system_may_refuse_at_every_call(kind: str, library: Path, tmp_path: Path) -> None:
+    """The n-th call is refused, or (+) all from the n-th on: the program gets NULL and ENOMEM, and nothing is damaged."""
+    program = compiled("gcc", MODEST, "modest.c", tmp_path)
+    source = tmp_path / "failing.c"
+    source.write_text(FAILING_SYSTEM)
+    failing = tmp_path / "failing.so"
+    build = ["gcc", "-O1", "-shared", "-fPIC", str(source), "-o", str(failing)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for nth in range(1, 1000):
+        environment = {**os.environ, "LD_PRELOAD": f"{failing}:{library}", "FAIL_AT": f"{kind}{nth}"}
+        ran = subprocess.run([program], capture_output=True, env=environment, timeout=HANG_GUARD)
+        assert (ran.returncode, ran.stdout) == (0, b"good\n"), (nth, ran)
+        if ran.stderr == b"no failure\n":
+            break
+        assert ran.stderr == b"", nth
+    assert 15 < nth < 999
 
 
 CPLUSPLUS = r"""

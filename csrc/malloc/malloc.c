@@ -80,10 +80,19 @@ aligned_alloc(size_t align, size_t size)
     return pyrt_aligned_alloc(align, size);
 }
 
+/* Older than the rule that it has to be a power of two: what is none is rounded up. */
 EXPORTED void *
 memalign(size_t align, size_t size)
 {
-    return pyrt_aligned_alloc(align, size);
+    if (align > SIZE_MAX / 2 + 1) {
+        errno = EINVAL;
+        return NULL;
+    }
+    size_t power = 1;
+    while (power < align) {
+        power *= 2;
+    }
+    return pyrt_aligned_alloc(power, size);
 }
 
 EXPORTED int
@@ -123,6 +132,41 @@ EXPORTED size_t
 malloc_usable_size(void *block)
 {
     return pyrt_usable_size(block);
+}
+
+/* C23. */
+EXPORTED void
+free_sized(void *block, size_t size)
+{
+    (void)size;
+    pyrt_free(block);
+}
+
+EXPORTED void
+free_aligned_sized(void *block, size_t align, size_t size)
+{
+    (void)align, (void)size;
+    pyrt_free(block);
+}
+
+/* Under these names the C library has them too, and who calls one of them frees with the usual name, or the other way round. */
+#define DEFINE_OTHER_NAME(result, name, parameters, call) \
+    EXPORTED result name parameters                       \
+    {                                                     \
+        return call;                                      \
+    }
+
+DEFINE_OTHER_NAME(void *, __libc_malloc, (size_t size), pyrt_malloc(size))
+DEFINE_OTHER_NAME(void *, __libc_calloc, (size_t n, size_t size), pyrt_calloc(n, size))
+DEFINE_OTHER_NAME(void *, __libc_realloc, (void *block, size_t size), pyrt_realloc(block, size))
+DEFINE_OTHER_NAME(void *, __libc_memalign, (size_t align, size_t size), memalign(align, size))
+DEFINE_OTHER_NAME(void *, __libc_valloc, (size_t size), valloc(size))
+DEFINE_OTHER_NAME(void *, __libc_pvalloc, (size_t size), pvalloc(size))
+
+EXPORTED void
+__libc_free(void *block)
+{
+    pyrt_free(block);
 }
 
 /* ---- C++, by the names that its compilers give to them ------------------------------------------------------------ */
