@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Error,
         NotFoundError,
         OutOfMemoryError,
+        RangeError,
         StateError,
         TimeoutExpired,
     )
@@ -110,6 +111,7 @@ __all__ = [
     "RLock",
     "RWLock",
     "RWLockSide",
+    "RangeError",
     "RuntimeInfo",
     "Section",
     "StallReport",

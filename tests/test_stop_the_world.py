@@ -196,7 +196,7 @@ def test_another_pause_in_the_way() -> None:
         def refused() -> None:
             with raises(errors.TimeoutExpired) as caught, pyruntime.stop_the_world(timeout=0.01):
                 pass
-            assert "another thread's pause" in str(caught[0])
+            assert "the pause of thread 'MainThread' (system id " in str(caught[0])
 
         with running(refused):
             pass
@@ -336,8 +336,10 @@ def test_a_thread_that_ends_inside_starts_the_world_again(python: Python) -> Non
     python.run("""
         import threading
         import pyruntime
+        kept = []
         def body():
-            pyruntime.stop_the_world(timeout=60).__enter__()
+            kept.append(pyruntime.stop_the_world(timeout=60))
+            kept[-1].__enter__()
         for _ in range(5):
             thread = threading.Thread(target=body)
             thread.start()
@@ -463,7 +465,8 @@ def test_the_process_ends_inside_of_a_pause(python: Python, everything: bool) ->
         import pyruntime
         def enter():
             with pyruntime.attached(): pass
-        pyruntime.stop_the_world(everything={everything}).__enter__()
+        pause = pyruntime.stop_the_world(everything={everything})
+        pause.__enter__()
         threading.Thread(target=enter, daemon=True).start()
         while "suspended" not in [one.state for one in pyruntime.threads()]: time.sleep(0)
     """)

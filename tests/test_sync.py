@@ -837,7 +837,8 @@ def test_sections_on_every_python(python: Python) -> None:
         def enter():
             with CriticalSection(thing): pass
         threading.Thread(target=enter, daemon=True).start()
-        CriticalSection(object()).__enter__()
+        section = CriticalSection(object())
+        section.__enter__()
         sys.exit(0)
     """)
 

@@ -22,6 +22,7 @@
 
 static struct {
     pyrt_raw_mutex lock;
+    bool has_key;
     bool started;
 } process;
 
@@ -47,16 +48,18 @@ start_locked(void)
     }
     pyrt_py_install_block_hooks();
     pyrt_py_capi_start();
+    /* Before the core makes its key: glibc runs their destructors in that order. */
+    if (!process.has_key && pyrt_py_uses_start() != 0) {
+        return PYRT_ENOMEM;
+    }
+    process.has_key = true;
     pyrt_status status = pyrt_runtime_init();
     if (status != PYRT_OK) {
         return status;
     }
     /* This user of the runtime stays to the end of the process: Python threads may come back to it at any time. */
     process.started = true;
-    if (pyrt_py_uses_start() != 0 || pthread_atfork(NULL, NULL, fork_child) != 0) {
-        return PYRT_ENOMEM;
-    }
-    return PYRT_OK;
+    return pthread_atfork(NULL, NULL, fork_child) == 0 ? PYRT_OK : PYRT_ENOMEM;
 }
 
 static pyrt_status

@@ -62,6 +62,24 @@ pyrt_py_raise(int status, const char *format, ...)
 }
 
 void
+pyrt_py_warn_of_collection(PyObject *context, const char *format, ...)
+{
+    PyObject *type = NULL;
+    PyObject *value = NULL;
+    PyObject *traceback = NULL;
+    PyErr_Fetch(&type, &value, &traceback);
+    va_list args;
+    va_start(args, format);
+    PyObject *text = PyUnicode_FromFormatV(format, args);
+    va_end(args);
+    if (text == NULL || PyErr_ResourceWarning(NULL, 1, "%U", text) != 0) {
+        PyErr_WriteUnraisable(context);
+    }
+    Py_XDECREF(text);
+    PyErr_Restore(type, value, traceback);
+}
+
+void
 pyrt_py_home_drop(pyrt_py_home *home)
 {
     /* seq_cst: everything that was done with the home comes before its next life. Pairs with the swap in make_home. */

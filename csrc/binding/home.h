@@ -101,4 +101,8 @@ void pyrt_py_home_drop(pyrt_py_home *home);
 /* Sets the exception that stands for a status (or PYRT_PY_WRONG_TYPE) and answers NULL. */
 PyObject *pyrt_py_raise(int status, const char *format, ...);
 
+/* A ResourceWarning about something that is collected while it is open. It keeps the exception that may be set; a warning that
+ * is made an error cannot be raised here, and goes to sys.unraisablehook with `context`. */
+void pyrt_py_warn_of_collection(PyObject *context, const char *format, ...);
+
 #endif

@@ -5,11 +5,13 @@
  * after its signals; each slice that fails leaves nothing stopped, so that short ones for ever would never come to an end.
  *
  * `owner` is the OS thread that is inside, by its id, and 0 while nobody is; the other fields are its own to write, and anybody
- * may look. A block that is open keeps itself.
+ * may look. A block that is collected while it is open is left by that, on its own thread; on another one it cannot be, and its
+ * memory stays: it is the thread's, with which the pause ends.
  */
 #include "binding/pause.h"
 
 #include "binding/gil.h"
+#include "binding/states.h"
 #include "binding/sync.h"
 #include "binding/uses.h"
 
@@ -22,7 +24,7 @@
 
 enum { FIRST_SLICE_NS = 100000000, LONGEST_SLICES = 64 };
 
-typedef struct pause_block {
+typedef struct pyrt_py_open_pause {
     PyObject_HEAD
     PyObject *weakrefs;
     pyrt_py_domain *domain; /* a strong reference; NULL: everything */
@@ -67,6 +69,20 @@ refuse(pyrt_py_domain *domain)
     return false;
 }
 
+/* Whose pause is in the way. Who has no state is known to Python by its number. */
+static PyObject *
+name_of_other(const pyrt_stop_report *report)
+{
+    PyObject *name = report->thread_id == 0
+                         ? pyrt_py_thread_name_of_tid(report->os_tid)
+                         : PyUnicode_DecodeUTF8(report->thread_name, (Py_ssize_t)strlen(report->thread_name), "replace");
+    PyErr_Clear();
+    PyObject *text = name == NULL ? PyUnicode_FromFormat("a thread (system id %d)", (int)report->os_tid)
+                                  : PyUnicode_FromFormat("thread %R (system id %d)", name, (int)report->os_tid);
+    Py_XDECREF(name);
+    return text;
+}
+
 static void
 raise_timeout(const pause_block *block, const pyrt_stop_report *report)
 {
@@ -74,8 +90,12 @@ raise_timeout(const pause_block *block, const pyrt_stop_report *report)
     char text[64];
     PyOS_snprintf(text, sizeof(text), "stop_the_world(timeout=%g) timed out", seconds);
     if (report->missing == 0) {
-        pyrt_py_raise(PYRT_ETIMEDOUT, "%s: another thread's pause was in the way all the time; nothing is stopped now",
-                      text);
+        PyObject *other = report->os_tid == 0 ? PyUnicode_FromString("another thread") : name_of_other(report);
+        if (other != NULL) {
+            pyrt_py_raise(PYRT_ETIMEDOUT, "%s: the pause of %U was in the way all the time; nothing is stopped by this one",
+                          text, other);
+            Py_DECREF(other);
+        }
         return;
     }
     char others[48] = "";
@@ -142,7 +162,7 @@ pause_enter(PyObject *self, PyObject *unused)
     if (refuse(domain)) {
         goto refused;
     }
-    if (pyrt_os_thread_register() != PYRT_OK) {
+    if (pyrt_os_thread_register() != PYRT_OK || !pyrt_py_uses_watch_end()) {
         pyrt_py_raise(PYRT_ENOMEM, "no memory to stop the world");
         goto refused;
     }
@@ -158,7 +178,7 @@ pause_enter(PyObject *self, PyObject *unused)
         pyrt_store_release(&block->owner, (uint64_t)0);
         goto refused;
     }
-    Py_INCREF(self); /* for the time that it is open */
+    pyrt_py_my_words()->pause = block;
     return Py_NewRef(self);
 
 refused:
@@ -169,6 +189,38 @@ refused:
 }
 
 /* ---- starting ---------------------------------------------------------------------------------------------------- */
+
+static void
+is_over(pause_block *block)
+{
+    pyrt_py_my_words()->pause = NULL;
+    if (block->domain != NULL) {
+        pyrt_py_use_end(block->domain);
+    }
+    /* release: pairs with the swap of the next owner. */
+    pyrt_store_release(&block->owner, (uint64_t)0);
+}
+
+void
+pyrt_py_pause_end_of_thread(void)
+{
+    pause_block *block = pyrt_py_my_words()->pause;
+    if (block != NULL) {
+        pyrt_store_relaxed(&block->started_at, pyrt_now_ns());
+        is_over(block);
+    }
+}
+
+/* On the owner's thread. */
+static void
+start(pause_block *block)
+{
+    pyrt_store_relaxed(&block->started_at, pyrt_now_ns());
+    PyThreadState *outer = pyrt_py_enter();
+    pyrt_start_the_world(block->domain == NULL ? NULL : block->domain->interp);
+    pyrt_py_leave(outer);
+    is_over(block);
+}
 
 static PyObject *
 pause_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
@@ -186,16 +238,7 @@ pause_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
                              "this stop_the_world() block was entered on another thread, and can be left on that "
                              "thread only; the world stands still");
     }
-    pyrt_store_relaxed(&block->started_at, pyrt_now_ns());
-    PyThreadState *outer = pyrt_py_enter();
-    pyrt_start_the_world(block->domain == NULL ? NULL : block->domain->interp);
-    pyrt_py_leave(outer);
-    /* release: pairs with the swap of the next owner. */
-    pyrt_store_release(&block->owner, (uint64_t)0);
-    if (block->domain != NULL) {
-        pyrt_py_use_end(block->domain);
-    }
-    Py_DECREF(self);
+    start(block);
     Py_RETURN_NONE;
 }
 
@@ -274,11 +317,31 @@ pyrt_py_pause_new(PyObject *module, PyObject *args)
     return (PyObject *)block;
 }
 
+/* False: the world goes on standing still. */
+static bool
+leave_collected(pause_block *block)
+{
+    bool mine = pyrt_load_relaxed(&block->owner) == pyrt_tls()->os_id;
+    if (mine) {
+        start(block);
+    }
+    pyrt_py_warn_of_collection(Py_None, "a stop_the_world() block was entered, never left, and is collected: %s",
+                               mine ? "the world is started now"
+                                    : "the thread that entered it is another one than this, and the world stands still "
+                                      "until that one ends");
+    return mine;
+}
+
 static void
 pause_dealloc(PyObject *self)
 {
-    Py_XDECREF((PyObject *)block_of(self)->domain);
-    pyrt_py_sync_free(self, &block_of(self)->weakrefs);
+    pause_block *block = block_of(self);
+    if (pyrt_load_relaxed(&block->owner) != 0 && !leave_collected(block)) {
+        pyrt_py_sync_clear_weakrefs(self, &block->weakrefs);
+        return;
+    }
+    Py_XDECREF((PyObject *)block->domain);
+    pyrt_py_sync_free(self, &block->weakrefs);
 }
 
 static PyMethodDef methods[] = {
@@ -297,7 +360,10 @@ static PyGetSetDef properties[] = {
 
 static PyMemberDef members[] = PYRT_PY_WEAKREFS(pause_block);
 
-PyDoc_STRVAR(doc, "A pause of the world, made by stop_the_world(): for a with statement.");
+PyDoc_STRVAR(doc,
+             "A pause of the world, made by stop_the_world(): for a with statement.\n\n"
+             "One that is collected while it is open gives a ResourceWarning. On the thread that has stopped the world,\n"
+             "that starts it again. On another one it cannot: the world stands still until the thread ends.");
 
 static PyType_Slot slots[] = {
     {Py_tp_dealloc, pause_dealloc},

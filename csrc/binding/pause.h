@@ -10,4 +10,7 @@ PyObject *pyrt_py_pause_new(PyObject *module, PyObject *args);
 
 PyTypeObject *pyrt_py_pause_type_new(void);
 
+/* An OS thread has ended inside of its pause, which the core has ended: so has the block. */
+void pyrt_py_pause_end_of_thread(void);
+
 #endif

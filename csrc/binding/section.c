@@ -127,19 +127,12 @@ section_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
 
 /* ---- the type ---------------------------------------------------------------------------------------------------- */
 
-/* Keeps the exception that may be set. A warning that is made an error cannot be raised here. */
 static void
 warn_of_collection(const pyrt_py_section *section, const char *what)
 {
-    PyObject *type = NULL;
-    PyObject *value = NULL;
-    PyObject *traceback = NULL;
-    PyErr_Fetch(&type, &value, &traceback);
-    if (PyErr_ResourceWarning(NULL, 1, "%s block of domain '%S' was entered, never left, and is collected: %s",
-                              name_of(section), section->domain->name, what) != 0) {
-        PyErr_WriteUnraisable((PyObject *)section->domain);
-    }
-    PyErr_Restore(type, value, traceback);
+    pyrt_py_warn_of_collection((PyObject *)section->domain,
+                               "%s block of domain '%S' was entered, never left, and is collected: %s", name_of(section),
+                               section->domain->name, what);
 }
 
 /* Nobody can leave it any more. */

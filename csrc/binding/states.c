@@ -12,25 +12,56 @@ enum { ATTACH_SLICE_NS = 200000000 };
 
 /* ---- the name and the kept state of an OS thread ------------------------------------------------------------------ */
 
-PyObject *
-pyrt_py_thread_name(uint64_t ident)
+/* The dict of threads by threading.get_ident(); a new reference, or NULL, perhaps with an exception. */
+static PyObject *
+active_threads(void)
 {
     PyObject *module_name = PyUnicode_FromString("threading");
     PyObject *module = module_name == NULL ? NULL : PyImport_GetModule(module_name);
     PyObject *threads = module == NULL ? NULL : PyObject_GetAttrString(module, "_active");
+    Py_XDECREF(module_name);
+    Py_XDECREF(module);
+    if (threads != NULL && !PyDict_Check(threads)) {
+        Py_CLEAR(threads);
+    }
+    return threads;
+}
+
+PyObject *
+pyrt_py_thread_name(uint64_t ident)
+{
+    PyObject *threads = active_threads();
     PyObject *key = PyLong_FromUnsignedLongLong(ident);
     PyObject *name = NULL;
-    if (threads != NULL && key != NULL && PyDict_Check(threads)) {
+    if (threads != NULL && key != NULL) {
         /* Not PyDict_GetItem..., which lends what another thread may be taking out. */
         PyObject *thread = PyObject_GetItem(threads, key);
         name = thread == NULL ? NULL : PyObject_GetAttrString(thread, "name");
         Py_XDECREF(thread);
     }
     PyErr_Clear();
-    Py_XDECREF(module_name);
-    Py_XDECREF(module);
     Py_XDECREF(threads);
     Py_XDECREF(key);
+    return name;
+}
+
+PyObject *
+pyrt_py_thread_name_of_tid(int32_t tid)
+{
+    PyObject *threads = active_threads();
+    PyObject *all = threads == NULL ? NULL : PyDict_Values(threads);
+    PyObject *name = NULL;
+    for (Py_ssize_t i = 0; all != NULL && name == NULL && i < PyList_Size(all); i++) {
+        PyObject *thread = PyList_GetItem(all, i);
+        PyObject *native_id = PyObject_GetAttrString(thread, "native_id");
+        if (native_id != NULL && PyLong_Check(native_id) && PyLong_AsLong(native_id) == tid) {
+            name = PyObject_GetAttrString(thread, "name");
+        }
+        Py_XDECREF(native_id);
+    }
+    PyErr_Clear();
+    Py_XDECREF(threads);
+    Py_XDECREF(all);
     return name;
 }
 

@@ -12,6 +12,9 @@
  * none. Nothing is imported for that. */
 PyObject *pyrt_py_thread_name(uint64_t ident);
 
+/* The same by the kernel's thread id, its native_id. */
+PyObject *pyrt_py_thread_name_of_tid(int32_t tid);
+
 /* Learns Python's name for this OS thread, for its states. Runs Python code, which may come back to us: to be called before
  * anything else is begun. */
 void pyrt_py_state_learn_name(void);

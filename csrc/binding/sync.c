@@ -58,9 +58,8 @@ pyrt_py_sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 }
 
 void
-pyrt_py_sync_free(PyObject *self, PyObject *const *weakrefs)
+pyrt_py_sync_clear_weakrefs(PyObject *self, PyObject *const *weakrefs)
 {
-    PyTypeObject *type = Py_TYPE(self);
 #if defined(Py_GIL_DISABLED)
     /* Another thread may be taking one out of the list, under a lock of Python's. */
     bool has_weakrefs = weakrefs != NULL;
@@ -70,6 +69,13 @@ pyrt_py_sync_free(PyObject *self, PyObject *const *weakrefs)
     if (has_weakrefs) {
         PyObject_ClearWeakRefs(self);
     }
+}
+
+void
+pyrt_py_sync_free(PyObject *self, PyObject *const *weakrefs)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    pyrt_py_sync_clear_weakrefs(self, weakrefs);
     freefunc free_object = PyType_GetSlot(type, Py_tp_free);
     free_object(self);
     Py_DECREF((PyObject *)type);

@@ -27,13 +27,18 @@ PyTypeObject *pyrt_py_stripes_type_new(void);
 /* In the child of a fork: the objects of critical sections that other threads were in are free. */
 void pyrt_py_sections_fork_child(void);
 
+/* An OS thread ends: if it is still attached, it gives up the objects of the sections that it is in. */
+void pyrt_py_sections_end_of_thread(void);
+
 /* In the child of a fork: the lock that no thread holds any more. */
 void pyrt_py_conditions_fork_child(void);
 
 /* tp_new of a type that takes no arguments: an object of zeros. */
 PyObject *pyrt_py_sync_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 
-/* The end of an object that holds no others. `weakrefs` is its field of that name; NULL: it has none. */
+/* The end of an object that holds no others. `weakrefs` is its field of that name; NULL: it has none. The first step alone is
+ * for one whose memory must stay. */
+void pyrt_py_sync_clear_weakrefs(PyObject *self, PyObject *const *weakrefs);
 void pyrt_py_sync_free(PyObject *self, PyObject *const *weakrefs);
 
 /* Py_tp_members of a struct with the field `weakrefs`. Wants structmember.h. */

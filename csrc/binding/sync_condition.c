@@ -288,8 +288,11 @@ static PyObject *
 condition_notify(PyObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"n", NULL};
+    PyObject *number = NULL;
     Py_ssize_t n = 1;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|n:notify", keywords, &n) || !must_own(condition_of(self), "notify")) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:notify", keywords, &number) ||
+        (number != NULL && !pyrt_py_count(number, "the n of Condition.notify()", &n)) ||
+        !must_own(condition_of(self), "notify")) {
         return NULL;
     }
     (void)notify(condition_of(self), n < 0 ? 0 : (size_t)n);

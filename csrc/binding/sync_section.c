@@ -3,12 +3,14 @@
  * Any Python object will do: what is locked is a stripe of a table of the process, chosen by the object's address. Two objects
  * may share one, which costs a wait and nothing else, because sections cannot deadlock over anything (critical_section.h). For
  * that the thread must be attached, so a section is a block of its own, of the domain that the thread is inside of or else of
- * the default one. It keeps itself while it is open: the core's section lies in it.
+ * the default one. The core's section lies in it: one that is collected while it is open is ended by that, on its own thread; on
+ * another one it cannot be, and the memory stays until the process ends. A thread that ends inside gives up what it holds: a
+ * stripe that stayed locked would be that of other objects, too.
  *
  * The wait of the core ends for nothing but the lock. So who finds a stripe locked first waits in a way that a signal can end,
  * with nothing taken, and begins the section after that.
  *
- * `owner` is the OS thread that is inside, by its id, and 0 while nobody is; `number` and `section` are its own.
+ * `owner` is the OS thread that is inside, by its id, and 0 while nobody is; the fields behind it are its own.
  */
 #include "binding/callables.h"
 #include "binding/gil.h"
@@ -16,6 +18,7 @@
 #include "binding/sync_wait.h"
 
 #include "platform/os_thread.h"
+#include "state/thread_impl.h"
 
 #include <pyruntime/critical_section.h>
 
@@ -26,13 +29,14 @@ static const char WHAT[] = "CriticalSection";
 /* Found by pyrt_parking_index, which is as good a hash as any. */
 static pyrt_mutex stripes[PYRT_PARKING_CELLS];
 
-typedef struct section {
+typedef struct pyrt_py_open_section {
     PyObject_HEAD
     PyObject *weakrefs;
     PyObject *first, *second; /* second: NULL if there is one only */
     pyrt_py_home *home;       /* held */
     uint64_t owner;           /* atomic */
     uint64_t number;          /* of its block on the owner */
+    struct pyrt_py_open_section *outer; /* that is open on the owner, entered before */
     bool has_two;             /* stripes, so that `core` is one of two */
     pyrt_critical_section2 core;
 } section;
@@ -140,7 +144,8 @@ section_enter(PyObject *object, PyObject *unused)
         return NULL;
     }
     begin(self);
-    Py_INCREF(object); /* for the time that it is open */
+    self->outer = words->sections;
+    words->sections = self;
     return Py_NewRef(object);
 }
 
@@ -162,16 +167,15 @@ why_not_leave(const section *self)
     return pyrt_py_why_not_leave();
 }
 
-static PyObject *
-section_exit(PyObject *object, PyObject *const *args, Py_ssize_t count)
+/* Its block is the caller's to close. */
+static void
+end(section *self)
 {
-    (void)args;
-    (void)count;
-    section *self = section_of(object);
-    const char *reason = why_not_leave(self);
-    if (reason != NULL) {
-        return pyrt_py_raise(PYRT_ESTATE, "%s: %s", WHAT, reason);
+    section **link = &pyrt_py_my_words()->sections;
+    while (*link != self) {
+        link = &(*link)->outer;
     }
+    *link = self->outer;
     PyThreadState *outer = pyrt_py_enter();
     if (self->has_two) {
         pyrt_critical_section2_end(&self->core);
@@ -182,13 +186,75 @@ section_exit(PyObject *object, PyObject *const *args, Py_ssize_t count)
     pyrt_py_leave(outer);
     /* release: pairs with the swap of the next owner. */
     pyrt_store_release(&self->owner, (uint64_t)0);
+}
+
+static PyObject *
+section_exit(PyObject *object, PyObject *const *args, Py_ssize_t count)
+{
+    (void)args;
+    (void)count;
+    section *self = section_of(object);
+    const char *reason = why_not_leave(self);
+    if (reason != NULL) {
+        return pyrt_py_raise(PYRT_ESTATE, "%s: %s", WHAT, reason);
+    }
+    end(self);
     pyrt_py_home *home = self->home;
     pyrt_py_use_leave();
-    Py_DECREF(object);
     if (pyrt_py_innermost_use() == NULL) {
         pyrt_py_run_if_any(home);
     }
     Py_RETURN_NONE;
+}
+
+/* ---- ends ------------------------------------------------------------------------------------------------------------ */
+
+static bool
+is_open_here(const pyrt_critical_section *core)
+{
+    const section *found = pyrt_py_my_words()->sections;
+    while (found != NULL && &found->core.base != core) {
+        found = found->outer;
+    }
+    return found != NULL;
+}
+
+void
+pyrt_py_sections_end_of_thread(void)
+{
+    pyrt_thread *thread = pyrt_thread_current();
+    uintptr_t tagged = thread == NULL ? 0 : thread->critical_sections;
+    bool all_here = thread != NULL;
+    /* Not those of C code, which lay on a stack that is gone. */
+    while (all_here && tagged != 0 && (tagged & PYRT_SECTION_SUSPENDED) == 0) {
+        const pyrt_critical_section *core = (pyrt_critical_section *)(tagged & ~(uintptr_t)PYRT_SECTION_TAGS);
+        all_here = is_open_here(core);
+        tagged = all_here ? core->previous : 0;
+    }
+    if (all_here) {
+        pyrt_critical_sections_suspend(thread);
+    }
+    /* Nothing looks into them any more: they may be entered again, and collected. */
+    for (section *next, *self = pyrt_py_my_words()->sections; self != NULL; self = next) {
+        next = self->outer;
+        pyrt_store_release(&self->owner, (uint64_t)0);
+    }
+    pyrt_py_my_words()->sections = NULL;
+}
+
+/* False: it stays open. */
+static bool
+leave_collected(section *self)
+{
+    bool mine = pyrt_load_relaxed(&self->owner) == pyrt_tls()->os_id;
+    if (mine) {
+        end(self);
+        (void)pyrt_py_use_collect(self->number, false);
+    }
+    pyrt_py_warn_of_collection(Py_None, "a CriticalSection was entered, never left, and is collected: %s",
+                               mine ? "it is left now"
+                                    : "the thread that entered it is another one than this, and stays inside until it ends");
+    return mine;
 }
 
 /* ---- the type -------------------------------------------------------------------------------------------------------- */
@@ -241,6 +307,10 @@ section_dealloc(PyObject *object)
 {
     section *self = section_of(object);
     PyObject_GC_UnTrack(object);
+    if (pyrt_unlikely(pyrt_load_relaxed(&self->owner) != 0) && !leave_collected(self)) {
+        pyrt_py_sync_clear_weakrefs(object, &self->weakrefs);
+        return;
+    }
     pyrt_py_home *home = self->home;
     Py_XDECREF(self->first);
     Py_XDECREF(self->second);
@@ -278,7 +348,8 @@ PyDoc_STRVAR(
     "A thread that sleeps inside on anything that is not of pyruntime goes on holding them. Inside of this thread's\n"
     "stop_the_world() block it waits for nobody.\n\n"
     "Entering raises StateError inside a reading() block and where it is open already; leaving raises it on another\n"
-    "thread and before a block that was entered later. Ctrl-C ends the wait.\n\n"
+    "thread and before a block that was entered later. Ctrl-C ends the wait. One that is collected while it is open gives\n"
+    "a ResourceWarning, and is left by that on the thread that is inside. A thread that ends inside gives it up.\n\n"
     "After the critical sections of CPython's free-threaded build.");
 
 static PyMethodDef methods[] = {

@@ -286,10 +286,12 @@ static PyObject *
 striped_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"stripes", "apart", NULL};
+    PyObject *number = NULL;
     Py_ssize_t stripes = 64;
     int apart = 0;
     pyrt_py_home *home = pyrt_py_home_get();
-    if (home == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|n$p:StripedLock", keywords, &stripes, &apart)) {
+    if (home == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O$p:StripedLock", keywords, &number, &apart) ||
+        (number != NULL && !pyrt_py_count(number, "the number of stripes of a StripedLock", &stripes))) {
         return NULL;
     }
     if (stripes < 1 || stripes > PYRT_STRIPES_MAX) {

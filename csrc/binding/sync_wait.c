@@ -144,6 +144,17 @@ pyrt_py_wait_arguments(PyObject *const *args, Py_ssize_t count, PyObject *names,
     return true;
 }
 
+bool
+pyrt_py_count(PyObject *number, const char *what, Py_ssize_t *count)
+{
+    if (!PyIndex_Check(number)) {
+        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "%s is an int, not %R", what, (PyObject *)Py_TYPE(number));
+        return false;
+    }
+    *count = PyNumber_AsSsize_t(number, NULL);
+    return *count != -1 || !PyErr_Occurred();
+}
+
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
 static pyrt_status

@@ -59,6 +59,10 @@ bool pyrt_py_acquire_arguments(PyObject *const *args, Py_ssize_t count, PyObject
 /* wait(timeout=None). False with an exception. */
 bool pyrt_py_wait_arguments(PyObject *const *args, Py_ssize_t count, PyObject *names, const char *what, int64_t *timeout_ns);
 
+/* An int, as operator.index() has it; one that is too large or small is the largest or smallest there is. False with an
+ * exception. */
+bool pyrt_py_count(PyObject *number, const char *what, Py_ssize_t *count);
+
 /* One try to get `lock` within a time; PYRT_OK, PYRT_ETIMEDOUT or PYRT_EINTR, else an error. It enters and leaves nothing of
  * Python's: that is done around it. */
 typedef pyrt_status pyrt_py_attempt(void *lock, int64_t timeout_ns, unsigned flags);

@@ -3,7 +3,9 @@
 
 #include "binding/callables.h"
 #include "binding/gil.h"
+#include "binding/pause.h"
 #include "binding/states.h"
+#include "binding/sync.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -120,14 +122,19 @@ pyrt_py_lease_end(pyrt_py_lease *lease)
 
 /* ---- entering ---------------------------------------------------------------------------------------------------- */
 
+bool
+pyrt_py_uses_watch_end(void)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    words->is_watched = words->is_watched || pthread_setspecific(end_of_thread, words) == 0;
+    return words->is_watched;
+}
+
 static pyrt_py_use *
 new_use(pyrt_py_words *words)
 {
-    if (!words->is_watched) {
-        if (pthread_setspecific(end_of_thread, words) != 0) {
-            return NULL;
-        }
-        words->is_watched = true;
+    if (!pyrt_py_uses_watch_end()) {
+        return NULL;
     }
     return words->first.domain == NULL ? &words->first : malloc(sizeof(pyrt_py_use));
 }
@@ -370,6 +377,16 @@ static void
 on_end_of_thread(void *arg)
 {
     pyrt_py_words *words = arg;
+    pyrt_py_sections_end_of_thread();
+    if (!words->is_ending) {
+        /* The core ends the states, and a pause, before the uses of their domains end. */
+        words->is_ending = true;
+        if (pthread_setspecific(end_of_thread, words) == 0) {
+            return;
+        }
+    }
+    words->is_ending = false;
+    pyrt_py_pause_end_of_thread();
     words->is_watched = false;
     words->floor = NULL;
     words->leases = NULL;

@@ -33,6 +33,9 @@ const char *pyrt_py_why_not_leave(void);
  * soon as it is not. `is_reading`: they have counted as read-side sections. False if none was open. */
 bool pyrt_py_use_collect(uint64_t number, bool is_reading);
 
+/* Makes sure that the end of this OS thread is seen. False when memory is short. */
+bool pyrt_py_uses_watch_end(void);
+
 /* Keeps the domain from being closed between the two; false, begin with an exception, when it is closed already. */
 bool pyrt_py_use_try(pyrt_py_domain *domain);
 bool pyrt_py_use_begin(pyrt_py_domain *domain, const char *what);

@@ -27,12 +27,15 @@ typedef struct pyrt_py_words {
     uint32_t block_capacity;
     uint32_t floor_count;         /* so many of them are put aside */
     struct pyrt_py_lease *leases; /* newest first; of calls that are under way */
+    struct pyrt_py_open_pause *pause; /* that it is in, or NULL (pause.c) */
+    struct pyrt_py_open_section *sections; /* newest first; CriticalSections that are open (sync_section.c) */
     pyrt_thread *kept;            /* its state in the main interpreter's default domain (uses.h) */
     uint64_t kept_id;
     uint64_t numbers;             /* of blocks, given out so far */
     size_t retired_bytes;         /* since a pending call was last asked for on their account */
     uint32_t retires;             /* the same */
     bool is_watched;              /* the end of this OS thread will be seen */
+    bool is_ending;               /* it has been seen, and the core is to see it first */
     bool is_named;                /* `name` has been looked for */
     pyrt_py_use first;            /* so that the usual nesting allocates nothing; so is first_blocks */
     uint64_t first_blocks[PYRT_PY_FIRST_BLOCKS];

@@ -1,31 +1,7 @@
-/* test_critical_section.c -- locks that are given up whenever their thread detaches: nesting, suspending and resuming, pauses,
- * and wrong use (critical_section.h).
+/* test_critical_section.c -- locks that are given up whenever their thread detaches: nesting, suspending and resuming, and pauses
+ * (critical_section.h). Wrong use is in test_section_misuse.c.
  */
-#include "support.h"
-
-#include "steps.h"
-#include "workers.h"
-
-#include <stdio.h>
-
-static pyrt_mutex a, b, c;
-
-static pyrt_thread *
-up(void)
-{
-    a = b = c = (pyrt_mutex)PYRT_MUTEX_INIT;
-    runtime_up();
-    return pyrt_thread_ensure(pyrt_interp_main());
-}
-
-static void
-down(pyrt_thread *thread)
-{
-    CHECK_UINT(thread->critical_sections, 0);
-    CHECK(!pyrt_mutex_is_locked(&a) && !pyrt_mutex_is_locked(&b) && !pyrt_mutex_is_locked(&c));
-    pyrt_thread_release(thread);
-    runtime_down();
-}
+#include "sections.h"
 
 /* ---- one thread ---------------------------------------------------------------------------------------------------- */
 
@@ -425,132 +401,26 @@ TEST(a_section_that_could_not_be_resumed_in_the_pause_is_after_it)
     down(thread);
 }
 
-TEST(without_a_state_nothing_waits_in_a_pause_of_everything)
+TEST(without_a_state_nothing_waits_in_a_pause_of_ones_own)
 {
-    pyrt_thread *thread = up();
-    pyrt_critical_section s;
-    pyrt_critical_section2 u;
-    pyrt_detach(thread);
-    pyrt_mutex_lock(&a);
-    CHECK_OK(pyrt_stop_the_world(NULL));
-    pyrt_critical_section_begin(&s, &a);
-    pyrt_critical_section2_begin(&u, &a, &b);
-    CHECK(pyrt_mutex_is_locked(&b));
-    pyrt_critical_section2_end(&u);
-    pyrt_critical_section_end(&s);
-    CHECK(pyrt_mutex_is_locked(&a));
-    CHECK(!pyrt_mutex_is_locked(&b));
-    pyrt_start_the_world(NULL);
-    pyrt_mutex_unlock(&a);
-    pyrt_attach(thread);
-    down(thread);
-}
-
-/* ---- wrong use --------------------------------------------------------------------------------------------------------- */
-
-TEST(ends_out_of_order_are_reported_and_done)
-{
-    pyrt_thread *thread = up();
-    pyrt_critical_section s, t;
-    pyrt_critical_section2 u;
-    pyrt_critical_section_begin(&s, &a);
-    pyrt_critical_section_begin(&t, &b);
-    pyrt_critical_section_end(&s);
-    EXPECT_REPORT("pyrt_critical_section_end", named(thread), "began later; end that first");
-    CHECK(!pyrt_mutex_is_locked(&a));
-    CHECK(pyrt_critical_section_holds(&b));
-    pyrt_critical_section_end(&t);
-    pyrt_critical_section2_begin(&u, &a, &b);
-    pyrt_critical_section_begin(&t, &c);
-    pyrt_critical_section2_end(&u);
-    EXPECT_REPORT("pyrt_critical_section2_end", named(thread), "began later; end that first");
-    pyrt_critical_section_end(&t);
-    down(thread);
-}
-
-TEST(an_end_too_many_is_reported)
-{
-    pyrt_thread *thread = up();
-    pyrt_critical_section s;
-    pyrt_critical_section_begin(&s, &a);
-    pyrt_critical_section_end(&s);
-    pyrt_critical_section_end(&s);
-    EXPECT_REPORT("pyrt_critical_section_end", named(thread), "ended already");
-    down(thread);
-}
-
-TEST(an_end_while_detached_is_reported_and_done)
-{
-    pyrt_thread *thread = up();
-    pyrt_critical_section s;
-    pyrt_critical_section_begin(&s, &a);
-    pyrt_detach(thread);
-    pyrt_critical_section_end(&s);
-    EXPECT_REPORT("pyrt_critical_section_end", named(thread), "not attached");
-    pyrt_attach(thread);
-    down(thread);
-}
-
-static void
-end_section(void *section)
-{
-    pyrt_critical_section_end(section);
-}
-
-TEST(an_end_on_another_os_thread_is_reported_and_not_done)
-{
-    worker w;
-    pyrt_thread *thread = up();
-    pyrt_critical_section s;
-    worker_start(&w);
-    pyrt_critical_section_begin(&s, &a);
-    pyrt_detach(thread);
-    worker_do(&w, end_section, &s);
-    EXPECT_REPORT("pyrt_critical_section_end", named(thread), "another OS thread");
-    pyrt_attach(thread);
-    CHECK(pyrt_critical_section_holds(&a));
-    pyrt_critical_section_end(&s);
-    worker_end(&w);
-    down(thread);
-}
-
-TEST(a_state_that_ends_inside_of_a_section_is_reported)
-{
-    pyrt_thread *thread = up();
-    pyrt_interp *other = pyrt_interp_new(NULL);
-    pyrt_detach(thread);
-    pyrt_thread *ends = pyrt_thread_new(other);
-    pyrt_critical_section s;
-    pyrt_attach(ends);
-    pyrt_critical_section_begin(&s, &a);
-    pyrt_detach(ends);
-    char name[32];
-    snprintf(name, sizeof(name), "%s", named(ends));
-    pyrt_thread_delete(ends);
-    EXPECT_REPORT(name, "ends inside of a critical section");
-    CHECK(!pyrt_mutex_is_locked(&a));
-    CHECK_OK(pyrt_interp_delete(other));
-    pyrt_attach(thread);
-    down(thread);
-}
-
-static void
-end_inside(void *unused)
-{
-    (void)unused;
-    static __thread pyrt_critical_section s; /* not on a stack that is gone */
-    (void)pyrt_thread_ensure(pyrt_interp_main());
-    pyrt_critical_section_begin(&s, &a);
-}
-
-TEST(an_os_thread_that_ends_inside_of_a_section_is_reported)
-{
-    worker w;
-    pyrt_thread *thread = up();
-    worker_start(&w);
-    worker_do(&w, end_inside, NULL);
-    worker_end(&w);
-    EXPECT_REPORT("ends inside of a critical section, whose mutex stays locked");
-    pyrt_mutex_at_fork_reinit(&a);
-    down(thread);
+    for (int all = 0; all < 2; all++) {
+        pyrt_thread *thread = up();
+        pyrt_interp *what = all ? NULL : pyrt_interp_main();
+        pyrt_critical_section s;
+        pyrt_critical_section2 u;
+        pyrt_detach(thread);
+        pyrt_mutex_lock(&a);
+        CHECK_OK(pyrt_stop_the_world(what));
+        pyrt_critical_section_begin(&s, &a);
+        pyrt_critical_section2_begin(&u, &a, &b);
+        CHECK(pyrt_mutex_is_locked(&b));
+        pyrt_critical_section2_end(&u);
+        pyrt_critical_section_end(&s);
+        CHECK(pyrt_mutex_is_locked(&a));
+        CHECK(!pyrt_mutex_is_locked(&b));
+        pyrt_start_the_world(what);
+        pyrt_mutex_unlock(&a);
+        pyrt_attach(thread);
+        down(thread);
+    }
 }

@@ -631,6 +631,13 @@ hold_a_and_pass_safepoints(void *thread)
     pyrt_mutex_unlock(&a);
 }
 
+static void
+unlock_what_is_waited_for(void *mutex)
+{
+    WAIT_UNTIL(pyrt_parked_count(mutex) == 1);
+    pyrt_mutex_unlock(mutex);
+}
+
 TEST(who_has_stopped_the_holder_does_not_wait_for_it)
 {
     runtime_up();
@@ -652,11 +659,19 @@ TEST(who_has_stopped_the_holder_does_not_wait_for_it)
     EXPECT_REPORT("holds 'C' and asks for it again");
     CHECK_UINT(reports_pending(), 0);
     pyrt_mutex_unlock(&c);
+    /* The form that cannot answer tells it, once, and waits: here for one that unlocks what another holds. */
+    worker helper;
+    worker_start(&helper);
+    worker_begin(&helper, unlock_what_is_waited_for, &a);
+    pyrt_mutex_lock(&a);
+    EXPECT_REPORT("pyrt_mutex_lock: 'A' is held by thread '", "which this pause has stopped");
+    worker_finish(&helper);
+    worker_end(&helper);
     pyrt_start_the_world(NULL);
     pyrt_store_release(&may_unlock, true);
+    worker_finish(&other);
     CHECK_OK(pyrt_mutex_lock_timed(&a, -1, PYRT_LOCK_DETACH));
     pyrt_mutex_unlock(&a);
-    worker_finish(&other);
     worker_do(&other, delete_attached, thread);
     worker_end(&other);
     CHECK_OK(pyrt_lock_debug(false));

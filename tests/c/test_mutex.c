@@ -301,6 +301,21 @@ TEST(a_reservation_that_nobody_uses_is_anybodys)
     host_leaves();
 }
 
+/* As in the child of a fork, where the thread that it is for is not. */
+TEST(who_tries_again_after_its_time_gets_it_too)
+{
+    pyrt_mutex m = {PYRT_MUTEX_RESERVED};
+    pyrt_mutex other = {PYRT_MUTEX_RESERVED};
+    CHECK(!pyrt_mutex_trylock(&m));
+    WAIT_UNTIL(pyrt_mutex_trylock(&m));
+    CHECK_INT(m.state, PYRT_MUTEX_LOCKED);
+    /* Its time begins anew with every other lock, and after it was had. */
+    CHECK(!pyrt_mutex_trylock(&other));
+    m.state = PYRT_MUTEX_RESERVED;
+    CHECK(!pyrt_mutex_trylock(&m));
+    CHECK_STATUS(pyrt_mutex_lock_timed(&other, 0, 0), PYRT_ETIMEDOUT);
+}
+
 /* It had gone to sleep before there was a reservation to look at. */
 TEST(so_it_is_for_one_that_sleeps)
 {

@@ -3,6 +3,7 @@
  */
 #include "support.h"
 
+#include "platform/os_thread.h"
 #include "state/thread_impl.h"
 #include "steps.h"
 #include "workers.h"
@@ -59,6 +60,8 @@ TEST(a_timed_request_gives_up_its_turn)
     pyrt_interp *main = pyrt_interp_main();
     pyrt_interp *const firsts[] = {NULL, main, main, NULL};
     pyrt_interp *const seconds[] = {NULL, main, NULL, main};
+    pyrt_thread *named_one = pyrt_thread_new(main);
+    pyrt_thread_set_name(named_one, "the one in the way");
     worker_start(&w);
     for (int i = 0; i < 4; i++) {
         CHECK_OK(pyrt_stop_the_world(firsts[i]));
@@ -67,6 +70,10 @@ TEST(a_timed_request_gives_up_its_turn)
             worker_do(&w, stop_as_called, &call);
             CHECK_STATUS(call.status, PYRT_ETIMEDOUT);
             CHECK_UINT(call.report.missing, 0);
+            /* It tells whose pause is in the way. */
+            CHECK_INT(call.report.os_tid, pyrt_os_thread_tid());
+            CHECK_UINT(call.report.thread_id, named_one->id);
+            CHECK_STR(call.report.thread_name, "the one in the way");
         }
         pyrt_start_the_world(firsts[i]);
         /* Nothing of the request is left. */
@@ -75,6 +82,15 @@ TEST(a_timed_request_gives_up_its_turn)
         CHECK_OK(call.status);
         worker_do(&w, start_as_called, &call);
     }
+    pyrt_thread_delete(named_one);
+    /* Who has no state is known by its number alone. */
+    CHECK_OK(pyrt_stop_the_world(NULL));
+    pause_call call = {.interp = main};
+    worker_do(&w, stop_as_called, &call);
+    CHECK_INT(call.report.os_tid, pyrt_os_thread_tid());
+    CHECK_UINT(call.report.thread_id, 0);
+    CHECK_STR(call.report.thread_name, "");
+    pyrt_start_the_world(NULL);
     worker_end(&w);
     runtime_down();
 }

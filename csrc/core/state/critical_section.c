@@ -179,13 +179,13 @@ pyrt_critical_sections_forget(pyrt_thread *thread)
 
 /* ---- beginning --------------------------------------------------------------------------------------------------- */
 
-/* Without an attached state: a plain lock. */
+/* Without an attached state: a plain lock. In any pause of its own: whose sections it may meet was not asked. */
 static void
 begin_plain(uintptr_t tagged, pair wanted)
 {
     section_of(tagged)->previous = 0;
     section_of(tagged)->thread = NULL;
-    set_mutexes(tagged, take(wanted, !pyrt_pause_is_mine(NULL)));
+    set_mutexes(tagged, take(wanted, pyrt_tls()->pause == NULL));
 }
 
 static void

@@ -52,7 +52,8 @@ typedef struct pyrt_pause {
     uint32_t missing;
     uint64_t claim;
     int64_t offered_until;
-    uint64_t requester; /* os_id */
+    uint64_t requester; /* os_id; and the kernel's thread id, for reports */
+    int32_t requester_tid;
     int64_t asked_at;   /* when its turn had come */
     int64_t stopped_at; /* when nobody was missing any more; 0: somebody is */
     pyrt_pause_counts stats;

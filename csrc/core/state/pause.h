@@ -8,6 +8,8 @@
 
 #include "state/thread_impl.h"
 
+#include <pyruntime/stop_the_world.h>
+
 /* Who does not come although it is its turn loses it after this: its host may never let it. */
 enum { PYRT_PAUSE_TURN_NS = 10000000 };
 
@@ -37,8 +39,9 @@ pyrt_interp *pyrt_pause_of_mark(const void *mark);
 void pyrt_pause_for_each(pyrt_interp *or_null, void (*visit)(pyrt_interp *, void *), void *arg);
 
 /* Waits for the turn of this OS thread. From PYRT_OK on the gate is its own, and the requester is written into the pause.
- * PYRT_ESTATE if there is nothing to stop (any more), PYRT_ETIMEDOUT. `now` is brought up to date if it had to wait. */
-pyrt_status pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t *now, int64_t deadline);
+ * PYRT_ESTATE if there is nothing to stop (any more), PYRT_ETIMEDOUT, with the requester of the pause that is in the way in the
+ * report. `now` is brought up to date if it had to wait. */
+pyrt_status pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t *now, int64_t deadline, pyrt_stop_report *report);
 
 /* Opens it again; under the registry's lock. Then, without it, the waiters are to be woken. */
 void pyrt_pause_open_gate(pyrt_interp *or_null);

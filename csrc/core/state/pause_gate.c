@@ -18,9 +18,11 @@
  *                  for PYRT_PAUSE_TURN_NS           its time is up
  */
 #include "platform/futex.h"
+#include "platform/os_thread.h"
 #include "state/pause.h"
 
 #include <limits.h>
+#include <string.h>
 
 static pyrt_registry *const registry = &pyrt_the_registry;
 
@@ -65,6 +67,7 @@ take(const void *wants, uint64_t overtaken)
     pyrt_interp *interp = pyrt_pause_of_mark(wants);
     pyrt_pause *pause = interp != NULL ? &interp->own_pause : &registry->global_pause;
     pause->requester = pyrt_tls()->os_id;
+    pause->requester_tid = pyrt_os_thread_tid();
     pyrt_pause_claim(pause, PYRT_PAUSE_ASKED);
     (void)pyrt_fetch_add_relaxed(&pause->stats.turns_lost, overtaken);
     if (interp == NULL) {
@@ -92,6 +95,39 @@ void
 pyrt_pause_wake_waiters(void)
 {
     pyrt_futex_wake(&registry->turn, INT_MAX);
+}
+
+/* The pause that keeps the gate closed for this one, or NULL. */
+static const pyrt_pause *
+in_the_way(const void *wants)
+{
+    if (registry->global_taken) {
+        return &registry->global_pause;
+    }
+    for (const pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+        if (interp->gate_taken && (wants == &everything || wants == interp)) {
+            return &interp->own_pause;
+        }
+    }
+    return NULL;
+}
+
+/* The oldest state of an OS thread tells its name. */
+static void
+name_requester(const pyrt_pause *pause, pyrt_stop_report *report)
+{
+    report->os_tid = pause->requester_tid;
+    for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+        pyrt_raw_mutex_lock(&interp->lock);
+        for (const pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
+            if (thread->base.os_id == pause->requester) {
+                report->thread_id = thread->base.id;
+                report->interp_id = interp->id;
+                memcpy(report->thread_name, thread->name, sizeof(report->thread_name));
+            }
+        }
+        pyrt_raw_mutex_unlock(&interp->lock);
+    }
 }
 
 /* ---- the queue --------------------------------------------------------------------------------------------------- */
@@ -195,7 +231,7 @@ sleep_in_queue(void *arg)
 }
 
 pyrt_status
-pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t *now, int64_t deadline)
+pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t *now, int64_t deadline, pyrt_stop_report *report)
 {
     const void *wants = pyrt_pause_mark(or_null);
     pyrt_pause_turn *place = &pyrt_tls()->turn;
@@ -211,6 +247,10 @@ pyrt_pause_enter_gate(pyrt_interp *or_null, int64_t *now, int64_t deadline)
         bool done = status != PYRT_ETIMEDOUT || !in_time;
         if (status == PYRT_OK) {
             take(wants, count_overtaken(place));
+        }
+        const pyrt_pause *other = done && status == PYRT_ETIMEDOUT ? in_the_way(wants) : NULL;
+        if (other != NULL) {
+            name_requester(other, report);
         }
         bool wake = done && queued && quit_queue(place);
         registry->turn += wake;

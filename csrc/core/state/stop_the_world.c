@@ -377,7 +377,7 @@ pyrt_stop_the_world_timed(pyrt_interp *or_null, int64_t timeout_ns, pyrt_stop_re
     pyrt_status status;
     do {
         *report = (pyrt_stop_report){.struct_size = sizeof(*report), .interp_id = -1};
-        status = pyrt_pause_enter_gate(or_null, &now, deadline);
+        status = pyrt_pause_enter_gate(or_null, &now, deadline, report);
         if (status == PYRT_OK) {
             status = stop(or_null, now, deadline, patience, report);
         }
@@ -423,7 +423,8 @@ pyrt_pause_hold_off(pyrt_interp *interp, int64_t deadline)
         return PYRT_ENOMEM;
     }
     int64_t now = pyrt_now_ns();
-    pyrt_status status = pyrt_pause_enter_gate(interp, &now, deadline);
+    pyrt_stop_report ignored;
+    pyrt_status status = pyrt_pause_enter_gate(interp, &now, deadline, &ignored);
     if (status == PYRT_OK) {
         /* The end of this OS thread opens the gate; and this is a pause as far as it counts for others: a second one of this
          * OS thread is nested. */

@@ -278,21 +278,33 @@ pyrt_mutex_give_back(void)
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */
 
-void
-pyrt_mutex_lock_slow(pyrt_mutex *mutex)
+/* For who only tries, and so looks at different times: what it saw the last time may have been another reservation, which
+ * costs somebody else its turn, but no more often than once in so long. */
+static bool
+may_take_reserved_at_once(const pyrt_mutex *mutex)
 {
-    (void)pyrt_mutex_lock_until(mutex, INT64_MAX, PYRT_LOCK_DETACH, "pyrt_mutex_lock");
+    pyrt_tls_block *tls = pyrt_tls();
+    if (tls->pause != NULL) {
+        return true;
+    }
+    int64_t now = pyrt_now_ns();
+    if (tls->seen_reserved != mutex) {
+        tls->seen_reserved = mutex;
+        tls->seen_reserved_at = now;
+    }
+    return now - tls->seen_reserved_at >= PYRT_MUTEX_RESERVED_NS;
 }
 
 /* A reservation is not waited for: inside of one's own pause its thread may be standing still. */
 bool
 pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
 {
-    bool paused = pyrt_tls()->pause != NULL;
     uint8_t state = pyrt_load_relaxed(&mutex->state);
-    while (without_watch(state) == PYRT_MUTEX_UNLOCKED || (without_watch(state) == PYRT_MUTEX_RESERVED && paused)) {
+    while (without_watch(state) == PYRT_MUTEX_UNLOCKED ||
+           (without_watch(state) == PYRT_MUTEX_RESERVED && may_take_reserved_at_once(mutex))) {
         /* acquire: as in the inline form. */
         if (pyrt_cas_acquire(&mutex->state, &state, with_watch(PYRT_MUTEX_LOCKED))) {
+            pyrt_tls()->seen_reserved = NULL;
             return tell_took(mutex) == PYRT_OK;
         }
     }
@@ -300,33 +312,49 @@ pyrt_mutex_trylock_slow(pyrt_mutex *mutex)
 }
 
 /* In a pause of its own, with locks watched: a holder that stands still would never unlock. Looked for again from time to
- * time, because it may come to stand still later. */
+ * time, because it may come to stand still later. Who must not be refused is only told so, and waits. */
 static pyrt_status
-lock_in_pause(pyrt_mutex *mutex, int64_t deadline, unsigned flags)
+lock_in_pause(pyrt_mutex *mutex, int64_t deadline, unsigned flags, const char *function, bool may_refuse)
 {
+    bool reported = false;
     for (bool told = false;; told = true) {
         pyrt_lock_hold hold;
-        uint64_t holder = pyrt_watch_holder(mutex, &hold);
+        uint64_t holder = reported ? 0 : pyrt_watch_holder(mutex, &hold);
         if (holder != 0 && pyrt_waiting_stands_still(holder)) {
-            pyrt_report("pyrt_mutex_lock_timed: '%s' is held by thread '%s' (%d), which this pause has stopped", hold.name,
+            pyrt_report("%s: '%s' is held by thread '%s' (%d), which this pause has stopped", function, hold.name,
                         hold.thread_name, hold.os_tid);
-            return PYRT_EDEADLK;
+            if (may_refuse) {
+                return PYRT_EDEADLK;
+            }
+            reported = true;
         }
         int64_t next_look = pyrt_now_ns() + PYRT_MUTEX_RESERVED_NS;
         int64_t until = next_look < deadline ? next_look : deadline;
         if (!told) {
             tell_asks(mutex);
         }
-        pyrt_status status = lock_until(mutex, until, flags, "pyrt_mutex_lock_timed");
+        pyrt_status status = lock_until(mutex, until, flags, function);
         if (status != PYRT_ETIMEDOUT || until == deadline) {
             return status;
         }
     }
 }
 
+void
+pyrt_mutex_lock_slow(pyrt_mutex *mutex)
+{
+    static const char function[] = "pyrt_mutex_lock";
+    if (pyrt_lock_watch_is_on() && pyrt_tls()->pause != NULL) {
+        (void)lock_in_pause(mutex, INT64_MAX, PYRT_LOCK_DETACH, function, false);
+        return;
+    }
+    (void)pyrt_mutex_lock_until(mutex, INT64_MAX, PYRT_LOCK_DETACH, function);
+}
+
 pyrt_status
 pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
 {
+    static const char function[] = "pyrt_mutex_lock_timed";
     if ((flags & ~PYRT_LOCK_FLAGS) != 0) {
         return PYRT_EINVAL;
     }
@@ -339,9 +367,9 @@ pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigned flags)
     }
     int64_t deadline = pyrt_deadline_after(timeout_ns);
     if (pyrt_lock_watch_is_on() && pyrt_tls()->pause != NULL) {
-        return lock_in_pause(mutex, deadline, flags);
+        return lock_in_pause(mutex, deadline, flags, function, true);
     }
-    return pyrt_mutex_lock_until(mutex, deadline, flags, "pyrt_mutex_lock_timed");
+    return pyrt_mutex_lock_until(mutex, deadline, flags, function);
 }
 
 /* Under the bucket's lock. After the exchange the mutex may be another's, or gone. */

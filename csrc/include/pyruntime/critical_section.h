@@ -8,10 +8,11 @@
  * inner ones have ended. So only the newest section is held for sure, and after every call that may be quiescent what was
  * read under an outer one has to be looked at again. In return sections nest in any order, over the same object too.
  *
- * Inside of a pause of the world that this thread has made, a section waits for nobody: all others have given theirs up. It
- * then holds nothing if the mutex is taken by something else than a section.
+ * Inside of a pause of its own interpreter or of all that this thread has made, a section waits for nobody: the others have
+ * given theirs up. It then holds nothing if the mutex is taken by something else than a section.
  *
- * Without an attached state a section is a plain lock of its mutexes, which nothing suspends.
+ * Without an attached state a section is a plain lock of its mutexes, which nothing suspends: a second one of the same object
+ * on top of it would wait for itself. It waits for nobody in any pause that this thread has made.
  *
  * A section begins and ends in the same C function (no return, goto or longjmp in between): it lies on the stack.
  */

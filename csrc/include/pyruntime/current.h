@@ -38,6 +38,8 @@ typedef struct pyrt_tls_block {
     uint32_t unlisted_reads;            /* read locks (rwlock.h) that found no place in the row */
     struct pyrt_rwlock *draining;       /* the lock whose readers it waits for as a writer, asleep, or NULL */
     const void *woken_for;              /* the mutex that it was woken for and has not looked at yet, or NULL */
+    const void *seen_reserved;          /* the mutex that its last trylock found reserved, or NULL */
+    int64_t seen_reserved_at;           /* when it first did */
     pyrt_interp *visited;               /* the interpreter whose readers a barrier of all waits for, or NULL */
     struct pyrt_object *dead;           /* objects that wait until a destructor further out has returned */
     uint32_t dying;                     /* destructors that run on it, one inside of the other */

@@ -20,7 +20,8 @@
  * host's locks it needs, attaches, and only then makes the lock its own. If it cannot attach because the world is stopped, it
  * gives the reservation back first and queues up again at the head; if its OS thread ends instead, the reservation is given
  * back too; and who finds a reservation inside of its own pause of the world, or has looked at one for
- * PYRT_MUTEX_RESERVED_NS, takes it. A waiter whose reservation is gone queues up again at the head.
+ * PYRT_MUTEX_RESERVED_NS (a trylock: twice, so long apart), takes it. So one whose thread was lost in a fork holds nobody up.
+ * A waiter whose reservation is gone queues up again at the head.
  *
  * A thread may be quiescent in a lock that is contended (law: what is read before is not protected after), and its critical
  * sections are suspended while it waits. A mutex works without the runtime, from any thread, from static zero. It is neither
@@ -67,7 +68,8 @@ pyrt_status pyrt_mutex_lock_timed(pyrt_mutex *mutex, int64_t timeout_ns, unsigne
 void pyrt_mutex_at_fork_reinit(pyrt_mutex *mutex);
 /* cdef: end */
 
-/* Locks; waits as long as it takes, detached (PYRT_LOCK_DETACH).
+/* Locks; waits as long as it takes, detached (PYRT_LOCK_DETACH). In a pause that this OS thread has made, an owner that stands
+ * still is waited for without end, which is reported while locks are watched.
  * blocks: yes · allocates: no · runs user code: no · quiescent: may · needs attached: no · async-signal-safe: no */
 static inline void
 pyrt_mutex_lock(pyrt_mutex *mutex)

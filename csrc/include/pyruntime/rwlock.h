@@ -21,7 +21,8 @@
  * writer that has the gate only waits for readers that are inside already, and readers behind it come before the next
  * writer that is behind them. Like the reservation of a mutex, what a waiting writer has of the lock is given back when it
  * cannot go on because the world is stopped or its OS thread ends; it then queues up again at the head. In a pause of the
- * world of its own, a reader does not wait for a writer that only waits itself.
+ * world of its own, a reader does not wait for a writer that only waits itself; for one that holds the lock, as a writer does
+ * for readers, it waits without end if that one stands still. So there the forms that try, or have a time, are the right ones.
  *
  * State table of `state`:
  *

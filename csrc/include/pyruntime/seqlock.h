@@ -15,8 +15,11 @@
  * second look cannot come before its acquire loads. Readers never wait for readers, and never delay a writer; a reader that
  * had to try again too often may lock the writers out instead (write_lock, read, write_unlock).
  *
- * Writers exclude each other by a pyrt_mutex, and wait as for one. State of `sequence`: odd while a writer is inside; a
- * writer adds one at its begin and one at its end, under `writers`. It does not wrap in 64 bits.
+ * Writers exclude each other by a pyrt_mutex, and wait as for one; so does a reader that finds one inside. In a pause of its
+ * own a thread must not wait for a writer that stands still: write_trylock tells.
+ *
+ * State of `sequence`: odd while a writer is inside; a writer adds one at its begin and one at its end, under `writers`. It
+ * does not wrap in 64 bits.
  */
 #ifndef PYRUNTIME_SEQLOCK_H
 #define PYRUNTIME_SEQLOCK_H

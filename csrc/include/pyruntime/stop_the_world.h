@@ -17,9 +17,9 @@ PYRT_BEGIN_DECLS
 typedef struct pyrt_stop_report {
     uint32_t struct_size;     /* in: sizeof(pyrt_stop_report) */
     uint32_t stopped;         /* threads that stand still */
-    uint32_t missing;         /* threads that have not parked in time */
-    int32_t os_tid;           /* of the first of them: the kernel's thread id */
-    uint64_t thread_id;
+    uint32_t missing;         /* threads that have not parked in time; 0: another pause was in the way all the time */
+    int32_t os_tid;           /* of the first of them, or of who made that pause: the kernel's thread id; 0: nobody */
+    uint64_t thread_id;       /* of its state; who makes a pause may have none: 0, and no name */
     int64_t interp_id;
     int64_t time_to_stop_ns;  /* from the request to the stop, or to giving up */
     char thread_name[32];
@@ -31,7 +31,7 @@ typedef struct pyrt_stop_report {
  * gets through between two of them.
  * Errors: PYRT_ESTATE for a nested request of this OS thread, attached to another interpreter than the one to stop, inside a
  * counted read-side section (all reported), or without runtime; PYRT_ENOMEM; PYRT_EINVAL for a wrong struct_size. The timed
- * form gives PYRT_ETIMEDOUT, fills the report with the first thread that is missing, and leaves nothing stopped; a negative
+ * form gives PYRT_ETIMEDOUT, fills the report with the thread that is in the way, and leaves nothing stopped; a negative
  * timeout is none.
  * blocks: yes · allocates: no · runs user code: no · quiescent: always · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_stop_the_world(pyrt_interp *or_null);
