@@ -28,6 +28,10 @@ THIS_VERSION = "{}.{}".format(*sys.version_info)
 HANG_GUARD = 60.0
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in the background of a shell: programs that are started here would inherit it, and no Ctrl-C would end their waits.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 needs_subinterpreters = pytest.mark.skipif(
     FREE_THREADED, reason="a free-threaded Python imports what cffi makes in its main interpreter only"
 )
