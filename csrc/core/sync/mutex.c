@@ -23,9 +23,9 @@
 #include <pyruntime/current.h>
 #include <pyruntime/mutex.h>
 
-/* So many looks, while nobody is parked, before it sleeps. With 30, two threads that hold it for some tens of nanoseconds
- * and then leave it for as long sleep so often that they get a quarter less done; 400 gain nothing on 100. */
-enum { SPINS = 100 };
+/* For so long it looks, while nobody is parked, before it sleeps: about what a sleep costs, with the barrier that all threads
+ * have to pass and the way back. Twice as long gains a tenth more, half as long loses as much. */
+enum { SPIN_NS = 20000 };
 
 /* How often a waiter looks, unasked, whether the host has kept the thread that the lock was reserved for: each time after
  * twice as long, up to this. */
@@ -113,20 +113,30 @@ try_to_take(mutex_wait *wait)
     return false;
 }
 
-/* While somebody is parked, whoever unlocks has a thread to wake: spinning would only take the lock away from it. */
+/* While somebody is parked, whoever unlocks has a thread to wake: spinning would only take the lock away from it.
+ *
+ * Each look takes the lock's line from the owner, who has to fetch it back. So the next look comes after as long as it has
+ * waited already: an owner that is soon done is soon noticed; one that takes the lock again and again gets many turns done
+ * between two looks, however long a line is on its way on this machine; and of the rests that it leaves the lock for, a look
+ * sooner or later meets one. */
 static bool
 spin(mutex_wait *wait)
 {
-    for (int i = 0; i < SPINS; i++) {
-        if (try_to_take(wait)) {
-            return true;
-        }
-        if ((pyrt_parked_near(wait->mutex) & ~PYRT_PARKED_ALWAYS) != 0) {
-            return false;
+    int64_t begun = pyrt_now_ns();
+    int64_t look_at = begun;
+    for (int64_t now = begun; now - begun < SPIN_NS; now = pyrt_now_ns()) {
+        if (now >= look_at) {
+            if (try_to_take(wait)) {
+                return true;
+            }
+            if ((pyrt_parked_near(wait->mutex) & ~PYRT_PARKED_ALWAYS) != 0) {
+                return false;
+            }
+            look_at = now + (now - begun);
         }
         pyrt_cpu_relax();
     }
-    return false;
+    return try_to_take(wait);
 }
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */

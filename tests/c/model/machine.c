@@ -379,6 +379,7 @@ machine_turn(model_kind kind, const volatile void *address, int other, const cha
 void
 model_relax(void)
 {
+    platform_relaxes();
     if (machine_is_scheduling() && ++current->looks > MOST_LOOKS) {
         model_fail("a spin loop that does not end, after '%s' in %s", current->next.text, current->next.function);
     }

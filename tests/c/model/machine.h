@@ -135,6 +135,9 @@ bool platform_is_freed(const volatile void *address);
 /* How often a thread was about to sleep in this run. */
 int platform_sleeps(int thread);
 
+/* Spin loops end by the clock: time passes in each turn of one, whether or not the clock is in use. */
+void platform_relaxes(void);
+
 /* What an OS thread does that ends, and what must hold of it before. */
 void platform_thread_exit(void);
 

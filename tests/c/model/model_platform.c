@@ -84,6 +84,12 @@ model_pass_time(int64_t ns)
     now += ns;
 }
 
+void
+platform_relaxes(void)
+{
+    now += 1000;
+}
+
 int64_t
 pyrt_now_ns(void)
 {
