@@ -22,6 +22,9 @@ pyrt_futex_end pyrt_futex_sleep(const uint32_t *word, uint32_t expected, int64_t
 /* Wakes at most `count` sleepers. */
 void pyrt_futex_wake(const uint32_t *word, int count);
 
+/* Lets another thread that is ready run on this core; at once back if there is none. */
+void pyrt_yield(void);
+
 /* Whether the kernel has pyrt_membarrier at all; cheap. */
 bool pyrt_membarrier_is_supported(void);
 

@@ -27,8 +27,9 @@
 
 #include <string.h>
 
-/* Looks at `missing` so often before it sleeps. */
-enum { LOOKS = 400 };
+/* For so long the requester hands its core on before it sleeps: about what the sleep costs, with its barrier and its wake-up.
+ * The threads that it waits for may be waiting for that core. */
+enum { YIELD_NS = 50000 };
 
 static pyrt_registry *const registry = &pyrt_the_registry;
 
@@ -222,6 +223,20 @@ nobody_missing(pyrt_pause *pause)
     return pyrt_load_acquire(&pause->missing) == 0;
 }
 
+/* False: it takes longer. */
+static bool
+yield_until_still(pyrt_pause *pause)
+{
+    int64_t end = nobody_missing(pause) ? 0 : pyrt_now_ns() + YIELD_NS;
+    while (!nobody_missing(pause)) {
+        if (pyrt_now_ns() >= end) {
+            return false;
+        }
+        pyrt_yield();
+    }
+    return true;
+}
+
 static int64_t
 earlier(int64_t a, int64_t b)
 {
@@ -272,12 +287,9 @@ find_missing(pyrt_interp *interp, void *arg)
 static pyrt_status
 wait_until_still(pyrt_interp *or_null, pyrt_pause *pause, int64_t deadline, int64_t patience, pyrt_stop_report *report)
 {
-    for (int i = 0; i < LOOKS; i++) {
-        if (nobody_missing(pause)) {
-            pyrt_pause_claim(pause, PYRT_PAUSE_TAKEN);
-            return PYRT_OK;
-        }
-        pyrt_cpu_relax();
+    if (yield_until_still(pause)) {
+        pyrt_pause_claim(pause, PYRT_PAUSE_TAKEN);
+        return PYRT_OK;
     }
     void *saved = pyrt_block_before();
     sleep_until_still(or_null, pause, deadline);

@@ -147,6 +147,12 @@ pyrt_futex_wake(const uint32_t *word, int count)
     machine_note(__func__, "wake %p: %d", (const void *)word, woken);
 }
 
+void
+pyrt_yield(void)
+{
+    model_relax();
+}
+
 bool
 pyrt_membarrier_is_supported(void)
 {
