@@ -87,6 +87,44 @@ def test_three_generations_of_children_with_busy_threads(python: Python) -> None
     )
 
 
+def test_a_fork_inside_a_block_that_another_thread_has_collected(python: Python) -> None:
+    """The child leaves it in its next call, as the parent does; what other threads were told is forgotten there."""
+    python.run(
+        program("""
+        warnings.simplefilter("ignore", ResourceWarning)
+        domain = pyruntime.Domain("mine")
+        def run(body):
+            thread = threading.Thread(target=body)
+            thread.start()
+            thread.join()
+        def be_collected():
+            made = []
+            run(lambda: made.append(domain.reading()))
+            made[0].__enter__()
+            run(made.clear)
+        def check():
+            assert pyruntime.current().state == "attached"
+            domain.synchronize(timeout=60)
+            assert pyruntime.current() is None
+            domain.close()
+        is_in, leave = threading.Event(), threading.Event()
+        def other():
+            be_collected()
+            is_in.set()
+            leave.wait()
+            domain.quiescent()
+        thread = threading.Thread(target=other)
+        thread.start()
+        is_in.wait()
+        be_collected()
+        wait_for(in_child(check))
+        leave.set()
+        thread.join()
+        check()
+        """)
+    )
+
+
 @pytest.mark.parametrize("kind", ["reading", "attached"])
 def test_a_fork_inside_a_block(python: Python, kind: str) -> None:
     """The child is inside as well, and can leave; the other thread's block is not there."""

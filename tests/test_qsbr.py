@@ -455,22 +455,14 @@ def test_a_generator_that_is_resumed_on_another_thread(domain: Domain) -> None:
     generator = generate()
     assert next(generator) == 1
     # Without a GIL the section may be collected here, by the thread that has made it, and is left then.
-    end = "" if FREE_THREADED else "another one than this, and stays inside until it ends"
+    end = "" if FREE_THREADED else "another one than this, and leaves it when it next"
     with (
         pytest.raises(pyruntime.StateError, match="entered on another thread"),
         pytest.warns(ResourceWarning, match=rf"reading\(\) block .* is collected.*{end}"),
     ):
         run_in_thread(lambda: next(generator, None))
-
-    # The block stays open here until this thread ends; so that it does, this test had better be another thread.
-
-
-@pytest.fixture(autouse=True)
-def in_a_thread_of_its_own(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs a test whose blocks stay open in a thread that ends with it."""
-    if request.node.originalname == "test_a_generator_that_is_resumed_on_another_thread":
-        body = request.node.obj
-        monkeypatch.setattr(request.node, "obj", lambda domain: run_in_thread(lambda: body(domain)))
+    domain.synchronize(timeout=60)
+    assert domain.poll(domain.advance())
 
 
 @pytest.mark.parametrize("kind", ["reading", "attached"])
@@ -572,6 +564,46 @@ def test_a_section_that_is_collected_on_another_thread_stays_open_until_its_thre
     run_in_thread(enter)
     domain.synchronize(timeout=60)
     assert domain.poll(goal[0])
+
+
+def enter_and_leave(block: qsbr.Section) -> None:
+    with block:
+        pass
+
+
+CALLS_THAT_LEAVE: dict[str, Callable[[Domain], object]] = {
+    "quiescent": lambda domain: domain.quiescent(),
+    "synchronize": lambda domain: domain.synchronize(timeout=60),
+    "barrier": lambda domain: domain.barrier(timeout=60),
+    "retire": lambda domain: domain.retire(int),
+    "a block": lambda domain: enter_and_leave(domain.attached()),
+    "a block of another domain": lambda domain: enter_and_leave(pyruntime.reading()),
+}
+
+
+@pytest.mark.parametrize("kind", ["reading", "attached"])
+@pytest.mark.parametrize("call", CALLS_THAT_LEAVE)
+def test_what_is_collected_on_another_thread_is_left_by_the_next_call(domain: Domain, call: str, kind: str) -> None:
+    sections = [of_another_thread(getattr(domain, kind)).__enter__()]
+    goal = domain.advance()
+    with pytest.warns(ResourceWarning, match="leaves it when it next"):
+        run_in_thread(sections.clear)
+    assert not domain.poll(goal)
+    CALLS_THAT_LEAVE[call](domain)
+    assert domain.poll(goal)
+    state = pyruntime.current()
+    assert state is None or state.state == "detached"
+    domain.barrier(timeout=60)
+
+
+def test_a_buried_section_that_is_collected_on_another_thread_is_out_of_the_way(domain: Domain) -> None:
+    outer = domain.reading()
+    outer.__enter__()
+    sections = [of_another_thread(domain.reading).__enter__()]
+    with pytest.warns(ResourceWarning, match="leaves it when it next"):
+        run_in_thread(sections.clear)
+    outer.__exit__(None, None, None)
+    domain.synchronize(timeout=60)
 
 
 def test_a_block_that_a_call_counts_on_cannot_be_left_inside_of_it(domain: Domain) -> None:

@@ -99,11 +99,12 @@ pyrt_py_domain_quiescent(PyObject *self, PyObject *unused)
     (void)unused;
     pyrt_py_domain *domain = pyrt_py_domain_of(self);
     pyrt_py_home *home = domain->home;
-    pyrt_thread *current = pyrt_thread_current();
     if (pyrt_unlikely(pyrt_py_domain_is_closed(domain))) {
         pyrt_py_raise_closed(domain, "quiescent()");
         return NULL;
     }
+    pyrt_py_leave_what_is_left_behind();
+    pyrt_thread *current = pyrt_thread_current();
     if (current != NULL) {
         if (pyrt_unlikely(pyrt_py_refuse_reading("quiescent()"))) {
             return NULL;

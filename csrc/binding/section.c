@@ -8,6 +8,7 @@
 
 #include "binding/callables.h"
 #include "binding/gil.h"
+#include "binding/left_behind.h"
 #include "binding/uses.h"
 
 typedef struct pyrt_py_section {
@@ -105,6 +106,7 @@ section_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
     (void)args;
     (void)count;
     pyrt_py_section *section = (pyrt_py_section *)self;
+    pyrt_py_leave_what_is_left_behind();
     const char *reason = why_not_leave(section);
     if (reason != NULL) {
         return refuse(section, reason);
@@ -139,10 +141,17 @@ warn_of_collection(const pyrt_py_section *section, const char *what)
 static void
 collect_open(const pyrt_py_section *section)
 {
-    if (pyrt_load_relaxed(&section->owner) != pyrt_tls()->os_id) {
-        warn_of_collection(section, "the thread that entered it is another one than this, and stays inside until it ends");
+    uint64_t owner = pyrt_load_relaxed(&section->owner);
+    bool is_reading = section->kind == PYRT_PY_READING;
+    if (owner != pyrt_tls()->os_id) {
+        bool noted = pyrt_py_left_behind_note(owner, section->number, is_reading);
+        warn_of_collection(section, noted
+                                        ? "the thread that entered it is another one than this, and leaves it when it next "
+                                          "enters or leaves a block or calls a domain, or when it ends"
+                                        : "the thread that entered it is another one than this, and for want of memory it "
+                                          "stays inside until it ends");
     }
-    else if (pyrt_py_use_collect(section->number, section->kind == PYRT_PY_READING)) {
+    else if (pyrt_py_use_collect(section->number, is_reading)) {
         warn_of_collection(section, "it is left now");
     }
 }
@@ -192,7 +201,8 @@ PyDoc_STRVAR(section_doc,
              "while it is inside. Blocks are left in the reverse order of entering, by the thread that entered them:\n"
              "anything else raises StateError, and the block stays open.\n\n"
              "One that is collected while it is open gives a ResourceWarning. On the thread that is inside it is left\n"
-             "by that. On another one it cannot be: the thread that is inside stays there until it ends.");
+             "by that. On another one it cannot be: the thread that is inside leaves it when it next enters or leaves a\n"
+             "block or calls a domain, or when it ends.");
 
 static PyType_Slot section_slots[] = {
     {Py_tp_dealloc, section_dealloc},

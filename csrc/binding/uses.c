@@ -3,6 +3,7 @@
 
 #include "binding/callables.h"
 #include "binding/gil.h"
+#include "binding/left_behind.h"
 #include "binding/pause.h"
 #include "binding/states.h"
 #include "binding/sync.h"
@@ -25,6 +26,10 @@ bool
 pyrt_py_refuse_reading(const char *what)
 {
     if (pyrt_likely(!is_reading())) {
+        return false;
+    }
+    pyrt_py_leave_what_is_left_behind();
+    if (!is_reading()) {
         return false;
     }
     pyrt_py_raise(
@@ -94,6 +99,7 @@ bool
 pyrt_py_lease_begin(pyrt_py_domain *domain, const char *what, pyrt_py_lease *lease)
 {
     pyrt_py_state_prepare();
+    pyrt_py_leave_what_is_left_behind();
     if (!pyrt_py_use_begin(domain, what)) {
         return false;
     }
@@ -222,6 +228,7 @@ pyrt_py_use *
 pyrt_py_use_enter(pyrt_py_domain *domain, const char *what)
 {
     pyrt_py_state_prepare();
+    pyrt_py_leave_what_is_left_behind();
     pyrt_py_words *words = pyrt_py_my_words();
     pyrt_py_use *use = pyrt_py_innermost_use();
     if (use == NULL) {
@@ -322,6 +329,16 @@ pyrt_py_use_collect(uint64_t number, bool is_reading)
     return count != 0;
 }
 
+void
+pyrt_py_leave_what_is_left_behind(void)
+{
+    uint64_t number;
+    bool is_reading;
+    while (pyrt_py_is_any_left_behind() && pyrt_py_left_behind_take(&number, &is_reading)) {
+        (void)pyrt_py_use_collect(number, is_reading);
+    }
+}
+
 /* ---- outside of everything, for a while -------------------------------------------------------------------------- */
 
 pyrt_py_suspended
@@ -377,6 +394,8 @@ static void
 on_end_of_thread(void *arg)
 {
     pyrt_py_words *words = arg;
+    uint64_t number;
+    bool is_reading;
     pyrt_py_sections_end_of_thread();
     if (!words->is_ending) {
         /* The core ends the states, and a pause, before the uses of their domains end. */
@@ -387,6 +406,8 @@ on_end_of_thread(void *arg)
     }
     words->is_ending = false;
     pyrt_py_pause_end_of_thread();
+    while (pyrt_py_is_any_left_behind() && pyrt_py_left_behind_take(&number, &is_reading)) {
+    }
     words->is_watched = false;
     words->floor = NULL;
     words->leases = NULL;
@@ -410,6 +431,7 @@ pyrt_py_uses_start(void)
 void
 pyrt_py_uses_fork_child(void)
 {
+    pyrt_py_left_behind_fork_child();
     for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
         home->lock = (pyrt_raw_mutex){0};
         for (pyrt_py_domain *domain = home->domains; domain != NULL; domain = domain->next) {

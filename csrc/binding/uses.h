@@ -54,6 +54,10 @@ typedef struct pyrt_py_lease {
 bool pyrt_py_lease_begin(pyrt_py_domain *domain, const char *what, pyrt_py_lease *lease);
 void pyrt_py_lease_end(pyrt_py_lease *lease);
 
+/* Leaves the blocks of this OS thread whose sections were collected on other threads. Called where a block or call begins or
+ * ends, with nothing of the thread's own words in hand. */
+void pyrt_py_leave_what_is_left_behind(void);
+
 /* Sets StateError and answers true if this OS thread is inside a reading block, which `what` would end or wait for. */
 bool pyrt_py_refuse_reading(const char *what);
 
