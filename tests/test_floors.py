@@ -39,6 +39,7 @@ PUBLIC = {
     "object.h": "object",
     "refcount.h": "object",
     "unique_id.h": "object",
+    "weakref.h": "object",
 }
 
 # These include all the others: they are for users.

@@ -186,6 +186,10 @@ static pyrt_capi table = {
     .count_by_id_slow = pyrt_count_by_id_slow,
     .unique_id_new = pyrt_unique_id_new,
     .merge_unique_counts = pyrt_merge_unique_counts,
+    .weakref_new = pyrt_weakref_new,
+    .weakref_get_slow = pyrt_weakref_get_slow,
+    .weakref_count = pyrt_weakref_count,
+    .weakref_hash = pyrt_weakref_hash,
 };
 
 /* The block has the initial-exec model, so that its distance is the same in every thread. */

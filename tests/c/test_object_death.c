@@ -470,13 +470,11 @@ deadly_end(void *arg)
     pyrt_thread_delete(((deadly *)arg)->owner);
 }
 
-/* All but the one that ended its thread have died. That one's memory, and its count of its type, are still to be given back. */
+/* All but the one that ended its thread have died as usual. That one is gone, too, its memory and its count of its type given back. */
 static void
-deadly_down(deadly *d)
+deadly_down(void)
 {
     CHECK_UINT(things_died() + 1, things_made());
-    pyrt_free(d->first);
-    pyrt_decref((pyrt_object *)thing_type);
     pyrt_thread_release(self);
     pyrt_decref((pyrt_object *)thing_type);
     runtime_down();
@@ -494,7 +492,7 @@ TEST(the_os_thread_ends_in_a_final_drop)
     }
     worker_begin(&w, drop_deadly, &d);
     worker_join_exited(&w);
-    deadly_down(&d);
+    deadly_down();
 }
 
 TEST(the_os_thread_ends_in_the_middle_of_what_it_merges_at_a_safepoint)
@@ -511,7 +509,7 @@ TEST(the_os_thread_ends_in_the_middle_of_what_it_merges_at_a_safepoint)
     CHECK_UINT(things_died(), 0);
     worker_begin(&w, deadly_safepoint, &d);
     worker_join_exited(&w);
-    deadly_down(&d);
+    deadly_down();
 }
 
 TEST(the_os_thread_ends_while_its_state_ends)
@@ -527,7 +525,7 @@ TEST(the_os_thread_ends_while_its_state_ends)
     }
     worker_begin(&w, deadly_end, &d);
     worker_join_exited(&w);
-    deadly_down(&d);
+    deadly_down();
 }
 
 /* Its state is detached, and another OS thread, which has none, does its work and ends in it. */
@@ -551,7 +549,7 @@ TEST(the_os_thread_that_borrows_ends_in_a_destructor)
     worker_join_exited(&w);
     pyrt_attach(self);
     pyrt_decref(&keep_alive->base);
-    deadly_down(&d);
+    deadly_down();
 }
 
 /* ---- watching ---------------------------------------------------------------------------------------------------- */

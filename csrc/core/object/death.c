@@ -101,6 +101,15 @@ end(pyrt_object *object)
     drop_type(type);
 }
 
+/* Whether it has not been begun before: by an OS thread that has ended in it. */
+static bool
+begin_step(pyrt_object *object, uint16_t step)
+{
+    uint16_t flags = pyrt_load_relaxed(&object->flags);
+    pyrt_store_relaxed(&object->flags, (uint16_t)(flags | step));
+    return (flags & step) == 0;
+}
+
 /* User code may leave another state attached, or none; who called it finds what he had. He returns to that state, so it cannot end
  * meanwhile. */
 static void
@@ -115,15 +124,17 @@ run_destructors(pyrt_object *object)
     if (attached != NULL) {
         pyrt_thread_impl_of(attached)->kept++;
     }
+    dead_link(&pyrt_tls()->unfinished, object);
     if (pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_HAS_WEAKREFS && clear_weakrefs != NULL) {
         clear_weakrefs(object);
     }
-    if (type->finalize != NULL) {
+    if (type->finalize != NULL && begin_step(object, PYRT_OBJECT_FINALIZED)) {
         type->finalize(object);
     }
-    if (type->dealloc != NULL) {
+    if (type->dealloc != NULL && begin_step(object, PYRT_OBJECT_DEALLOCATED)) {
         type->dealloc(object);
     }
+    (void)dead_pop(&pyrt_tls()->unfinished);
     if (attached != NULL) {
         pyrt_thread_attach_again(pyrt_thread_impl_of(attached));
         pyrt_thread_impl_of(attached)->kept--;
@@ -177,6 +188,11 @@ pyrt_dead_run(void)
 void
 pyrt_dead_end_of_os_thread(void)
 {
-    pyrt_tls()->dying = 0;
+    pyrt_tls_block *tls = pyrt_tls();
+    pyrt_object *object;
+    tls->dying = 0;
+    while ((object = dead_pop(&tls->unfinished)) != NULL) {
+        dead_link(&tls->dead, object);
+    }
     pyrt_dead_run();
 }

@@ -10,6 +10,7 @@
 #include <pyruntime/qsbr.h>
 
 typedef enum {
+    PYRT_STAGE_WEAKREFS, /* their type; no thread has any */
     PYRT_STAGE_COUNTS,  /* per-thread reference counts */
     PYRT_STAGE_MERGE,   /* merge queue */
     PYRT_STAGE_RETIRE,  /* retire queue */

@@ -205,6 +205,10 @@
 #define pyrt_count_by_id_slow PYRT_CALL(count_by_id_slow)
 #define pyrt_unique_id_new PYRT_CALL(unique_id_new)
 #define pyrt_merge_unique_counts PYRT_CALL(merge_unique_counts)
+#define pyrt_weakref_new PYRT_CALL(weakref_new)
+#define pyrt_weakref_get_slow PYRT_CALL(weakref_get_slow)
+#define pyrt_weakref_count PYRT_CALL(weakref_count)
+#define pyrt_weakref_hash PYRT_CALL(weakref_hash)
 #if defined(Py_PYTHON_H)
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
  * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the

@@ -260,6 +260,12 @@ typedef struct pyrt_capi {
     void (*count_by_id_slow)(pyrt_thread *thread, pyrt_object *object, uint32_t id, int32_t n);
     pyrt_status (*unique_id_new)(pyrt_interp *interp, pyrt_object *object, uint32_t *field);
     int64_t (*merge_unique_counts)(pyrt_interp *interp);
+    /* weakref.h */
+    pyrt_weakref *(*weakref_new)(pyrt_thread *thread, pyrt_object *object, int (*callback)(pyrt_weakref *, void *arg),
+                                 void *arg);
+    pyrt_object *(*weakref_get_slow)(pyrt_weakref *weak);
+    size_t (*weakref_count)(const pyrt_object *object);
+    pyrt_status (*weakref_hash)(pyrt_weakref *weak, int64_t (*hash)(pyrt_object *), int64_t *out);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

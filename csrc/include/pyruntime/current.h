@@ -41,6 +41,7 @@ typedef struct pyrt_tls_block {
     const void *seen_reserved;          /* the mutex that its last trylock found reserved, or NULL */
     int64_t seen_reserved_at;           /* when it first did */
     pyrt_interp *visited;               /* the interpreter whose readers a barrier of all waits for, or NULL */
+    struct pyrt_object *unfinished;     /* objects whose destructors run on it, the innermost first */
     struct pyrt_object *dead;           /* objects that wait until a destructor further out has returned */
     uint32_t dying;                     /* destructors that run on it, one inside of the other */
 } pyrt_tls_block;

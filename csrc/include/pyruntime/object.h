@@ -77,6 +77,8 @@ enum {
     PYRT_OBJECT_DEFERRED = 4,     /* PYRT_DEFERRED_COUNT has been added to its shared count */
     PYRT_OBJECT_TRACED = 8,       /* pyrt_object_trace */
     PYRT_OBJECT_DYING = 16,       /* its destruction has begun */
+    PYRT_OBJECT_FINALIZED = 64,   /* as it was destroyed: finalize has been called, */
+    PYRT_OBJECT_DEALLOCATED = 128, /* dealloc has been called */
     PYRT_OBJECT_HAS_ID = 32       /* it has a unique id (unique_id.h), which keeps it as if it were deferred */
 };
 
@@ -104,7 +106,8 @@ enum {
 
 /* cdef: begin */
 /* What is said of the functions holds for all objects of the type. They run where the last reference is dropped: on any thread,
- * attached or not, with no lock of the library held. They may do anything, also end the OS thread; what they drop dies. */
+ * attached or not, with no lock of the library held. They may do anything, also end the OS thread (the object goes all the
+ * same, when that ends); what they drop dies. */
 typedef struct pyrt_type_spec {
     uint32_t struct_size;     /* sizeof(pyrt_type_spec) */
     const char *name;         /* copied, cut to 63 bytes */

@@ -30,5 +30,6 @@
 #include "striped_lock.h"
 #include "thread.h"
 #include "unique_id.h"
+#include "weakref.h"
 
 #endif /* PYRUNTIME_PYRUNTIME_H */
