@@ -29,8 +29,8 @@ void pyrt_dead_move(pyrt_object **from, pyrt_object **to);
 /* Destroys what stands in the list of this OS thread, unless it is inside of a destructor: then that is done further out. */
 void pyrt_dead_run(void);
 
-/* The OS thread ends, perhaps inside of destructors: what these were destroying is destroyed by the steps that have not begun, those
- * callbacks of weak references that have not been called among them. */
+/* The OS thread ends, perhaps inside of destructors: what these were destroying is destroyed by the steps that have not
+ * begun, those callbacks of weak references that have not been called among them. */
 void pyrt_dead_end_of_os_thread(void);
 
 /* From a constructor of the floor. */

@@ -47,6 +47,7 @@ typedef struct pyrt_thread_info pyrt_thread_info;
 typedef struct pyrt_type pyrt_type;
 typedef struct pyrt_type_spec pyrt_type_spec;
 typedef struct pyrt_unparked pyrt_unparked;
+typedef struct pyrt_weakref pyrt_weakref;
 
 typedef struct pyrt_capi {
     uint32_t abi_major;
