@@ -608,7 +608,13 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     pyrt_attach(thread);
     CHECK(pyrt_heap_malloc(thread, heap, SIZE_MAX) == NULL);
     CHECK(pyrt_heap_calloc(thread, heap, SIZE_MAX / 2, 3) == NULL);
+    errno = 0;
     CHECK(pyrt_heap_aligned_alloc(thread, heap, 3, 3) == NULL);
+    CHECK_INT(errno, EINVAL);
+    errno = 0;
+    CHECK(pyrt_heap_realloc(thread, heap, &config, 3) == NULL);
+    EXPECT_REPORT("pyrt_heap_realloc", "no block of ours");
+    CHECK_INT(errno, EINVAL);
     void *block = pyrt_heap_malloc(thread, heap, 10);
     pyrt_detach(thread);
     /* Detached: freed from abroad, and found again by its owner. */

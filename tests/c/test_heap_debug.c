@@ -143,6 +143,30 @@ TEST(the_same_block_twice_in_a_row_is_named_without_watching)
     CHECK(first != pyrt_malloc(100));
 }
 
+static void
+free_round_trip(void *arg)
+{
+    void **blocks = arg;
+    pyrt_free(blocks[0]);
+    pyrt_free(blocks[1]);
+    pyrt_free(blocks[0]);
+}
+
+TEST(a_round_of_blocks_that_others_have_freed_twice_is_named_and_ends)
+{
+    /* A size of its own, so that the owner looks when it has used up the page. */
+    void *blocks[2] = {pyrt_malloc(60000), pyrt_malloc(60000)};
+    worker w;
+    worker_start(&w);
+    worker_do(&w, free_round_trip, blocks);
+    worker_end(&w);
+    for (int i = 0; i < 30; i++) {
+        void *block = pyrt_malloc(60000);
+        CHECK(block != NULL && block != blocks[0] && block != blocks[1]);
+    }
+    EXPECT_REPORT("pyrt_free", "freed twice", "not used any more");
+}
+
 TEST(flags_that_there_are_not_are_refused)
 {
     CHECK_STATUS(pyrt_heap_debug(8), PYRT_EINVAL);

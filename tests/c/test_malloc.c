@@ -105,6 +105,74 @@ TEST(calloc_zeroes_what_was_used_and_what_was_not)
     CHECK_INT(errno, ENOMEM);
 }
 
+/* How much of a range has memory behind it. */
+static size_t
+resident_bytes(const char *start, size_t bytes)
+{
+    size_t resident = 0;
+    for (const char *at = (const char *)((uintptr_t)start & ~(uintptr_t)4095); at < start + bytes; at += 4096) {
+        unsigned char is_there = 0;
+        resident += mincore((void *)at, 4096, &is_there) == 0 && (is_there & 1) != 0 ? 4096 : 0;
+    }
+    return resident;
+}
+
+static void
+look_at_fresh_memory(void *unused)
+{
+    (void)unused;
+    char *block = pyrt_calloc(1, 1500000);
+    CHECK(resident_bytes(block, 1500000) <= 8192);
+    pyrt_free(block);
+    block = pyrt_calloc(1, 9000000);
+    CHECK(resident_bytes(block, 9000000) <= 8192);
+    pyrt_free(block);
+    char *small = pyrt_calloc(1, 500);
+    CHECK(resident_bytes(small, 65536 - 500) <= 8192);
+    pyrt_free(small);
+}
+
+/* In a new thread, whose segment is fresh. */
+TEST(memory_that_is_known_to_be_zero_is_not_written_to)
+{
+    worker other;
+    worker_start(&other);
+    worker_do(&other, look_at_fresh_memory, NULL);
+    worker_end(&other);
+}
+
+TEST(any_address_has_an_answer)
+{
+    runtime_up();
+    int on_stack;
+    const void *strange[] = {NULL,
+                             &on_stack,
+                             (const void *)(uintptr_t)1,
+                             (const void *)(UINTPTR_MAX / 2),
+                             (const void *)((uintptr_t)1 << 47),
+                             (const void *)(((uintptr_t)1 << 47) - 1),
+                             (const void *)((uintptr_t)1 << 48),
+                             (const void *)(UINTPTR_MAX - 4095),
+                             (const void *)((uintptr_t)0xFFFF8 << 44),
+                             (const void *)(uintptr_t)pyrt_malloc};
+    for (size_t i = 0; i < sizeof(strange) / sizeof(strange[0]); i++) {
+        CHECK_INT(pyrt_address_owner(strange[i]), PYRT_OWNER_NONE);
+        CHECK_UINT(pyrt_usable_size(strange[i]), 0);
+    }
+    void *mine = pyrt_malloc(100);
+    random_stream random = random_for(2);
+    for (int i = 0; i < 1000000; i++) {
+        uintptr_t any = random_next(&random) >> random_below(&random, 40);
+        int64_t owner = pyrt_address_owner((const void *)any);
+        CHECK(owner == PYRT_OWNER_NONE || owner == PYRT_OWNER_PROCESS);
+        /* With the high half of a word that is ours: no address. */
+        CHECK_INT(pyrt_address_owner((const void *)((uintptr_t)mine | (any | 1) << 48)), PYRT_OWNER_NONE);
+    }
+    CHECK_INT(pyrt_address_owner(mine), PYRT_OWNER_PROCESS);
+    pyrt_free(mine);
+    runtime_down();
+}
+
 TEST(realloc_keeps_the_bytes)
 {
     unsigned char *block = NULL;

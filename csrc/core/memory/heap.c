@@ -322,6 +322,11 @@ void *
 pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size)
 {
     size_t usable = pyrt_usable_size(block);
+    if (block != NULL && usable == 0) {
+        pyrt_report("pyrt_heap_realloc: %p is no block of ours; nothing was done", block);
+        errno = EINVAL;
+        return NULL;
+    }
     if (block != NULL && size <= usable && size >= usable / 2) {
         return block;
     }

@@ -84,18 +84,19 @@ pyrt_page_carve(pyrt_page *page)
     return true;
 }
 
-/* How long a list is, and its last block. */
+/* How long a list is, and its last block; 0 if it is longer than can be: one block is in it twice. */
 static uint32_t
 measure(const pyrt_page *page, void *first, void **last)
 {
+    uint32_t most = pyrt_page_used(page);
     uint32_t count = 1;
     void *block = first;
-    for (void *next = *pyrt_link_of(page, block); next != NULL; next = *pyrt_link_of(page, block)) {
+    for (void *next = *pyrt_link_of(page, block); next != NULL && count <= most; next = *pyrt_link_of(page, block)) {
         block = next;
         count++;
     }
     *last = block;
-    return count;
+    return count <= most ? count : 0;
 }
 
 static void
@@ -117,7 +118,14 @@ collect_foreign(pyrt_page *page)
     /* acquire: pairs with the release in pyrt_page_free_foreign; links and bodies are seen as they were left. */
     void *first = pyrt_exchange_acquire(&page->foreign, NULL);
     void *last;
-    page->head.until_slow -= (int32_t)measure(page, first, &last);
+    uint32_t count = measure(page, first, &last);
+    if (count == 0) {
+        pyrt_report("pyrt_free: blocks of %zu bytes near %p were freed twice, on threads that do not own them; they are not "
+                    "used any more",
+                    page->head.block_size, first);
+        return;
+    }
+    page->head.until_slow -= (int32_t)count;
     *pyrt_link_of(page, last) = page->head.local;
     page->head.local = first;
     renew_goal(page);

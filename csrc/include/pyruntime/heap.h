@@ -111,6 +111,12 @@ void pyrt_heap_destroy(pyrt_heap *heap);
 
 /* The long way of the inline functions below; call those. */
 void *pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *heap, size_t size, bool zero);
+
+/* A block that is aligned to a power of two, any; NULL and errno EINVAL for others. And one of another size with the same bytes:
+ * it stays where it is if it has room and is not too large by more than half, else it moves into the heap, wherever it came from.
+ * NULL is a new block; a block that cannot move for want of memory stays, and has room enough or the answer is NULL. What is no
+ * block of ours is reported and left alone (EINVAL). Of the thread as pyrt_heap_malloc says.
+ * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 void *pyrt_heap_aligned_alloc(pyrt_thread *thread, pyrt_heap *heap, size_t align, size_t size);
 void *pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size);
 /* cdef: end */
