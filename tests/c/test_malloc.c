@@ -297,6 +297,50 @@ TEST(what_others_free_comes_back)
     worker_end(&other);
 }
 
+enum { FEW_MIB = 24, OF_200 = FEW_MIB * (1 << 20) / 208 };
+
+static void *many[OF_200];
+
+static void
+free_many(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < OF_200; i++) {
+        pyrt_free(many[i]);
+    }
+}
+
+/* All in one new thread, so that every page is its own. */
+static void
+change_sizes(void *arg)
+{
+    worker *other = arg;
+    static const size_t sizes[] = {200, 400, 1000, 30000, 250};
+    for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
+        int count = (int)((size_t)FEW_MIB * (1 << 20) / pyrt_good_size(sizes[k]));
+        memset(many, 0, sizeof(many));
+        for (int i = 0; i < count && i < OF_200; i++) {
+            many[i] = pyrt_malloc(sizes[k]);
+            CHECK(many[i] != NULL);
+        }
+        worker_do(other, free_many, NULL);
+    }
+}
+
+TEST(what_others_free_is_there_for_other_sizes_too)
+{
+    worker owner;
+    worker other;
+    worker_start(&owner);
+    worker_start(&other);
+    uint64_t before = process_stats().page_bytes;
+    worker_do(&owner, change_sizes, &other);
+    /* Five sizes in turn, each of 24 MiB. */
+    CHECK(process_stats().page_bytes - before < (uint64_t)2 * FEW_MIB * (1 << 20));
+    worker_end(&owner);
+    worker_end(&other);
+}
+
 /* ---- numbers of owners ------------------------------------------------------------------------------------------- */
 
 TEST(the_number_of_the_process_is_given_to_nobody_else)

@@ -160,6 +160,17 @@ pyrt_heap_release(const pyrt_part *asking)
     release(pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current())), asking);
 }
 
+void
+pyrt_heap_sweep(void)
+{
+    pyrt_thread_heaps *mine = pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current()));
+    for (uint32_t i = 0; i < mine->table.count; i++) {
+        if (mine->table.parts[i] != NULL) {
+            pyrt_part_trim((pyrt_part *)(void *)mine->table.parts[i]);
+        }
+    }
+}
+
 static void
 thread_release(pyrt_thread_impl *thread)
 {

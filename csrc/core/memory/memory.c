@@ -145,6 +145,7 @@ pyrt_segment_new(pyrt_share *share)
     segment->free = ALL_SLICES;
     list_push(&share->open, segment);
     share->spare++;
+    share->segments++;
     return segment;
 }
 
@@ -193,6 +194,16 @@ find_run(uint64_t free, size_t slices)
         have += more;
     }
     return free == 0 ? -1 : __builtin_ctzll(free);
+}
+
+bool
+pyrt_share_has_room(const pyrt_share *share, size_t slices)
+{
+    const pyrt_segment *segment = share->open;
+    while (segment != NULL && find_run(segment->free, slices) < 0) {
+        segment = segment->next;
+    }
+    return segment != NULL;
 }
 
 pyrt_page *
@@ -257,6 +268,7 @@ static void
 spare_free(pyrt_share *share, pyrt_segment *segment)
 {
     share->spare--;
+    share->segments--;
     list_remove(&share->open, segment);
     segment_free(segment);
 }
@@ -483,7 +495,7 @@ pyrt_share_abandon(pyrt_share *share)
         }
     }
     share->next_purge = INT64_MAX;
-    share->spare = 0;
+    share->spare = share->segments = 0;
 }
 
 pyrt_segment *
@@ -503,6 +515,7 @@ pyrt_segment_adopt(pyrt_share *share)
     pyrt_raw_mutex_unlock(&pool->lock);
     if (segment != NULL) {
         segment->is_adopted = true;
+        share->segments++;
         list_push(segment->free != 0 ? &share->open : &share->full, segment);
     }
     return segment;

@@ -54,6 +54,8 @@ typedef struct pyrt_share {
     pyrt_segment *open;        /* with free slices */
     pyrt_segment *full;
     uint32_t spare;            /* how many of the open ones have no page */
+    uint32_t segments;         /* open and full */
+    uint32_t sweep_at;         /* with so many, all pages are looked at before there is one more */
     int64_t next_purge;        /* the earliest purge_at of its segments; INT64_MAX: none */
     /* Statistics: written by the owner, read by anybody, relaxed. */
     uint64_t pages, page_bytes, held_bytes, adopted;
@@ -111,6 +113,9 @@ void pyrt_memory_struct_free(const pyrt_memory *memory, void *p, size_t size);
 
 /* A segment for the share, all slices free. NULL when memory is short. */
 pyrt_segment *pyrt_segment_new(pyrt_share *share);
+
+/* Whether so many slices in a row are free in the share's segments. */
+bool pyrt_share_has_room(const pyrt_share *share, size_t slices);
 
 /* Takes `slices` in a row out of the share's segments, from a new one if need be, and answers the page over them, with
  * only its place set. NULL when memory is short. */

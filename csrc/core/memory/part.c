@@ -204,11 +204,29 @@ own(pyrt_part *part, pyrt_page *page)
     }
 }
 
+/* Blocks that others have freed are found when their size is wanted. So that what has become empty of other sizes is not lost to
+ * this one, every page is looked at before the share grows; not each time, but when it has grown by a quarter. */
+static pyrt_page *
+take_slices(pyrt_part *part, size_t slices, bool *zero)
+{
+    pyrt_share *share = part->share;
+    if (share->segments >= share->sweep_at && !pyrt_share_has_room(share, slices)) {
+        if (part->heap != NULL) {
+            pyrt_heap_sweep();
+        }
+        else {
+            pyrt_part_trim(part);
+        }
+        share->sweep_at = share->segments + share->segments / 4 + 1;
+    }
+    return pyrt_slices_take(share, slices, zero);
+}
+
 static pyrt_page *
 fresh_page(pyrt_part *part, unsigned class)
 {
     bool zero;
-    pyrt_page *page = pyrt_slices_take(part->share, pyrt_class_slices(class), &zero);
+    pyrt_page *page = take_slices(part, pyrt_class_slices(class), &zero);
     if (page == NULL) {
         return NULL;
     }
@@ -311,7 +329,7 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
         become_empty(part, freed);
     }
     give_back(part);
-    pyrt_page *page = pyrt_slices_take(part->share, (size + PYRT_SLICE - 1) >> PYRT_SLICE_SHIFT, zero);
+    pyrt_page *page = take_slices(part, (size + PYRT_SLICE - 1) >> PYRT_SLICE_SHIFT, zero);
     if (page == NULL) {
         return NULL;
     }

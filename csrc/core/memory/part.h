@@ -64,16 +64,17 @@ void pyrt_part_destroy(pyrt_part *part);
 /* Gives empty pages back whose readers have passed. What is in use again waits for nobody any more. */
 void pyrt_part_release(pyrt_part *part);
 
-/* Its heap has been deleted: gives back what is empty, also what is kept for the next block. */
+/* Its heap has been deleted, or memory is wanted: gives back what is empty, also what is kept for the next block. */
 void pyrt_part_trim(pyrt_part *part);
 
 /* Takes a page of an adopted segment in. */
 void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
 
 /* The heaps' half (heap.c). Adopting hands each page to the part of its heap; releasing gives back what all heaps of this
- * thread need no more. For parts that are of a heap. */
+ * thread need no more; sweeping looks at all their pages for that (pyrt_part_trim). For parts that are of a heap. */
 void pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment);
 void pyrt_heap_release(const pyrt_part *asking);
+void pyrt_heap_sweep(void);
 
 /* Frees a block at home. `link`: where it stands in the block, pyrt_link_of; in the process's pages at its beginning. */
 static inline void

@@ -83,6 +83,11 @@ pyrt_heap_release(const pyrt_part *asking)
 }
 
 void
+pyrt_heap_sweep(void)
+{
+}
+
+void
 pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment)
 {
     (void)segment;
