@@ -113,6 +113,14 @@ def test_the_compiled_part_exports_its_init_function_only() -> None:
     assert [line.split()[-1] for line in done.stdout.splitlines()] == ["PyInit__core"]
 
 
+def test_the_compiled_part_carries_no_debug_information() -> None:
+    if shutil.which("readelf") is None:
+        pytest.skip("no readelf")
+    done = subprocess.run(["readelf", "-SW", str(_core.__file__)], capture_output=True, text=True, check=True)
+    assert ".text" in done.stdout
+    assert ".debug_" not in done.stdout
+
+
 def test_the_compiled_part_is_never_unloaded() -> None:
     if shutil.which("readelf") is None:
         pytest.skip("no readelf")
