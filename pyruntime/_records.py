@@ -77,7 +77,7 @@ class StallReport:
         held = f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
         waits = f"{_counted(self.pending_items, 'item')} ({_counted(self.pending_bytes, 'byte')})"
         if self.pending_items == 0:
-            waits = "nothing"
+            waits = "nothing retired"
         verb = "wait" if self.pending_items > 1 else "waits"
         who = f"thread '{self.thread_name}' (id {self.thread_id}, system id {self.os_thread_id})"
         return f"{who} has held up a goal for {held}; {waits} {verb} for it"

@@ -894,7 +894,7 @@ def test_stats_count() -> None:
 @pytest.mark.parametrize(
     ("held", "items", "nbytes", "words"),
     [
-        (0.0000125, 0, 0, "for 0.0125 ms; nothing waits for it"),
+        (0.0000125, 0, 0, "for 0.0125 ms; nothing retired waits for it"),
         (0.5, 1, 1, "for 500 ms; 1 item (1 byte) waits for it"),
         (75.04, 2, 1000, "for 75 s; 2 items (1000 bytes) wait for it"),
     ],

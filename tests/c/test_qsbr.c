@@ -219,6 +219,16 @@ TEST_FROM_BOTH_STARTS(a_slot_that_is_used_again_is_a_new_reader)
 
 /* ---- waiting ------------------------------------------------------------------------------------------------------- */
 
+TEST(advance_without_runtime_is_a_step_that_nobody_counts)
+{
+    uint64_t goal = pyrt_qsbr_advance(pyrt_interp_main());
+    CHECK_UINT(pyrt_qsbr_advance(NULL), goal + PYRT_QSBR_STEP);
+    runtime_up();
+    CHECK_UINT(pyrt_qsbr_advance(NULL), goal + 2 * PYRT_QSBR_STEP);
+    CHECK_UINT(stat_of(pyrt_interp_main(), "goals"), 0);
+    runtime_down();
+}
+
 TEST(synchronize_without_runtime_is_refused)
 {
     CHECK_STATUS(pyrt_qsbr_synchronize(NULL), PYRT_ESTATE);

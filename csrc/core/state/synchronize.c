@@ -9,7 +9,9 @@ enum { LOOKS = 200 };
 uint64_t
 pyrt_qsbr_advance(pyrt_interp *interp)
 {
-    PYRT_COUNT_FOR(interp, goals, 1);
+    if (interp != NULL) {
+        PYRT_COUNT_FOR(interp, goals, 1);
+    }
     return pyrt_qsbr_sequence_advance();
 }
 

@@ -4,8 +4,9 @@
  *
  * Any fork(2) through the C library is safe: handlers of ours hold the library's short locks across it. In the child only
  * the forking thread's states live on. The others are shut down without their exit hooks; what they had retired belongs to
- * the interpreter now, but for the one item that such a thread was disposing of just then. pyrt_fork stops the world first,
- * so that other threads stand at a safepoint or are detached: a disposal is cut in two only if its disposer is.
+ * the interpreter now, but for the one item that such a thread was disposing of just then, and its memory is given back, but
+ * for a block that it was taking or giving back just then. pyrt_fork stops the world first, so that other threads stand at a
+ * safepoint or are detached: a disposal is cut in two only if its disposer is.
  */
 #ifndef PYRUNTIME_FORK_H
 #define PYRUNTIME_FORK_H

@@ -25,7 +25,8 @@ PYRT_BEGIN_DECLS
 
 /* cdef: begin */
 /* Ends what was unlinked so far: the goal that the readers of an interpreter must pass. One step of the sequence of the
- * process. Goals are odd and compare by signed difference, so that they may wrap.
+ * process. Goals are odd and compare by signed difference, so that they may wrap. NULL, as without runtime: a step all the
+ * same, which no statistics count.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 uint64_t pyrt_qsbr_advance(pyrt_interp *interp);
 
