@@ -1,5 +1,5 @@
-"""The parts of the build that pyproject.toml cannot say: the version of config.h, the headers in the wheel, the wheel's
-tag."""
+"""The parts of the build that pyproject.toml cannot say: the version of config.h, the description without its pictures, the
+headers in the wheel, the wheel's tag."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def version() -> str:
     match = re.search(r'^#define PYRT_VERSION "(.+)"$', (HEADERS / "config.h").read_text(), re.MULTILINE)
     assert match is not None
     return match[1]
+
+
+def description() -> str:
+    """The README. Its pictures are files of the source tree, which a package index does not have."""
+    return re.sub(r"^!\[[^]]*\]\(benchmarks/[^)]*\)\n\n", "", Path("README.md").read_text(), flags=re.MULTILINE)
 
 
 class BuildWithHeaders(build_py):
@@ -46,6 +51,8 @@ class TaggedWheel(bdist_wheel):
 
 setup(
     version=version(),
+    long_description=description(),
+    long_description_content_type="text/markdown",
     cffi_modules=["csrc/build_ffi.py:ffibuilder"],
     cmdclass={"build_py": BuildWithHeaders, "bdist_wheel": TaggedWheel},
 )

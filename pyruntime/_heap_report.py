@@ -5,22 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pyruntime._records import HeapStats, MemoryStats
-
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-
-
-def in_bytes(number: int) -> str:
-    """A number of bytes with a unit, in at most five digits.
-
-    >>> in_bytes(1000), in_bytes(1536), in_bytes(5 << 20)
-    ('1000 B', '1.5 KiB', '5 MiB')
-    """
-    size = float(number)
-    for unit in _UNITS:
-        if abs(size) < 1024 or unit == _UNITS[-1]:
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.3g} {unit}"
+from pyruntime._text import bytes_text
 
 
 def lay_out(rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -43,11 +28,11 @@ def _memory_rows(memory: Iterable[MemoryStats]) -> list[list[str]]:
             [
                 str(one.owner),
                 "" if one.owner == "process" else one.name,
-                in_bytes(one.reserved_bytes),
-                in_bytes(one.page_bytes),
+                bytes_text(one.reserved_bytes),
+                bytes_text(one.page_bytes),
                 str(one.pages),
-                in_bytes(one.huge_bytes),
-                in_bytes(one.held_bytes),
+                bytes_text(one.huge_bytes),
+                bytes_text(one.held_bytes),
                 str(one.abandoned_segments),
                 str(one.adopted_segments),
                 str(one.heap_count),
@@ -67,14 +52,14 @@ def _heap_rows(heaps: Iterable[HeapStats]) -> list[list[str]]:
                 str(heap.tag),
                 kind,
                 str(heap.blocks),
-                in_bytes(heap.block_bytes),
+                bytes_text(heap.block_bytes),
                 str(heap.allocated),
                 str(heap.refused),
             ]
         )
         for one in heap.size_classes:
-            size = in_bytes(one.block_size) if one.block_size else "> 64 KiB"
-            rows.append(["", "", "", size, str(one.blocks), in_bytes(one.block_bytes), str(one.allocated), ""])
+            size = bytes_text(one.block_size) if one.block_size else "> 64 KiB"
+            rows.append(["", "", "", size, str(one.blocks), bytes_text(one.block_bytes), str(one.allocated), ""])
     return rows
 
 
@@ -87,5 +72,5 @@ def table(memory: Sequence[MemoryStats], leaks: Sequence[HeapStats]) -> str:
     lines += [""] if leaks else []
     for heap in leaks:
         blocks = "1 buffer" if heap.blocks == 1 else f"{heap.blocks} buffers"
-        lines.append(f"heap '{heap.name}' is closed and has {blocks} in use, {in_bytes(heap.block_bytes)}")
+        lines.append(f"heap '{heap.name}' is closed and has {blocks} in use, {bytes_text(heap.block_bytes)}")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ loop runs. Never how fast anything is."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from pyruntime import _text
 from pyruntime.bench import (
     allocators,
     cli,
@@ -344,7 +346,7 @@ def test_the_import_is_reported_over_the_bare_interpreter() -> None:
 
 
 def test_numbers_have_three_digits_and_the_unit_that_fits() -> None:
-    assert [table.time_text(ns) for ns in (0.614, 12.34, 345.6, 1234.0, 20.2e6, 3e9, -2.5e6)] == [
+    assert [_text.time_text(ns) for ns in (0.614, 12.34, 345.6, 1234.0, 20.2e6, 3e9, -2.5e6)] == [
         "0.61 ns",
         "12.3 ns",
         "346 ns",
@@ -353,7 +355,7 @@ def test_numbers_have_three_digits_and_the_unit_that_fits() -> None:
         "3.00 s",
         "-2.50 ms",
     ]
-    assert [table.bytes_text(count) for count in (0, 100, 69056, 1 << 20)] == ["0 B", "100 B", "67.4 KiB", "1.00 MiB"]
+    assert [_text.bytes_text(count) for count in (0, 100, 69056, 1 << 20)] == ["0 B", "100 B", "67.4 KiB", "1.00 MiB"]
 
 
 def test_rows_put_ratios_and_goals_where_they_belong_and_name_who_is_missing() -> None:
@@ -717,6 +719,22 @@ def test_ratios_are_those_of_the_rounds() -> None:
     assert plot.ratios(results[1:]) == []
     (alone,) = plot.ratios(worker.results_of(MADE_UP, order, {OURS: rounds_of(1.0), "ck-epoch": rounds_of(2.0)}))
     assert (alone.low, alone.median, alone.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_picture_has_a_row_for_each_figure_and_its_peers_in_it() -> None:
+    bench = next(bench for bench in SUITE if bench.name == "heap.pair_16")
+    peers = ("pyruntime-preloaded", "mimalloc", "jemalloc")
+    done = {impl: rounds_of(number) for number, impl in enumerate((OURS, *peers), start=1)}
+    results = []
+    for threads in (1, 2):
+        order = order_of(bench, *done)
+        results += worker.results_of(bench, dataclasses.replace(order, threads=threads), done)
+    one, two = plot.rows(results)
+    assert (one.title, two.title) == ("heap.pair_16", "heap.pair_16, 2 threads")
+    assert one.ours_ns == 1.0
+    # Ourselves preloaded are no peer.
+    assert [(line.peer, line.median) for line in one.lines] == [("mimalloc", 1 / 3), ("jemalloc", 1 / 4)]
+    assert plot.rows([]) == []
 
 
 def test_a_picture_needs_matplotlib_and_says_so_first(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import importlib.metadata
 import inspect
+import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -108,6 +111,24 @@ def test_the_examples_of_the_readme_run() -> None:
         runner.run(doctest.DocTestParser().get_doctest(block, names, f"README {number}", None, None), clear_globs=False)
     assert runner.tries > 0
     assert runner.failures == 0
+
+
+def test_the_description_of_the_package_is_the_readme_without_its_pictures() -> None:
+    pictures = re.findall(r"^!\[[^]]+\]\((.*)\)$", README.read_text(), re.MULTILINE)
+    assert pictures
+    assert all((README.parent / picture).is_file() for picture in pictures)
+    description = importlib.metadata.metadata("pyruntime-ft")["Description"]
+    assert description.startswith("# pyruntime\n")
+    assert "## Limits" in description
+    assert "![" not in description
+
+
+def test_the_table_of_memory_is_that_of_the_recorded_run() -> None:
+    script = runpy.run_path(str(README.parent / "benchmarks" / "memory_table.py"))
+    recorded = json.loads((README.parent / "benchmarks" / "heap.json").read_text())
+    table = script["table"](recorded["results"])
+    assert table.count("\n") > 10
+    assert table in README.read_text()
 
 
 def test_the_readme_starts_with_two_commands() -> None:

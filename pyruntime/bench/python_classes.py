@@ -8,11 +8,12 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from pyruntime import sync
+from pyruntime.heap import Heap
 from pyruntime.weakref import WeakRegistry
 
 from .measure import Sampler
 from .python_calls import statement_sampler
-from .suite import CEREGGII, EVENT, FT_UTILS, LOCK, OURS, WEAK_DICTIONARY
+from .suite import BYTEARRAY, CEREGGII, EVENT, FT_UTILS, LOCK, OURS, WEAK_DICTIONARY
 
 _WAIT = "event.wait()"
 _SET_CLEAR = "event.set(); event.clear()"
@@ -57,6 +58,13 @@ def _get(make: Callable[[], WeakRegistry[int, _Thing] | weakref.WeakValueDiction
     return statement_sampler("objects.get(1)", objects=objects, thing=thing)
 
 
+def _alloc(nbytes: int) -> dict[str, Callable[[], Sampler]]:
+    return {
+        OURS: lambda: statement_sampler("alloc(nbytes)", alloc=Heap().alloc, nbytes=nbytes),
+        BYTEARRAY: lambda: statement_sampler("alloc(nbytes)", alloc=bytearray, nbytes=nbytes),
+    }
+
+
 MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
     "lock.with_mutex": {OURS: _mutex, LOCK: _lock},
     "lock.with_read": {
@@ -78,6 +86,8 @@ MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
         OURS: lambda: statement_sampler(_SET_CLEAR, event=sync.Event()),
         EVENT: lambda: statement_sampler(_SET_CLEAR, event=threading.Event()),
     },
+    "call.heap_alloc": _alloc(64),
+    "call.heap_alloc_64k": _alloc(65536),
     "weakref.registry": {OURS: lambda: _get(WeakRegistry), WEAK_DICTIONARY: lambda: _get(weakref.WeakValueDictionary)},
 }
 

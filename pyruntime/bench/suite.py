@@ -20,7 +20,7 @@ CK = "ck-epoch"
 ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-call", "batched-free", "immediate-free"
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
 NONE_DETACHED = "none-detached"
-WEAK_DICTIONARY = "WeakValueDictionary"
+WEAK_DICTIONARY, BYTEARRAY = "WeakValueDictionary", "bytearray"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
 OWN_MUTEX, EVENT, CEREGGII, FT_UTILS = "pyruntime-mutex", "threading.Event", "cereggii", "ft-utils"
@@ -327,6 +327,8 @@ SUITE: tuple[Bench, ...] = (
         with_threads=False,
     ),
     _in_python("weakref.registry", "in Python: registry.get(key) of an object that lives", WEAK_DICTIONARY),
+    _call("call.heap_alloc", "heap.alloc(64), zeroed, and the end of the buffer", BYTEARRAY),
+    _call("call.heap_alloc_64k", "the same of 64 KiB", BYTEARRAY),
     _call("call.cffi0", "from Python into C and back through cffi, no argument; a Python function for comparison"),
     _call("call.cffi1", "the same with one argument"),
     _call("call.cffi2", "the same with two arguments"),
