@@ -41,9 +41,9 @@ def stop_the_world(timeout: float | None = None, *, domain: Domain | None = None
         >>> 0 <= pause.time_to_stop < 5, pause.duration > 0
         (True, True)
 
-    timeout: how many seconds to wait for the stop, at most; None: without end. domain: whose threads; None: those of
-    :data:`~pyruntime.qsbr.default_domain`. everything: all domains of the process, and what C code has made. The pause tells
-    ``time_to_stop`` and ``duration`` in seconds, and ``stopped_threads``, a number.
+    timeout: how many seconds to wait for the stop, at most; None, or infinity: without end. domain: whose threads; None:
+    those of :data:`~pyruntime.qsbr.default_domain`. everything: all domains of the process, and what C code has made. The
+    pause tells ``time_to_stop`` and ``duration`` in seconds, and ``stopped_threads``, a number.
 
     Keep it short. Pauses of different domains may overlap; those of one wait for each other, and one of everything waits
     for all. Inside, whatever would wait for a lock of :mod:`pyruntime.sync` raises DeadlockError with the owner's name,

@@ -9,6 +9,29 @@
 - They know who holds them: ``repr()`` tells, and so does every error that is about waiting.
 - Waiting is fair after a millisecond: a thread that has waited that long is the next.
 
+**Times** are read as :mod:`threading` reads them: an int or a float in seconds, True counts as 1, and more than
+``threading.TIMEOUT_MAX``, infinity too, is an OverflowError (:class:`pyruntime.RangeError`). Without end is -1 for
+``acquire`` and None for ``wait``. All other functions of pyruntime take a number of seconds from 0 on, or None; they refuse
+True, and wait without end for infinity.
+
+**A lock that the thread itself holds**: a second ``acquire`` of a Mutex, or of a key of a StripedLock, waits until its time
+is up, as one of ``threading.Lock`` does, because another thread may release it. Nobody else can release an RWLock for its
+reader or writer, so there waiting raises DeadlockError at once, with a time or without; ``blocking=False`` answers False.
+
+**A thread that ends** with a lock leaves it like this:
+
+====================================  ===================================================================================
+Mutex, RLock, ``RWLock.write()``,     locked, as in :mod:`threading`; a Mutex, or the block that has locked keys, can be
+keys of a StripedLock                 released by any thread, all of them unlocked by ``_at_fork_reinit``
+``RWLock.read()``                     unlocked, with a report on stderr
+``Once``, while it runs               as after an exception: the next call tries again
+``CriticalSection``                   left, with a report on stderr
+``stop_the_world()``                  the world goes on
+a wait for any of them                no trace: a notification or a turn goes to the next one
+====================================  ===================================================================================
+
+None of the classes can be subclassed, copied or pickled: wrap them instead.
+
 Errors are those of :mod:`threading` by class (RuntimeError, ValueError, OverflowError) and :class:`pyruntime.Error` besides.
 Every lock has ``_at_fork_reinit``, for ``os.register_at_fork(after_in_child=...)``.
 

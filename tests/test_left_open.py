@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import re
 import threading
 import weakref
@@ -145,3 +147,49 @@ def test_a_thread_that_ends_inside_gives_all_up(python: Python) -> None:
     """)
     assert "ends inside of a critical section" in result.err
     assert "stays locked" not in result.err
+
+
+def test_what_a_thread_leaves_locked_when_it_ends(python: Python) -> None:
+    result = python.run("""
+        import threading
+        from pyruntime import stop_the_world
+        from pyruntime.sync import CriticalSection, Mutex, Once, RLock, RWLock, StripedLock
+        mutex, rlock, written, read = Mutex(), RLock(), RWLock(), RWLock()
+        stripes, once, thing = StripedLock(), Once(), object()
+        kept = [CriticalSection(thing), stop_the_world()]
+        def body():
+            mutex.acquire()
+            rlock.acquire()
+            written.write().acquire()
+            read.read().acquire()
+            stripes.for_key(1).acquire()
+            try:
+                once.call(lambda: 1 // 0)
+            except ZeroDivisionError:
+                pass
+            for one in kept: one.__enter__()
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+        # It may still be ending. What it reads is unlocked last.
+        assert read.write().acquire(timeout=60)
+        for lock in (mutex, rlock, written.read(), written.write(), stripes.for_key(1)):
+            assert not lock.acquire(timeout=0.001), lock
+        mutex.release()
+        with mutex, CriticalSection(thing), stop_the_world():
+            assert once.call(lambda: 3) == 3
+        for lock in (rlock, written, stripes):
+            lock._at_fork_reinit()
+        with rlock, written.write(), stripes.all():
+            pass
+    """)
+    assert "that reads under the pyrt_rwlock" in result.err
+
+
+def test_none_is_a_base_class_or_copied() -> None:
+    for kind in (sync.Mutex, sync.RLock, sync.Event, sync.Condition, sync.Once, sync.RWLock, sync.StripedLock):
+        with pytest.raises(TypeError, match="not an acceptable base type"):
+            type("Mine", (kind,), {})
+        for take in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                take(kind())

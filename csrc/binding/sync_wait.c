@@ -37,7 +37,7 @@ static const double LONGEST_SECONDS = 9223372036.0;
 bool
 pyrt_py_timeout_ns(PyObject *seconds, int64_t *timeout_ns)
 {
-    if (!PyFloat_Check(seconds) && !PyLong_Check(seconds)) {
+    if (!PyFloat_Check(seconds) && !PyIndex_Check(seconds)) {
         pyrt_py_raise(PYRT_PY_WRONG_TYPE, "a timeout is an int or a float, in seconds, not %R",
                       (PyObject *)Py_TYPE(seconds));
         return false;
@@ -45,6 +45,9 @@ pyrt_py_timeout_ns(PyObject *seconds, int64_t *timeout_ns)
     double value = PyFloat_AsDouble(seconds);
     bool fits = !(value == -1.0 && PyErr_Occurred());
     if (!fits) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) {
+            return false;
+        }
         PyErr_Clear();
     }
     else if (isnan(value)) {

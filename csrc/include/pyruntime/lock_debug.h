@@ -17,6 +17,17 @@
  *     lock, and each time that it lasted longer than the bound;
  *   - a thread that ended holding a lock.
  *
+ * What a thread that ends leaves behind, whether watched or not:
+ *
+ *      a pyrt_mutex, recursive mutex, stripe     locked; reported while watched. Any thread may unlock a mutex or a stripe.
+ *      a pyrt_seqlock as writer                  the same: any thread may end it
+ *      a pyrt_rwlock as writer                   locked for good
+ *      a pyrt_rwlock as reader                   unlocked, and reported
+ *      a pyrt_once that it ran                   new: another one runs it
+ *      a critical section                        its mutexes stay locked, if it was attached; reported
+ *      a pause of the world                      started again
+ *      a wait for any of them                    nothing: the wake-up, the reservation or the notification goes on to the next
+ *
  * Memory is bounded: PYRT_LOCK_DEBUG_LOCKS locks and so on. Where that is not enough, the oldest is forgotten, which is
  * reported once and counted; the locks themselves never fail.
  */
