@@ -153,6 +153,13 @@ def check_a_plain_lock_is_released_by_anybody(module: types.ModuleType) -> None:
     assert lock.locked() is True
 
 
+class OneSecond:
+    """Not an int, but one for operator.index(), as the numbers of other libraries are."""
+
+    def __index__(self) -> int:
+        return 1
+
+
 def check_bad_timeouts(module: types.ModuleType) -> None:
     for kind in kinds_of_lock(module):
         lock = kind()
@@ -178,6 +185,8 @@ def check_bad_timeouts(module: types.ModuleType) -> None:
                 lock.acquire(nonsense=1)
             with raises(TypeError):
                 lock.acquire(True, blocking=True)
+        lock.release()
+        assert lock.acquire(timeout=OneSecond())
         lock.release()
         assert lock.acquire(timeout=threading.TIMEOUT_MAX)
         lock.release()
