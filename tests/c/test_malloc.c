@@ -7,9 +7,12 @@
 #include "workers.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static pyrt_memory_stats
 process_stats(void)
@@ -406,6 +409,71 @@ TEST(freed_memory_is_kept_for_a_while_but_not_much_of_it)
     CHECK(count_resident(blocks) <= 8);
     CHECK_INT(share->next_purge, INT64_MAX);
     pyrt_free(kept);
+}
+
+/* Whether the system was told to take huge pages where an address lies; it says so in the flags of the mapping. */
+static bool
+is_in_huge_pages(const void *address)
+{
+    FILE *file = fopen("/proc/self/smaps", "r");
+    CHECK(file != NULL);
+    char line[512];
+    uintptr_t start = 0, end = 0;
+    bool is_huge = false;
+    while (fgets(line, sizeof(line), file) != NULL) {
+        uintptr_t from, to;
+        if (sscanf(line, "%" SCNxPTR "-%" SCNxPTR " ", &from, &to) == 2) {
+            start = from;
+            end = to;
+        }
+        else if (strncmp(line, "VmFlags:", 8) == 0 && (uintptr_t)address >= start && (uintptr_t)address < end) {
+            is_huge = strstr(line, " hg") != NULL;
+        }
+    }
+    fclose(file);
+    return is_huge;
+}
+
+/* In a thread of its own, whose first segment is as good as new. */
+static void *
+take_much_and_give_it_back(void *arg)
+{
+    static char *blocks[SLICES];
+    bool *has_huge_pages = arg;
+    for (int i = 0; i < SLICES; i++) {
+        blocks[i] = pyrt_malloc(PYRT_CLASSED_MAX);
+        CHECK(blocks[i] != NULL);
+        *blocks[i] = 1;
+    }
+    CHECK_INT(is_in_huge_pages(blocks[0]), false);
+    CHECK_INT(is_in_huge_pages(blocks[SLICES - 1]), *has_huge_pages);
+    pyrt_page *last = pyrt_map_page_of(pyrt_map_entry(blocks[SLICES - 1]));
+    CHECK_INT(last->segment->is_huge, true);
+    pyrt_share *share = last->part->share;
+    CHECK(share->page_bytes >= PYRT_HUGE_FROM);
+    /* A segment of which something goes back is in small pages again: the system would fill the gaps. The last block stays. */
+    for (int i = SLICES - 65; i < SLICES - 1; i++) {
+        pyrt_free(blocks[i]);
+    }
+    pyrt_share_purge(share, INT64_MAX / 2);
+    pyrt_share_purge(share, INT64_MAX - INT64_MAX / 4);
+    CHECK_INT(last->segment->is_huge, false);
+    CHECK_INT(is_in_huge_pages(blocks[SLICES - 1]), false);
+    for (int i = 0; i < SLICES - 65; i++) {
+        pyrt_free(blocks[i]);
+    }
+    pyrt_free(blocks[SLICES - 1]);
+    return NULL;
+}
+
+TEST(much_memory_is_in_huge_pages_until_some_goes_back)
+{
+    bool has_huge_pages = access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK) == 0;
+    for (int i = 0; i < 2; i++) {
+        pthread_t thread;
+        CHECK(pthread_create(&thread, NULL, take_much_and_give_it_back, &has_huge_pages) == 0);
+        pthread_join(thread, NULL);
+    }
 }
 
 /* ---- no memory --------------------------------------------------------------------------------------------------- */

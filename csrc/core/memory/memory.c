@@ -115,6 +115,16 @@ list_push(pyrt_segment **list, pyrt_segment *segment)
     *list = segment;
 }
 
+/* Of what is purged in part the system would make whole huge pages again, and who gets the segment next may want little. */
+static void
+become_small(pyrt_segment *segment)
+{
+    if (segment->is_huge) {
+        segment->is_huge = false;
+        pyrt_os_advise_huge(segment->start, PYRT_SEGMENT, false);
+    }
+}
+
 pyrt_segment *
 pyrt_segment_new(pyrt_share *share)
 {
@@ -143,6 +153,10 @@ pyrt_segment_new(pyrt_share *share)
     segment->arena = arena;
     segment->pages = pages;
     segment->free = ALL_SLICES;
+    if (share->page_bytes >= PYRT_HUGE_FROM) {
+        segment->is_huge = true;
+        pyrt_os_advise_huge(segment->start, PYRT_SEGMENT, true);
+    }
     list_push(&share->open, segment);
     share->spare++;
     share->segments++;
@@ -155,6 +169,7 @@ segment_free(pyrt_segment *segment)
 {
     pyrt_memory *memory = segment->memory;
     pyrt_arena *arena = segment->arena;
+    become_small(segment);
     /* An arena hands out zero memory. What cannot be purged stays reserved for good: nothing is lost but room. */
     bool zero = segment->dirty == 0 || pyrt_os_purge(segment->start, PYRT_SEGMENT);
     pyrt_raw_mutex_lock(&memory->lock);
@@ -301,6 +316,9 @@ pyrt_slices_give(pyrt_share *share, pyrt_page *page)
 static void
 purge_segment(pyrt_segment *segment, int64_t now)
 {
+    if (segment->aged != 0) {
+        become_small(segment);
+    }
     for (uint64_t wanted = segment->aged; wanted != 0;) {
         int slice = __builtin_ctzll(wanted);
         uint64_t rest = ~(wanted >> slice);

@@ -35,6 +35,7 @@ typedef struct pyrt_segment {
     uint64_t first;       /* a page starts here */
     uint64_t aged;        /* free and dirty when they were last looked at, and ever since */
     bool is_adopted;      /* it was in the pool before */
+    bool is_huge;         /* in huge pages of the system's, if it pleases */
     int64_t purge_at;     /* when its aged slices go back and the other free dirty ones age; 0: there are none */
 } pyrt_segment;
 
@@ -110,6 +111,10 @@ void pyrt_pool_fini(pyrt_pool *pool);
 /* Memory for a structure of a state; zeroed. */
 void *pyrt_memory_struct_new(const pyrt_memory *memory, size_t size);
 void pyrt_memory_struct_free(const pyrt_memory *memory, void *p, size_t size);
+
+/* What a share has in pages before its next segments are to be in huge pages of the system's: of those up to 2 MiB are resident
+ * for a block, and that is to be a small part of the whole. */
+#define PYRT_HUGE_FROM (PYRT_SEGMENT * 4)
 
 /* A segment for the share, all slices free. NULL when memory is short. */
 pyrt_segment *pyrt_segment_new(pyrt_share *share);

@@ -76,6 +76,14 @@ pyrt_os_purge(void *start, size_t bytes)
     return done;
 }
 
+void
+pyrt_os_advise_huge(void *start, size_t bytes, bool wanted)
+{
+    int saved_errno = errno;
+    (void)madvise(start, bytes, wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    errno = saved_errno;
+}
+
 size_t
 pyrt_os_mapped_bytes(void)
 {

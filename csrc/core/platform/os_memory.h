@@ -16,6 +16,9 @@ void pyrt_os_unmap(void *start, size_t bytes);
 /* Gives the pages behind a range back; it reads as zero afterwards. False: nothing has changed. */
 bool pyrt_os_purge(void *start, size_t bytes);
 
+/* Whether the system had better take huge pages for a range when it is touched. Advice: what becomes of it nobody is told. */
+void pyrt_os_advise_huge(void *start, size_t bytes, bool wanted);
+
 /* Bytes mapped and not unmapped. */
 size_t pyrt_os_mapped_bytes(void);
 

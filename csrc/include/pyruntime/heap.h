@@ -8,6 +8,9 @@
  *
  * Any block is freed with pyrt_free, on any thread, attached or not. Blocks of 16 bytes and more are aligned to 16.
  *
+ * A thread that has 16 MiB in use asks for transparent huge pages behind what it takes from the system from then on; memory of
+ * which parts go back is in small pages again.
+ *
  * A *type-stable* heap is one that lock-free readers may look into: the memory of a freed block stays a block of that size
  * until every reader that was under way has passed, and the first `stable_prefix` bytes of it are written by nobody in between.
  */

@@ -53,6 +53,13 @@ pyrt_os_purge(void *start, size_t bytes)
 }
 
 void
+pyrt_os_advise_huge(void *start, size_t bytes, bool wanted)
+{
+    (void)start, (void)bytes, (void)wanted;
+    model_fail("so much is in use that huge pages are wanted");
+}
+
+void
 pyrt_meta_keep(size_t size)
 {
     model_fail("%zu bytes are to stay with the process", size);
