@@ -12,7 +12,8 @@
  *     than the one that the weak reference was made for, also when its memory has been used again.
  *   - A weak reference without a callback is shared: all who ask for one get the same, while it lives.
  *   - Callbacks run on the thread where the referent dies, the newest weak reference first, each once, when all have been
- *     cleared. That of a weak reference which is itself gone, or going at the same moment, does not run. No memory is needed for it.
+ *     cleared. That of a weak reference which is itself gone, or going at the same moment, does not run. No memory is needed
+ *     for it.
  *
  * The weak references of an object are in a list that starts in a word of the object, if its type has one (weaklist_offset), and
  * else in a table beside it; under one of many locks, which the address of the referent chooses.
@@ -45,9 +46,10 @@ typedef struct pyrt_weakref {
 } pyrt_weakref;
 
 /* A weak reference to the object, of which the caller has a reference, for a thread that is attached here and to the object's
- * interpreter; with a callback, or NULL, one of its own. A callback gets the weak reference, alive for the time of the call, and
- * `arg`, may do anything, and answers 0; another number is told through the report hook. NULL, with errno: ENOMEM; EINVAL, reported,
- * for a thread that is not attached here, an object of another interpreter, one of static memory, or one that is dying.
+ * interpreter; with a callback, or NULL, one of its own. A callback gets the weak reference, alive for the time of the call,
+ * and `arg`, may do anything, and answers 0; another number is told through the report hook. NULL, with errno: ENOMEM; EINVAL,
+ * reported, for a thread that is not attached here, an object of another interpreter, one of static memory, or one that is
+ * dying.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 pyrt_weakref *pyrt_weakref_new(pyrt_thread *thread, pyrt_object *object, int (*callback)(pyrt_weakref *, void *arg),
                                void *arg);
