@@ -612,6 +612,27 @@ def is_whole(buffer: Buffer, number: int) -> bool:
     return bytes(buffer) == bytes([number % 256]) * len(buffer)
 
 
+def test_a_heap_ends_once_whoever_comes_too_late() -> None:
+    """Also where one that finds it closed takes itself for the last one to leave."""
+    for turn in range(ROUNDS // 2):
+        one = Heap("closing")
+
+        def body(number: int, one: Heap = one, turn: int = turn) -> int:
+            made = 0
+            for step in range(4):
+                if number == 0 and step == turn % 4:
+                    one.close()
+                with suppress(pyruntime.StateError):
+                    buffer = one.alloc(8)
+                    fill(buffer, number)
+                    made += is_whole(buffer, number)
+            return made
+
+        made = sum(at_once(body, 3))
+        assert one.closed
+        assert counts(one) == (made, 0)
+
+
 def test_threads_allocate_free_abroad_and_die() -> None:
     """Each thread gives half of what it allocates to the next one, which frees it, or finds it when it is dead."""
     one = Heap("shared")

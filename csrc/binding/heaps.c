@@ -186,11 +186,15 @@ heap_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 void
 pyrt_py_heap_end(pyrt_py_heap *heap)
 {
-    if (heap->handle != NULL && pyrt_py_use_try(heap->domain)) {
-        pyrt_heap_delete(heap->handle);
-        heap->handle = NULL;
-        pyrt_py_use_end(heap->domain);
+    if (!pyrt_py_use_try(heap->domain)) {
+        return;
     }
+    /* seq_cst, as acquire: what was allocated before has been. Who finds it closed may think to be the last one, too. */
+    pyrt_heap *handle = pyrt_exchange_seq_cst(&heap->handle, (pyrt_heap *)NULL);
+    if (handle != NULL) {
+        pyrt_heap_delete(handle);
+    }
+    pyrt_py_use_end(heap->domain);
 }
 
 static PyObject *

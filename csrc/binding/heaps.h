@@ -8,7 +8,8 @@
  *   bit 31         closed: nothing is allocated any more   close(), by fetch-or. Never cleared
  *   bits 0 to 30   calls that are allocating               one more by who begins; one less by who ends, or has found bit 31.
  *                                                          None in the child of a fork
- * Whoever makes it "closed, and nobody" ends `handle`: close(), or the last call to leave.
+ * Whoever makes it "closed, and nobody" ends `handle`: close(), or the last call to leave. A call that has found bit 31 may do so
+ * once more, at the same time: the handle is taken out in one step, and who gets it deletes it.
  *
  * State table of `exports`, of a buffer:
  *   -1             released: there is no block             release(), by compare-and-swap from 0; as it is made
@@ -35,7 +36,7 @@ typedef struct pyrt_py_heap {
     PyObject *weakrefs;
     struct pyrt_py_heap *next, *previous; /* in home->heaps, under its lock */
     pyrt_py_domain *domain;
-    pyrt_heap *handle;         /* valid while the domain is open; NULL: ended, or not made */
+    pyrt_heap *handle;         /* atomic at its end; valid while the domain is open; NULL: ended, or not made */
     pyrt_heap_config config;
     char name[PYRT_PY_NAME];
     uint32_t users;            /* atomic */
