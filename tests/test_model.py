@@ -17,9 +17,10 @@ from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, need_compiler
 MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
 FLOORS = ("sync", "epoch", "state", "reclaim")  # the platform below them is simulated
-# Blocks, pages, segments and pools, without the heaps above them.
+# Blocks, pages, segments and pools, without the heaps above them; objects, without what makes them.
 MEMORY = [CORE / "memory" / f"{name}.c" for name in ("address_map", "memory", "page", "part", "watched_page")]
 # Not position-independent: the same addresses in every process, and so the same cells and slots, for the replays.
+OBJECT = [CORE / "object" / f"{name}.c" for name in ("death", "merge_queue", "merge_stage", "refcount", "special")]
 FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-pie", "-no-pie"]
 FLAGS += [f"-I{directory}" for directory in (INCLUDE, CORE.parent, CORE, MODEL)]
 SEED = 1
@@ -69,9 +70,16 @@ WHOLE = [
     "heap-heirs",
     "heap-goal",
     "heap-goal-again",
+    "object-drop",
+    "object-mixed",
+    "object-detached",
+    "object-ending",
+    "object-outside",
+    "object-try",
+    "object-slot",
 ]
 # Every one with at most one preemption.
-MEDIUM = ["mutex-owned", "mutex-three", "mutex-reserved-two", "mutex-requester"]
+MEDIUM = ["mutex-owned", "mutex-three", "mutex-reserved-two", "mutex-requester", "object-counted"]
 # Every schedule would take a minute or hours: every one without a preemption.
 LARGE = ["borrow-two", "barriers", "birth", "rwlock-try", "rwlock-readers"]
 # That would take too long too: at random only.
@@ -93,6 +101,7 @@ BREAKS = {
         "pause-gate",
         "heap-goal",
         "heap-goal-again",
+        "object-detached",
     ],
     # the read-modify-write that every scan stands on
     "advance": ["poll", "synchronize", "heap-goal", "heap-goal-again"],
@@ -145,6 +154,14 @@ BREAKS = {
     # the lock of the pool, and that a page which is empty again waits for the readers of then
     "pool": ["heap-heirs"],
     "goal": ["heap-goal-again"],
+    # that who merges writes the owner's words before the shared one: for what is queued, and for the last local reference
+    "merge": ["object-drop", "object-detached", "object-counted"],
+    # the compare-and-swap by which an owner takes its name off, against who queues the object
+    "disown": ["object-detached"],
+    # that an owner's last drop of an open object is one that others see
+    "last": ["object-try"],
+    # the second look into a slot
+    "slot": ["object-slot"],
     # that critical sections are given up
     "sections": ["section-cross", "section-pause"],
 }
@@ -163,7 +180,7 @@ def compile_to(target: Path, sources: list[Path], *flags: str) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [path for floor in FLOORS for path in sorted((CORE / floor).glob("*.c"))]
-    sources += MEMORY
+    sources += MEMORY + OBJECT
     sources += [path for path in sorted(MODEL.glob("*.c")) if path != LITMUS]
     substitutes = ['-DPYRT_ATOMIC_HEADER="model_atomic.h"', "-DPYRT_TLS_BLOCK=model_tls"]
     substitutes += ["-Wl,--wrap=pyrt_mutex_give_back"]

@@ -59,7 +59,11 @@ typedef enum model_break {
     MODEL_BREAK_FREE,       /* the compare-and-swap of a foreign free is a load and a plain store */
     MODEL_BREAK_COLLECT,    /* so is the exchange of who collects them */
     MODEL_BREAK_POOL,       /* the lock that `model_unlocked` points to is not taken */
-    MODEL_BREAK_GOAL        /* a page that is empty again keeps its first goal */
+    MODEL_BREAK_GOAL,       /* a page that is empty again keeps its first goal */
+    MODEL_BREAK_MERGE,      /* who merges writes `local` and `owner` of the object when the shared word is merged */
+    MODEL_BREAK_DISOWN,     /* the compare-and-swap by which an owner takes its name off is a load and a plain store */
+    MODEL_BREAK_LAST,       /* an owner that drops its last reference takes an object that is open for one that is not */
+    MODEL_BREAK_SLOT        /* who has a reference out of a slot does not look there once more */
 } model_break;
 
 extern model_break model_broken;

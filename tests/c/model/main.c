@@ -12,12 +12,12 @@ static const char usage[] =
     "       model SCENARIO --seed N --runs N                           schedules at random\n"
     "       model SCENARIO --replay SCHEDULE                           this one, step by step\n"
     "further: --break attach|suspend|advance|membarrier|futex|turn|lock|claim|look|cell|give-back|sections|free|collect|\n"
-    "         pool|goal, --program N\n"
+    "         pool|goal|merge|disown|last|slot, --program N\n"
     "exit status: 0 nothing failed, 1 a schedule failed, 2 the arguments are wrong\n";
 
 static const model_scenario *const tables[] = {
-    model_litmus_scenarios, model_epoch_scenarios,   model_retire_scenarios, model_pause_scenarios,
-    model_mutex_scenarios,  model_section_scenarios, model_rwlock_scenarios, model_heap_scenarios,
+    model_litmus_scenarios,  model_epoch_scenarios,  model_retire_scenarios, model_pause_scenarios,  model_mutex_scenarios,
+    model_section_scenarios, model_rwlock_scenarios, model_heap_scenarios,   model_object_scenarios,
 };
 
 enum { TABLES = sizeof(tables) / sizeof(tables[0]) };
@@ -92,6 +92,10 @@ break_of(const char *name)
         [MODEL_BREAK_COLLECT] = "collect",
         [MODEL_BREAK_POOL] = "pool",
         [MODEL_BREAK_GOAL] = "goal",
+        [MODEL_BREAK_MERGE] = "merge",
+        [MODEL_BREAK_DISOWN] = "disown",
+        [MODEL_BREAK_LAST] = "last",
+        [MODEL_BREAK_SLOT] = "slot",
     };
     for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++) {
         if (strcmp(names[n], name) == 0) {

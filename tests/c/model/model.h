@@ -67,5 +67,6 @@ extern const model_scenario model_mutex_scenarios[];
 extern const model_scenario model_section_scenarios[];
 extern const model_scenario model_rwlock_scenarios[];
 extern const model_scenario model_heap_scenarios[];
+extern const model_scenario model_object_scenarios[];
 
 #endif

@@ -6,6 +6,8 @@
 
 #include "model_atomic.h"
 
+#include <pyruntime/object.h>
+
 #include <string.h>
 
 /* Which operation this is, by the function that it stands in. */
@@ -13,6 +15,51 @@ static bool
 is_in(const char *function, const char *wanted)
 {
     return strcmp(function, wanted) == 0;
+}
+
+/* Of two looks into a slot in a row, the second finds what the first did. */
+static uint64_t
+model_second_look(uint64_t value)
+{
+    static uint64_t first[MODEL_THREADS + 1];
+    uint64_t *mine = &first[machine_self()];
+    uint64_t found = *mine != 0 ? *mine : value;
+    *mine = *mine != 0 ? 0 : value;
+    return found;
+}
+
+/* What a merge has written too early for the broken core, a word each, until it has merged the shared one. */
+typedef struct late_store {
+    volatile void *address;
+    size_t size;
+    uint64_t value;
+} late_store;
+
+static late_store late[MODEL_THREADS + 1][2];
+
+static bool
+is_to_be_late(volatile void *address, size_t size, uint64_t value, const char *function)
+{
+    if (model_broken != MODEL_BREAK_MERGE || !machine_is_scheduling() || !is_in(function, "pyrt_merge")) {
+        return false;
+    }
+    late_store *mine = late[machine_self()];
+    mine[mine[0].address != NULL] = (late_store){address, size, value};
+    return true;
+}
+
+static void
+store_late(const char *function)
+{
+    if (model_broken != MODEL_BREAK_MERGE || !machine_is_scheduling() || !is_in(function, "pyrt_merge")) {
+        return;
+    }
+    for (int i = 0; i < 2; i++) {
+        late_store it = late[machine_self()][i];
+        late[machine_self()][i].address = NULL;
+        machine_turn(MODEL_STORE, it.address, 0, "late", function);
+        machine_store(it.address, it.size, it.value, "late", function);
+    }
 }
 
 uint64_t
@@ -26,6 +73,12 @@ model_load(const volatile void *address, size_t size, const char *text, const ch
     }
     machine_turn(MODEL_LOAD, address, 0, text, function);
     uint64_t value = machine_read(address, size);
+    if (model_broken == MODEL_BREAK_LAST && is_in(function, "pyrt_decref_last_local") && value == PYRT_SHARED_OPEN) {
+        value = PYRT_SHARED_PLAIN;
+    }
+    if (model_broken == MODEL_BREAK_SLOT && is_in(function, "pyrt_load_ref")) {
+        value = model_second_look(value);
+    }
     if (text != NULL) {
         machine_note(function, "%s: %#llx", text, (unsigned long long)value);
     }
@@ -35,6 +88,9 @@ model_load(const volatile void *address, size_t size, const char *text, const ch
 void
 model_store(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
 {
+    if (is_to_be_late(address, size, value, function)) {
+        return;
+    }
     machine_turn(MODEL_STORE, address, 0, text, function);
     if (!machine_is_scheduling() || text == NULL) {
         machine_write(address, size, value);
@@ -112,6 +168,7 @@ model_cas(volatile void *address, size_t size, void *expected, uint64_t value, c
         is_in(function, "pyrt_mutex_lock") || is_in(function, "pyrt_mutex_trylock") || is_in(function, "try_to_take");
     if ((model_broken == MODEL_BREAK_LOCK && locks) ||
         (model_broken == MODEL_BREAK_CLAIM && is_in(function, "end_reservation")) ||
+        (model_broken == MODEL_BREAK_DISOWN && is_in(function, "pyrt_disown")) ||
         (model_broken == MODEL_BREAK_FREE && is_in(function, "pyrt_page_free_foreign"))) {
         return load_and_store(address, size, expected, value, text, function);
     }
@@ -121,6 +178,7 @@ model_cas(volatile void *address, size_t size, void *expected, uint64_t value, c
     if (same) {
         machine_write(address, size, value);
         machine_note(function, "%s: %#llx -> %#llx", text, (unsigned long long)found, (unsigned long long)value);
+        store_late(function);
     }
     else {
         memcpy(expected, &found, size);
