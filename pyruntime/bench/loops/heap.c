@@ -176,8 +176,14 @@ run_batch(bench_thread *self, size_t count, uint64_t *state, alloc_call *alloc, 
     for (size_t i = 0; i < count; i++) {
         blocks[i] = take(self, alloc, batch.least == batch.most ? batch.most : random_size(state, batch.least, batch.most));
     }
+    if (batch.last_first) {
+        for (size_t i = count; i > 0; i--) {
+            give(blocks[i - 1]);
+        }
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
-        give(blocks[batch.last_first ? count - 1 - i : i]);
+        give(blocks[i]);
     }
 }
 
