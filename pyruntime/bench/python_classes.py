@@ -6,6 +6,7 @@ import importlib
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from pyruntime import sync
 from pyruntime.heap import Heap
@@ -32,20 +33,28 @@ def _wait(event: sync.Event | threading.Event) -> Sampler:
     return statement_sampler(_WAIT, event=event)
 
 
+def _of(module: str, name: str) -> Any:
+    """As `from module import name`, for names that not every release of a package has."""
+    found = getattr(importlib.import_module(module), name, None)
+    if found is None:
+        raise ImportError(f"the installed {module} has no {name}")
+    return found
+
+
 def _wait_of_cereggii() -> Sampler:
-    event = importlib.import_module("cereggii").AtomicEvent()
+    event = _of("cereggii", "AtomicEvent")()
     event.set()
     return statement_sampler(_WAIT, event=event)
 
 
 def _with_cereggii(side: str) -> Sampler:
-    lock = importlib.import_module("cereggii").ReadersWriterLock()
+    lock = _of("cereggii", "ReadersWriterLock")()
     return statement_sampler(f"with lock.{side}(): pass", lock=lock)
 
 
 def _with_ft_utils(side: str) -> Sampler:
-    locks = importlib.import_module("ft_utils.synchronization")
-    return statement_sampler("with side(lock): pass", side=getattr(locks, side), lock=locks.RWLock())
+    locks = "ft_utils.synchronization"
+    return statement_sampler("with side(lock): pass", side=_of(locks, side), lock=_of(locks, "RWLock")())
 
 
 class _Thing:
