@@ -479,7 +479,7 @@ def test_a_library_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("peer", peer_build.PEERS, ids=lambda peer: peer.name)
+@pytest.mark.parametrize("peer", [peer for peer in peer_build.PEERS if peer.package], ids=lambda peer: peer.name)
 def test_a_peer_without_headers_is_missing(peer: peer_build.Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", f"{shutil.which('cc') or shutil.which('gcc')} -nostdinc")
     monkeypatch.setenv("PKG_CONFIG_LIBDIR", str(tmp_path))
@@ -531,15 +531,19 @@ def test_a_release_of_a_package_without_the_class_fails_alone(monkeypatch: pytes
         assert failed["cereggii"] == f"the installed cereggii has no {name}"
 
 
-def test_without_a_compiler_every_peer_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CC", "/no/such/compiler -O2")
-    built = peer_build.build(peer_build.PEERS[0], tmp_path)
+@pytest.mark.parametrize("peer", peer_build.PEERS, ids=lambda peer: peer.name)
+def test_without_its_compiler_a_peer_is_missing(
+    peer: peer_build.Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable, language = ("CXX", "C++") if peer.is_cpp else ("CC", "C")
+    monkeypatch.setenv(variable, "/no/such/compiler -O2")
+    built = peer_build.build(peer, tmp_path)
     assert built.state is peer_build.State.MISSING
-    assert "/no/such/compiler" in built.reason
+    assert f"${variable} names is not there: /no/such/compiler" in built.reason
 
-    monkeypatch.delenv("CC")
+    monkeypatch.delenv(variable)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "no C compiler" in peer_build.build(peer_build.PEERS[0], tmp_path).reason
+    assert f"no {language} compiler" in peer_build.build(peer, tmp_path).reason
 
 
 @needs_compiler

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pyruntime._core import ffi, lib
+from pyruntime._core import _C_API, ffi, lib
 
 from .measure import Sample, Sampler, Shares, SingleTimes
 
@@ -83,10 +84,20 @@ def compiled_in() -> dict[tuple[str, str], Loop]:
     return _loops_of(table, count[0])
 
 
+def _address_of_our_api() -> int:
+    """For loops that use ours from outside."""
+    from_capsule = ctypes.pythonapi.PyCapsule_GetPointer
+    from_capsule.restype = ctypes.c_void_p
+    from_capsule.argtypes = (ctypes.py_object, ctypes.c_char_p)
+    address = from_capsule(_C_API, b"pyruntime._C_API")
+    assert isinstance(address, int)
+    return address
+
+
 def of_library(path: str) -> dict[tuple[str, str], Loop]:
     """A peer's loops."""
     count = ffi.new("size_t *")
-    table = lib.pyrt_bench_open(os.fsencode(path), count)
+    table = lib.pyrt_bench_open(os.fsencode(path), ffi.cast("void *", _address_of_our_api()), count)
     if table == ffi.NULL:
         raise LoopError(_text(lib.pyrt_bench_open_error()))
     return _loops_of(table, count[0])

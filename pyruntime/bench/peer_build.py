@@ -25,11 +25,22 @@ from pathlib import Path
 
 import pyruntime
 
-from .suite import CEREGGII, CK, CK_RWLOCK, CK_SPINLOCK, FT_UTILS, URCU_DEFER, URCU_MEMB, URCU_QSBR
+from .suite import (
+    CEREGGII,
+    CK,
+    CK_RWLOCK,
+    CK_SPINLOCK,
+    EMBEDDED,
+    FT_UTILS,
+    SHARED_PTR,
+    URCU_DEFER,
+    URCU_MEMB,
+    URCU_QSBR,
+)
 
 _HERE = Path(__file__).parent
 _FLAGS = (
-    *("-std=gnu11", "-O2", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden"),
+    *("-O2", "-shared", "-fPIC", "-pthread", "-fvisibility=hidden"),
     # Thread-local variables are reached as in an executable; worker.py says how that is made possible.
     "-ftls-model=initial-exec",
 )
@@ -43,10 +54,14 @@ class Peer:
     impls: tuple[str, ...]
     source: str
     header: str
-    package: str  # for pkg-config
+    package: str  # for pkg-config; "": there is nothing to ask for
     libraries: tuple[str, ...]  # where pkg-config knows nothing
     install: str
     defines: tuple[str, ...] = ()
+
+    @property
+    def is_cpp(self) -> bool:
+        return self.source.endswith(".cc")
 
 
 @dataclass(frozen=True)
@@ -112,6 +127,24 @@ PEERS: tuple[Peer, ...] = (
         libraries=("-lck",),
         install="libck-dev (Debian, Ubuntu) or ck-devel (Fedora)",
     ),
+    Peer(
+        name=EMBEDDED,
+        impls=(EMBEDDED,),
+        source="embedded.c",
+        header="pyruntime/capi.h",
+        package="",
+        libraries=(),
+        install="pyruntime-ft again, with its headers",
+    ),
+    Peer(
+        name=SHARED_PTR,
+        impls=(SHARED_PTR,),
+        source="shared_ptr.cc",
+        header="memory",
+        package="",
+        libraries=(),
+        install="g++ (Debian, Ubuntu) or gcc-c++ (Fedora)",
+    ),
 )
 
 
@@ -136,13 +169,13 @@ class _CompilerError(Exception):
     pass
 
 
-def find_compiler() -> list[str] | None:
-    """$CC, which may have arguments, or the first of the usual names that is there."""
-    given = os.environ.get("CC", "")
+def find_compiler(is_cpp: bool = False) -> list[str] | None:
+    """$CC or $CXX, which may have arguments, or the first of the usual names that is there."""
+    given = os.environ.get("CXX" if is_cpp else "CC", "")
     if given.strip():
         command = shlex.split(given)
         return command if shutil.which(command[0]) else None
-    for name in ("cc", "gcc", "clang"):
+    for name in ("c++", "g++", "clang++") if is_cpp else ("cc", "gcc", "clang"):
         if shutil.which(name):
             return [name]
     return None
@@ -178,6 +211,8 @@ def _output_of(command: Sequence[str]) -> str:
 
 
 def _pkg_config(package: str, option: str) -> list[str] | None:
+    if not package:
+        return None
     try:
         return shlex.split(_output_of(["pkg-config", option, package]))
     except _CompilerError:
@@ -190,7 +225,7 @@ def version_of(peer: Peer | Package | Allocator) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(peer.name)
         return "unknown version"
-    if isinstance(peer, Allocator) and not peer.library:
+    if (isinstance(peer, Allocator) and not peer.library) or peer.name == EMBEDDED:
         return pyruntime.__version__
     words = _pkg_config(peer.package if isinstance(peer, Peer) else peer.library, "--modversion")
     return words[0] if words else "unknown version"
@@ -217,7 +252,8 @@ def _digest(command: Sequence[str], compiler_version: str, files: Sequence[Path]
 def _compile(compiler: Sequence[str], peer: Peer, directory: Path) -> Path:
     source = _HERE / "peers" / peer.source
     includes = [f"-I{_HERE / 'loops'}", f"-I{pyruntime.get_include()}"]
-    options = [*_FLAGS, *peer.defines, *includes, *(_pkg_config(peer.package, "--cflags") or [])]
+    standard = "-std=gnu++17" if peer.is_cpp else "-std=gnu11"
+    options = [standard, *_FLAGS, *peer.defines, *includes, *(_pkg_config(peer.package, "--cflags") or [])]
     libraries = _pkg_config(peer.package, "--libs") or list(peer.libraries)
 
     files = _dependencies(_output_of([*compiler, *options, "-M", str(source)]))
@@ -245,10 +281,13 @@ def find(package: Package) -> Built:
 
 def build(peer: Peer, directory: Path) -> Built:
     """Makes the peer's library ready in that directory, if it is not there already."""
-    compiler = find_compiler()
+    compiler = find_compiler(peer.is_cpp)
     if compiler is None:
-        given = os.environ.get("CC", "").strip()
-        reason = f"the compiler that $CC names is not there: {given}" if given else "no C compiler; install gcc or set $CC"
+        variable, language, usual = ("CXX", "C++", "g++") if peer.is_cpp else ("CC", "C", "gcc")
+        given = os.environ.get(variable, "").strip()
+        reason = f"no {language} compiler; install {usual} or set ${variable}"
+        if given:
+            reason = f"the compiler that ${variable} names is not there: {given}"
         return Built(peer, State.MISSING, reason=reason)
     try:
         path = _compile(compiler, peer, directory)

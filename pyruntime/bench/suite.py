@@ -21,6 +21,7 @@ ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
 NONE_DETACHED = "none-detached"
 WEAK_DICTIONARY, BYTEARRAY = "WeakValueDictionary", "bytearray"
+PLAIN_COUNT, ATOMIC_COUNT, EMBEDDED, SHARED_PTR = "plain-count", "atomic-count", "pyruntime-embedded", "shared_ptr"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
 OWN_MUTEX, EVENT, CEREGGII, FT_UTILS = "pyruntime-mutex", "threading.Event", "cereggii", "ft-utils"
@@ -310,6 +311,69 @@ SUITE: tuple[Bench, ...] = (
     ),
     *_HEAP,
     Bench(
+        "refcount.owner",
+        "one reference more and one less, by the thread that owns the object",
+        peers=(PLAIN_COUNT, ATOMIC_COUNT, EMBEDDED, SHARED_PTR),
+        goals=(
+            Goal(Figure.TIME, 1.5),
+            Goal(Figure.RATIO, 2.5, PLAIN_COUNT),
+            Goal(Figure.RATIO, 0.15, ATOMIC_COUNT),
+        ),
+    ),
+    Bench(
+        "refcount.other",
+        "the same by another thread, alone",
+        peers=(PLAIN_COUNT, ATOMIC_COUNT, EMBEDDED, SHARED_PTR),
+        goals=(Goal(Figure.RATIO, 1.1, ATOMIC_COUNT),),
+    ),
+    Bench(
+        "refcount.instances",
+        "two threads that make and drop objects of one type, against one thread",
+        kind=Kind.SCALING,
+        peers=(ONE_THREAD, CONTROL_TWO, CONTROL_ONE),
+        goals=(Goal(Figure.RATIO, 1.1, ONE_THREAD),),
+        with_threads=False,
+    ),
+    Bench(
+        "refcount.instances_atomic",
+        "the same with blocks of memory and one atomic count",
+        kind=Kind.SCALING,
+        peers=(ONE_THREAD, CONTROL_TWO, CONTROL_ONE),
+        with_threads=False,
+    ),
+    Bench(
+        "refcount.handover",
+        "one thread makes objects, another drops them; the peer with the same allocator",
+        peers=(SHARED_PTR,),
+        goals=(Goal(Figure.RATIO, 1.0, SHARED_PTR),),
+        with_threads=False,
+        threads=(2,),
+        operations=_IN_TURNS,
+    ),
+    Bench(
+        "weakref.owner",
+        "a reference from a weak reference, and its drop, by the thread that owns the object",
+        peers=(PLAIN_COUNT, ATOMIC_COUNT),
+        goals=(Goal(Figure.TIME, 4.0),),
+    ),
+    Bench(
+        "weakref.other",
+        "the same by another thread that is attached",
+        peers=(PLAIN_COUNT, ATOMIC_COUNT),
+        goals=(Goal(Figure.RATIO, 1.2, ATOMIC_COUNT),),
+    ),
+    Bench(
+        "weakref.two_threads",
+        "weak references of two threads to objects of their own, next to sharing nothing at all",
+        kind=Kind.SCALING,
+        peers=(ONE_THREAD, CONTROL_TWO, CONTROL_ONE),
+        goals=(Goal(Figure.SCALING, 0.95),),
+        with_threads=False,
+        sample_ns=(3e6, 5e6),
+        rounds=(31, 101),
+    ),
+    _in_python("weakref.registry", "in Python: registry.get(key) of an object that lives", WEAK_DICTIONARY),
+    Bench(
         "stw.stop",
         "the time to stop 8 attached threads that do nothing but pass safepoints",
         goals=(Goal(Figure.P50, 50e3),),
@@ -326,7 +390,6 @@ SUITE: tuple[Bench, ...] = (
         goals=(Goal(Figure.OVER_BARE, 10.0, NONE_DETACHED),),
         with_threads=False,
     ),
-    _in_python("weakref.registry", "in Python: registry.get(key) of an object that lives", WEAK_DICTIONARY),
     _call("call.heap_alloc", "heap.alloc(64), zeroed, and the end of the buffer", BYTEARRAY),
     _call("call.heap_alloc_64k", "the same of 64 KiB", BYTEARRAY),
     _call("call.cffi0", "from Python into C and back through cffi, no argument; a Python function for comparison"),

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define PYRT_BENCH_PEER_ENTRY "pyrt_bench_peer"
+#define PYRT_BENCH_PEER_TABLE "pyrt_bench_peer_table"
 
 /* cdef: begin */
 typedef struct pyrt_bench_sample {
@@ -43,8 +44,9 @@ typedef struct pyrt_bench_loop {
 /* The loops that are compiled in. */
 const pyrt_bench_loop *pyrt_bench_loops(size_t *count);
 
-/* The loops of a peer's library, which is never closed again; NULL if it cannot be opened, and the reason below. */
-const pyrt_bench_loop *pyrt_bench_open(const char *path, size_t *count);
+/* The loops of a peer's library, which is never closed again; NULL if it cannot be opened, and the reason below. A library that
+ * uses ours exports PYRT_BENCH_PEER_TABLE and is handed the table of functions. */
+const pyrt_bench_loop *pyrt_bench_open(const char *path, const void *api, size_t *count);
 const char *pyrt_bench_open_error(void);
 
 /* malloc_trim. */

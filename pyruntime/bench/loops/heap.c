@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 
 #include "loops.h"
+#include "ring.h"
 
 #include <pyruntime/capi_table.h>
 
@@ -19,7 +20,6 @@ enum {
     MOST_BLOCKS = 100000,
     CHURN_MOST = 1024,
     TOUCHED_THREADS = 2,
-    RING = 1024,
     OF_A_THREAD = 4000,
     GENERATIONS = 8,
     ADDRESSES = 4096,
@@ -243,34 +243,12 @@ leave_churn(bench_thread *self, free_call *give)
 
 /* ---- one thread allocates, the other frees ------------------------------------------------------------------------ */
 
-static struct {
-    PYRT_ALIGNED(128) uint64_t written; /* by the producer */
-    PYRT_ALIGNED(128) uint64_t read; /* by the consumer */
-    PYRT_ALIGNED(128) void *blocks[RING];
-} ring;
-
-/* Waits until the other side's count has come to `wanted`. */
-static inline void
-wait_for(const uint64_t *count, uint64_t wanted)
-{
-    /* acquire: pairs with the releases in produce and consume. */
-    for (unsigned spins = 0; pyrt_load_acquire(count) < wanted; spins++) {
-        if (spins < 200) {
-            pyrt_cpu_relax();
-        }
-        else {
-            sched_yield();
-        }
-    }
-}
+static bench_ring ring;
 
 static int
 enter_ring(bench_thread *self)
 {
-    if (self->number == 0) {
-        ring.written = ring.read = 0;
-    }
-    return self->crew->measured == 2 ? 0 : EINVAL;
+    return bench_enter_ring(self, &ring);
 }
 
 BENCH_INLINED void
@@ -281,16 +259,10 @@ produce_or_consume(bench_thread *self, alloc_call *alloc, free_call *give)
     for (uint64_t i = 0; i < iterations; i++) {
         if (self->number == 0) {
             void *block = take(self, alloc, random_size(&state, MIXED_LEAST, MIXED_MOST));
-            if (i >= RING) {
-                wait_for(&ring.read, i - RING + 1);
-            }
-            ring.blocks[i % RING] = block;
-            pyrt_store_release(&ring.written, i + 1);
+            bench_ring_put(&ring, i, block);
         }
         else {
-            wait_for(&ring.written, i + 1);
-            give(ring.blocks[i % RING]);
-            pyrt_store_release(&ring.read, i + 1);
+            give(bench_ring_take(&ring, i));
         }
     }
 }

@@ -12,8 +12,9 @@ const pyrt_bench_loop *
 pyrt_bench_loops(size_t *count)
 {
     static const pyrt_bench_group *const groups[] = {
-        &pyrt_bench_control_group, &pyrt_bench_qsbr_group,    &pyrt_bench_retire_group, &pyrt_bench_lock_group,
-        &pyrt_bench_section_group, &pyrt_bench_striped_group, &pyrt_bench_stw_group,    &pyrt_bench_heap_group,
+        &pyrt_bench_control_group, &pyrt_bench_qsbr_group,    &pyrt_bench_retire_group,
+        &pyrt_bench_lock_group,    &pyrt_bench_section_group, &pyrt_bench_striped_group,
+        &pyrt_bench_stw_group,     &pyrt_bench_heap_group,    &pyrt_bench_refcount_group,
     };
     /* Filled anew with the same entries at every call: nobody runs benchmarks from two threads, and it would do no harm. */
     static pyrt_bench_loop all[LOOPS_MAX];
@@ -28,11 +29,16 @@ pyrt_bench_loops(size_t *count)
 }
 
 const pyrt_bench_loop *
-pyrt_bench_open(const char *path, size_t *count)
+pyrt_bench_open(const char *path, const void *api, size_t *count)
 {
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
         return NULL;
+    }
+    void (*take_table)(const void *) = NULL;
+    *(void **)&take_table = dlsym(library, PYRT_BENCH_PEER_TABLE);
+    if (take_table != NULL) {
+        take_table(api);
     }
     const pyrt_bench_loop *(*entry)(size_t *) = NULL;
     *(void **)&entry = dlsym(library, PYRT_BENCH_PEER_ENTRY);

@@ -1,0 +1,50 @@
+/* embedded.c -- our own fast paths as they are in another extension: inline, through the table of functions, which whoever opens
+ * this library hands over.
+ */
+#define _GNU_SOURCE
+
+#include <pyruntime/capi.h>
+#include <pyruntime/pyruntime.h>
+
+#include "refcount_loops.h"
+
+static int
+runtime_up(void)
+{
+    return pyrt_runtime_init() == PYRT_OK ? 0 : ENOMEM;
+}
+
+static void
+runtime_down(void)
+{
+    (void)pyrt_runtime_fini();
+}
+
+static const bench_body owner_body = {.enter = bench_enter_owner, .loop = bench_count_loop, .leave = bench_leave_counting};
+static const bench_body other_body = {.enter = bench_enter_other, .loop = bench_count_loop, .leave = bench_leave_counting};
+
+#define EMBEDDED(name, its_body)   \
+    {.bench = name,                \
+     .impl = "pyruntime-embedded", \
+     .setup = runtime_up,          \
+     .run = bench_run,             \
+     .teardown = runtime_down,     \
+     .body = its_body}
+
+static const pyrt_bench_loop loops[] = {
+    EMBEDDED("refcount.owner", &owner_body),
+    EMBEDDED("refcount.other", &other_body),
+};
+
+__attribute__((visibility("default"))) void
+pyrt_bench_peer_table(const void *table)
+{
+    pyrt_capi_pointer = (const pyrt_capi *)table;
+}
+
+__attribute__((visibility("default"))) const pyrt_bench_loop *
+pyrt_bench_peer(size_t *count)
+{
+    *count = sizeof(loops) / sizeof(loops[0]);
+    return loops;
+}
