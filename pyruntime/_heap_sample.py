@@ -125,10 +125,10 @@ def run(seconds: float, threads: int, seed: int, *, shown: bool) -> Moment:
         while True:
             elapsed = time.monotonic() - started
             moment = Moment(elapsed, threads, seed, sum(sample.died), heap.stats())
-            if elapsed >= seconds:
-                break
             if shown and _refreshes():
                 print(_CLEAR + moment.as_text(), flush=True)
+            if elapsed >= seconds:
+                break
             time.sleep(min(seconds - elapsed, 1 / REFRESHES_PER_SECOND))
     if shown and _refreshes():
         print(_CLEAR, end="")

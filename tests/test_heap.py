@@ -848,12 +848,13 @@ def test_when_the_system_has_no_more(python: Python) -> None:
 
 
 def test_every_call_without_memory_of_python(this_python: Python) -> None:
-    """Python's own n-th allocation fails, for each n: MemoryError, and no block is lost."""
+    """Python's own n-th allocation fails, for each n: MemoryError, and no block is lost. What imports is left out: without
+    memory a free-threaded 3.13 does not survive that."""
     pytest.importorskip("_testcapi")
     result = this_python.run("""
         import _testcapi
         import pyruntime
-        from pyruntime.heap import Heap, leaks, owner, stats
+        from pyruntime.heap import Heap, owner
         heap = Heap("mine")
         kept = heap.alloc(10)
         def used():
@@ -866,7 +867,7 @@ def test_every_call_without_memory_of_python(this_python: Python) -> None:
                 except (RuntimeError, ValueError, BufferError, SystemError): pass
             return wrapped
         calls = [Heap, lambda: Heap("x", tag=3, type_stable=True), lambda: heap.alloc(10), lambda: heap.alloc(1 << 20), used,
-                 refused(heap.stats), refused(stats), refused(leaks), lambda: owner(kept), lambda: repr(heap),
+                 pyruntime._core.heap_figures, lambda: owner(kept), lambda: repr(heap),
                  lambda: repr(kept), refused(lambda: heap.alloc(-1)), lambda: memoryview(kept)]
         for call in calls: call()
         failed = 0
@@ -1279,7 +1280,8 @@ def test_the_sample_is_refreshed_on_a_terminal(this_python: Python) -> None:
     _, err = process.communicate(timeout=60)
     os.close(leader)
     assert (process.returncode, err) == (0, b"")
-    assert shown.count(b"\x1b[H\x1b[J") >= 3
+    assert shown.count(b"\x1b[H\x1b[J") >= 2
+    assert shown.count(b"memory of") >= 2
     last = shown.rsplit(b"\x1b[J", 1)[1].decode()
     assert last.count("memory of") == 1
     assert "nodes" in last
