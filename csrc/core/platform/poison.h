@@ -8,20 +8,22 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-extern void __asan_poison_memory_region(const volatile void *start, size_t bytes) __attribute__((weak));
-extern void __asan_unpoison_memory_region(const volatile void *start, size_t bytes) __attribute__((weak));
+extern void pyrt_asan_poison(const volatile void *start, size_t bytes) __asm__("__asan_poison_memory_region")
+    __attribute__((weak));
+extern void pyrt_asan_unpoison(const volatile void *start, size_t bytes) __asm__("__asan_unpoison_memory_region")
+    __attribute__((weak));
 
 static inline bool
 pyrt_can_poison(void)
 {
-    return __asan_poison_memory_region != NULL;
+    return pyrt_asan_poison != NULL;
 }
 
 static inline void
 pyrt_poison(const void *start, size_t bytes)
 {
     if (pyrt_can_poison()) {
-        __asan_poison_memory_region(start, bytes);
+        pyrt_asan_poison(start, bytes);
     }
 }
 
@@ -29,7 +31,7 @@ static inline void
 pyrt_unpoison(const void *start, size_t bytes)
 {
     if (pyrt_can_poison()) {
-        __asan_unpoison_memory_region(start, bytes);
+        pyrt_asan_unpoison(start, bytes);
     }
 }
 
