@@ -64,6 +64,21 @@ USE = """
 #include <pyruntime/pyruntime.h>
 static void dispose(void *p) {{ (void)p; }}
 static void dispose_node(pyrt_retire_node *node) {{ (void)node; }}
+static int count(pyrt_thread *thread, pyrt_object **slot, uint32_t id)
+{{
+    static pyrt_type_spec spec;
+    pyrt_type *type = pyrt_type_new(thread->interp, &spec);
+    pyrt_object *object = pyrt_incref_as(thread, pyrt_object_new(thread, type));
+    pyrt_decref_as(thread, object);
+    pyrt_incref_by_id(thread, object, id);
+    pyrt_decref_by_id(thread, object, id);
+    pyrt_store_ref(slot, pyrt_incref(object));
+    pyrt_object *found = pyrt_load_ref(slot);
+    pyrt_xdecref(pyrt_compare_exchange_ref(slot, found, NULL) ? pyrt_exchange_ref(slot, found) : found);
+    pyrt_decref(object);
+    pyrt_merge_refcounts(thread);
+    return pyrt_is_immortal(object) || pyrt_is_uniquely_referenced(object) || pyrt_merge_unique_counts(NULL) != 0;
+}}
 int use(pyrt_retire_node *node);
 int use(pyrt_retire_node *node)
 {{
@@ -83,6 +98,8 @@ int use(pyrt_retire_node *node)
     }}
     status = pyrt_retire(thread, node, sizeof(*node), dispose);
     pyrt_retire_node(thread, node, sizeof(*node), dispose_node);
+    pyrt_object *slot = NULL;
+    status = count(thread, &slot, 0) != 0 ? PYRT_EBUSY : status;
     pyrt_thread_release(thread);
     return status == PYRT_OK && pyrt_qsbr_barrier(NULL) == PYRT_OK ? thread->index : -1;
 }}
