@@ -57,6 +57,8 @@ class Python:
     def run(self, program: str, *arguments: str, status: int | None = 0, guard: float = HANG_GUARD) -> Result:
         """Runs a program. `status`: what it must exit with; None: anything."""
         environment = {**os.environ, "PYTHONPATH": self.path, "PYTHONDONTWRITEBYTECODE": "1"}
+        # Each interpreter of a process has a buffer of its own: unbuffered, lines come in the order of their writing.
+        environment["PYTHONUNBUFFERED"] = "1"
         command = [self.executable, "-X", "faulthandler", "-c", textwrap.dedent(program), *arguments]
         # Not where we are: that may be a source tree, which Python would take for the package.
         process = subprocess.Popen(

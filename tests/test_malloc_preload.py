@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from c_support import HANG_GUARD, ROOT, need_compiler
+from conftest import FREE_THREADED
+
+# Makes Python's objects blocks of malloc. A free-threaded one refuses that: its objects have an allocator of their own.
+OBJECTS_TOO = "default" if FREE_THREADED else "malloc"
 
 C_NAMES = {
     "malloc", "calloc", "realloc", "reallocarray", "free", "cfree", "aligned_alloc", "memalign", "posix_memalign", "valloc",
@@ -86,11 +90,11 @@ def test_it_is_there(library: Path) -> None:
 
 
 def test_pythons_own_tests(library: Path) -> None:
-    """Under PYTHONMALLOC=malloc every object of Python is a block of ours."""
+    """Every object of Python is a block of ours, where that can be had."""
     command = [sys.executable, "-m", "unittest", "-v", *(f"test.{name}" for name in STANDARD_LIBRARY_TESTS)]
     outputs = []
     for preloaded in (None, library):
-        done = run(command, preloaded, PYTHONMALLOC="malloc", PYTHONHASHSEED="1")
+        done = run(command, preloaded, PYTHONMALLOC=OBJECTS_TOO, PYTHONHASHSEED="1")
         text = re.sub(r"Ran (\d+) tests in .*", r"Ran \1 tests", done.stderr.decode())
         outputs.append(re.sub(r"0x[0-9a-f]+", "0x", text))
     assert "\nOK" in outputs[0]
@@ -124,7 +128,7 @@ print(sorted(results.items()))
 
 def test_sqlite(library: Path) -> None:
     check_equal([sys.executable, "-c", SQLITE], library)
-    check_equal([sys.executable, "-c", SQLITE], library, PYTHONMALLOC="malloc")
+    check_equal([sys.executable, "-c", SQLITE], library, PYTHONMALLOC=OBJECTS_TOO)
 
 
 FAMILY = r"""
@@ -561,6 +565,6 @@ def test_misuse_is_named_on_request(library: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flags", ["check", "fill"])
 def test_programs_do_not_notice_that_they_are_watched(flags: str, library: Path, tmp_path: Path) -> None:
-    check_equal([sys.executable, "-c", SQLITE], library, PYTHONMALLOC="malloc", PYRUNTIME_HEAP_DEBUG=flags)
+    check_equal([sys.executable, "-c", SQLITE], library, PYTHONMALLOC=OBJECTS_TOO, PYRUNTIME_HEAP_DEBUG=flags)
     check_equal([compiled("g++", CPLUSPLUS, "program.cc", tmp_path)], library, PYRUNTIME_HEAP_DEBUG=flags)
     check_equal([compiled("gcc", FORKS, "forks.c", tmp_path)], library, PYRUNTIME_HEAP_DEBUG=flags)

@@ -14,7 +14,7 @@ typedef struct mutex_object {
     PyObject_HEAD
     PyObject *weakrefs;
     uint64_t owner; /* atomic: pyrt_py_ident() of who holds it; 0: nobody */
-    uint32_t depth; /* of an RLock: how often its owner has acquired it */
+    uint32_t depth; /* atomic, for repr(): how often its owner has acquired it, of an RLock */
     pyrt_mutex lock;
 } mutex_object;
 
@@ -119,7 +119,7 @@ take_again(mutex_object *mutex, const char *what, int64_t timeout_ns)
     if (!is_mine(mutex)) {
         pyrt_py_wait_result result = take(mutex, what, timeout_ns);
         if (result == PYRT_PY_DONE) {
-            mutex->depth = 1;
+            pyrt_store_relaxed(&mutex->depth, 1u);
         }
         return result;
     }
@@ -127,7 +127,7 @@ take_again(mutex_object *mutex, const char *what, int64_t timeout_ns)
         pyrt_py_raise(PYRT_EOVERFLOW, "%s: this thread has acquired it %u times already", what, mutex->depth);
         return PYRT_PY_FAILED;
     }
-    mutex->depth++;
+    pyrt_store_relaxed(&mutex->depth, mutex->depth + 1);
     return PYRT_PY_DONE;
 }
 
@@ -163,7 +163,7 @@ refuse_rlock_release(mutex_object *mutex)
 static void
 give_up_mine(mutex_object *mutex)
 {
-    mutex->depth = 0;
+    pyrt_store_relaxed(&mutex->depth, 0u);
     pyrt_store_relaxed(&mutex->owner, (uint64_t)0);
     pyrt_mutex_unlock(&mutex->lock);
 }
@@ -175,7 +175,7 @@ give_up_once(mutex_object *mutex)
         return refuse_rlock_release(mutex);
     }
     if (mutex->depth > 1) {
-        mutex->depth--;
+        pyrt_store_relaxed(&mutex->depth, mutex->depth - 1);
     }
     else {
         give_up_mine(mutex);
@@ -216,7 +216,7 @@ release_all(PyObject *self, uint32_t *depth)
         return false;
     }
     *depth = mutex->depth;
-    mutex->depth = 0;
+    pyrt_store_relaxed(&mutex->depth, 0u);
     pyrt_mutex_unlock(&mutex->lock);
     return true;
 }
@@ -229,7 +229,7 @@ take_back(PyObject *self, uint32_t depth)
         pyrt_py_lock_again(&mutex->lock);
     }
     pyrt_store_relaxed(&mutex->owner, pyrt_py_ident());
-    mutex->depth = depth;
+    pyrt_store_relaxed(&mutex->depth, depth);
 }
 
 const pyrt_py_lockable pyrt_py_mutex_lockable = {mutex_enter, mutex_release, is_owned, release_all, take_back};
@@ -262,7 +262,7 @@ rlock_acquire_restore(PyObject *self, PyObject *saved)
     if (result != PYRT_PY_DONE) {
         return NULL;
     }
-    mutex_of(self)->depth = (uint32_t)depth;
+    pyrt_store_relaxed(&mutex_of(self)->depth, (uint32_t)depth);
     Py_RETURN_NONE;
 }
 
@@ -288,7 +288,7 @@ mutex_at_fork_reinit(PyObject *self, PyObject *unused)
     (void)unused;
     mutex_object *mutex = mutex_of(self);
     pyrt_mutex_at_fork_reinit(&mutex->lock);
-    mutex->depth = 0;
+    pyrt_store_relaxed(&mutex->depth, 0u);
     pyrt_store_relaxed(&mutex->owner, (uint64_t)0);
     Py_RETURN_NONE;
 }
@@ -321,7 +321,7 @@ static PyObject *
 rlock_repr(PyObject *self)
 {
     char times[32];
-    PyOS_snprintf(times, sizeof(times), " %lu times", (unsigned long)mutex_of(self)->depth);
+    PyOS_snprintf(times, sizeof(times), " %lu times", (unsigned long)pyrt_load_relaxed(&mutex_of(self)->depth));
     return describe(mutex_of(self), "RLock", times);
 }
 
