@@ -58,6 +58,11 @@ def test_each_inline_path_works_through_the_table(samples: list[ModuleType]) -> 
         assert sample.inline_paths() == (True,) * 6
 
 
+def test_an_extension_counts_references_to_its_own_objects(samples: list[ModuleType]) -> None:
+    for sample in samples:
+        assert sample.counting() == (True,) * 6
+
+
 def test_what_an_extension_retires_is_disposed_of(samples: list[ModuleType]) -> None:
     sample = samples[0]
     before = sample.disposed()

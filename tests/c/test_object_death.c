@@ -51,11 +51,13 @@ check_is_dying(pyrt_object *object)
     pyrt_decref(object);
 }
 
-static void
-tell_weakrefs(pyrt_object *object)
+static int
+tell_weakref(pyrt_weakref *weak, void *dying)
 {
-    check_is_dying(object);
+    CHECK(pyrt_weakref_get(weak) == NULL);
+    check_is_dying(dying);
     tell('w');
+    return 0;
 }
 
 static void
@@ -83,13 +85,13 @@ TEST(weak_references_then_finalize_then_dealloc)
                                                                           .dealloc = tell_dealloc});
     pyrt_object *plain = pyrt_object_new(self, type);
     pyrt_object *watched = pyrt_object_new(self, type);
-    pyrt_death_set_weakrefs(tell_weakrefs);
-    watched->flags = PYRT_OBJECT_HAS_WEAKREFS;
+    pyrt_weakref *weak = pyrt_weakref_new(self, watched, tell_weakref, watched);
+    CHECK(weak != NULL);
     pyrt_decref(plain);
     CHECK_STR(story, "fd");
     pyrt_decref(watched);
     CHECK_STR(story, "fdwfd");
-    pyrt_death_set_weakrefs(NULL);
+    pyrt_decref(&weak->base);
     pyrt_decref((pyrt_object *)type);
     down();
 }

@@ -125,6 +125,56 @@ inline_paths(PyObject *module, PyObject *args)
                          detached_last ? Py_True : Py_False);
 }
 
+static long destroyed; /* atomic, relaxed */
+
+typedef struct counted {
+    pyrt_object base;
+    pyrt_object *other;
+} counted;
+
+static void
+counted_dealloc(pyrt_object *object)
+{
+    pyrt_xdecref(((counted *)(void *)object)->other);
+    (void)pyrt_fetch_add_seq_cst(&destroyed, 1L);
+}
+
+/* counting() -> tuple of bools: objects with the header of this extension's own structs, counted inline. */
+static PyObject *
+counting(PyObject *module, PyObject *args)
+{
+    (void)module;
+    (void)args;
+    static pyrt_object *slot;
+    const pyrt_type_spec spec = {
+        .struct_size = sizeof(spec), .name = "counted", .basic_size = sizeof(counted), .dealloc = counted_dealloc};
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    pyrt_type *type = thread == NULL ? NULL : pyrt_type_new(pyrt_interp_main(), &spec);
+    counted *first = type == NULL ? NULL : (counted *)(void *)pyrt_object_new(thread, type);
+    pyrt_object *second = first == NULL ? NULL : pyrt_object_new(thread, type);
+    if (second == NULL) {
+        return raise_no_state();
+    }
+    long before = pyrt_load_relaxed(&destroyed);
+    bool owned = pyrt_is_uniquely_referenced(second) && second->owner == thread->id;
+    first->other = pyrt_incref_as(thread, second);
+    bool counted_twice = second->local == 2 && pyrt_refcount(second) == 2;
+    pyrt_decref_as(thread, second);
+    pyrt_store_ref(&slot, &first->base);
+    pyrt_object *found = pyrt_load_ref(&slot);
+    bool found_first = found == &first->base && pyrt_refcount(found) == 2;
+    pyrt_decref(found);
+    bool alive = pyrt_load_relaxed(&destroyed) == before;
+    pyrt_store_ref(&slot, NULL);
+    bool both_died = pyrt_load_relaxed(&destroyed) == before + 2;
+    pyrt_decref((pyrt_object *)type);
+    bool type_died = pyrt_merge_unique_counts(pyrt_interp_main()) == 1;
+    pyrt_thread_release(thread);
+    return Py_BuildValue("(OOOOOO)", owned ? Py_True : Py_False, counted_twice ? Py_True : Py_False,
+                         found_first ? Py_True : Py_False, alive ? Py_True : Py_False, both_died ? Py_True : Py_False,
+                         type_died ? Py_True : Py_False);
+}
+
 static PyObject *
 disposed_count(PyObject *module, PyObject *args)
 {
@@ -138,6 +188,7 @@ static PyMethodDef methods[] = {
     {"read", read_word, METH_NOARGS, NULL},
     {"replace", replace_word, METH_O, NULL},
     {"inline_paths", inline_paths, METH_NOARGS, NULL},
+    {"counting", counting, METH_NOARGS, NULL},
     {"disposed", disposed_count, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
