@@ -235,6 +235,14 @@ pyrt_merge_count_immortal(const pyrt_object *object)
 
 /* ---- merging ----------------------------------------------------------------------------------------------------- */
 
+/* relaxed: what is pushed at this moment is told by the flag. Closed it is only by its owner. */
+static bool
+is_empty(const pyrt_merge_queue *queue)
+{
+    const pyrt_object *head = pyrt_load_relaxed(&queue->head);
+    return head == NULL || head == PYRT_QUEUE_CLOSED;
+}
+
 static void
 count_merged(pyrt_merge_queue *queue, uint64_t count)
 {
@@ -251,9 +259,7 @@ count_merged(pyrt_merge_queue *queue, uint64_t count)
 void
 pyrt_merge_all(pyrt_merge_queue *queue, pyrt_object **dead)
 {
-    /* relaxed: what is pushed at this moment is told by the flag. Closed it is only by its owner. */
-    const pyrt_object *head = pyrt_load_relaxed(&queue->head);
-    if (head == NULL || head == PYRT_QUEUE_CLOSED) {
+    if (is_empty(queue)) {
         return;
     }
     uint64_t count = 0;
@@ -280,7 +286,7 @@ pyrt_merge_borrow(pyrt_merge_queue *queue, pyrt_object **dead)
 {
     bool suspended;
     bool still = pyrt_thread_hold_still(queue->thread, &suspended);
-    if (still && pyrt_load_relaxed(&queue->head) != NULL) {
+    if (still && !is_empty(queue)) {
         (void)pyrt_fetch_add_relaxed(&pyrt_merge_of_interp(queue->thread->base.interp)->stats.borrowed, (uint64_t)1);
         pyrt_merge_all(queue, dead);
     }

@@ -211,10 +211,9 @@ is_unreferenced(const pyrt_object *object)
 
 /* The world of the interpreter is stopped. */
 static int64_t
-find_dead(pyrt_interp *interp)
+find_dead(pyrt_interp *interp, pyrt_object **dead)
 {
     id_pool *pool = pool_of(interp);
-    pyrt_object *dead = NULL;
     int64_t found = 0;
     pyrt_raw_mutex_lock(&interp->lock);
     pyrt_raw_mutex_lock(&pool->lock);
@@ -225,17 +224,25 @@ find_dead(pyrt_interp *interp)
         pyrt_object *object = pool->table[id - 1].object;
         if (object != NULL && is_unreferenced(object)) {
             give_id(pool, id);
-            pyrt_dead_push(&dead, object);
+            pyrt_dead_push(dead, object);
             found++;
         }
     }
-    pyrt_merge_leave_dead(interp, dead);
     pyrt_raw_mutex_unlock(&pool->lock);
-    for (pyrt_thread_impl *thread = interp->threads; thread != NULL && found != 0; thread = thread->next) {
+    pyrt_raw_mutex_unlock(&interp->lock);
+    return found;
+}
+
+/* No destructor can run in a pause: whichever thread comes to a safepoint first runs them. */
+static void
+leave_dead(pyrt_interp *interp, pyrt_object *dead)
+{
+    pyrt_raw_mutex_lock(&interp->lock);
+    pyrt_merge_leave_dead(interp, dead);
+    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
         pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_MERGE);
     }
     pyrt_raw_mutex_unlock(&interp->lock);
-    return found;
 }
 
 int64_t
@@ -244,16 +251,19 @@ pyrt_merge_unique_counts(pyrt_interp *interp)
     if (interp == NULL) {
         return -PYRT_EINVAL;
     }
-    bool mine = pyrt_pause_is_mine(interp);
-    pyrt_status status = mine ? PYRT_OK : pyrt_stop_the_world(interp);
+    if (pyrt_pause_is_mine(interp)) {
+        pyrt_object *dead = NULL;
+        int64_t found = find_dead(interp, &dead);
+        leave_dead(interp, dead);
+        return found;
+    }
+    pyrt_status status = pyrt_stop_the_world(interp);
     if (status != PYRT_OK) {
         return -(int64_t)status;
     }
-    int64_t found = find_dead(interp);
-    if (!mine) {
-        pyrt_start_the_world(interp);
-        pyrt_merge_run_dead(interp);
-    }
+    int64_t found = find_dead(interp, &pyrt_tls()->dead);
+    pyrt_start_the_world(interp);
+    pyrt_dead_run();
     return found;
 }
 

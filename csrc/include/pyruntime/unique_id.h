@@ -6,8 +6,9 @@
  * to one's own array: no two threads write the same line. A thread's count may be negative; only the sum means anything, and it is
  * known when all arrays are added up, in a pause of the world (pyrt_merge_unique_counts). A thread that ends adds its own.
  *
- * The id is kept in a field of yours, 0 for none: with none everything works, by plain counting. An object with an id is deferred
- * (pyrt_set_deferred): it dies in pyrt_merge_unique_counts, or with its interpreter, when nobody refers to it. Ids are used again.
+ * The id is kept in a field of yours, 0 for none: with none everything works, by plain counting. An object with an id is kept as
+ * a deferred one is (pyrt_set_deferred): it dies in pyrt_merge_unique_counts, or with its interpreter, when nobody refers to it,
+ * and not by counting. Ids are used again.
  * When an interpreter ends before its objects do, their fields become 0 and they count plainly from then on.
  */
 #ifndef PYRUNTIME_UNIQUE_ID_H
