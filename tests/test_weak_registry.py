@@ -453,8 +453,9 @@ def test_one_that_lives_to_the_end_of_the_interpreter(this_python: Python) -> No
         from pyruntime.weakref import WeakRegistry
         class Thing:
             def __del__(self):
-                registry.pop(1, None)
-                registry.setdefault(2, kept)
+                if registry is not None and kept is not None:  # modules are cleared before the last objects go
+                    registry.pop(1, None)
+                    registry.setdefault(2, kept)
         registry, kept, thing = WeakRegistry(), Thing(), Thing()
         registry[1] = thing
         registry[thing] = registry

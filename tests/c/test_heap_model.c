@@ -467,10 +467,10 @@ sabotage(void)
         }
         done = true;
         if (breaks("lose")) {
-            page->head.free = *pyrt_link_of(page, page->head.free);
+            page->head.free = pyrt_link_read(page, page->head.free);
         }
         else if (breaks("hand-out-twice")) {
-            *pyrt_link_of(page, e->block) = page->head.free;
+            pyrt_link_write(page, e->block, page->head.free);
             page->head.free = e->block;
             page->head.until_slow--;
         }

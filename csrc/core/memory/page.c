@@ -1,12 +1,15 @@
 /* page.c -- the lists of a page; see page.h for the invariant and who may touch what. */
 #include "memory/part.h"
 #include "memory/watched_page.h"
+#include "platform/os_memory.h"
 #include "platform/report.h"
 
 #include <pyruntime/qsbr.h>
 
 /* So much is carved at a time: a page is not touched before its blocks are wanted. */
 enum { CARVE_BYTES = 4096 };
+
+PYRT_STATIC_ASSERT(PYRT_HEAP_SEGMENT == PYRT_SEGMENT, "what inline code holds links to");
 
 /* ---- lists of pages ---------------------------------------------------------------------------------------------- */
 
@@ -38,6 +41,14 @@ pyrt_page_list_remove(pyrt_page_list *list, pyrt_page *page)
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
+/* Another one for each page of each process. */
+static uint32_t
+key_of(const pyrt_page *page)
+{
+    uint64_t mixed = (pyrt_os_secret() ^ (uint64_t)(uintptr_t)page->head.start) * 0x9E3779B97F4A7C15u;
+    return (uint32_t)(mixed >> 32);
+}
+
 void
 pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_part *part, bool zero)
 {
@@ -46,7 +57,8 @@ pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_pa
     pyrt_page_set_used(page, 0);
     page->head.block_size = block_size;
     page->head.carved = 0;
-    page->head.capacity = (uint32_t)(page->bytes / block_size);
+    page->head.capacity = (uint16_t)(page->bytes / block_size);
+    page->head.key = key_of(page);
     page->next = page->previous = NULL;
     page->goal = 0;
     page->heap = part->heap;
@@ -61,7 +73,7 @@ pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_pa
 bool
 pyrt_page_carve(pyrt_page *page)
 {
-    uint32_t left = page->head.capacity - page->head.carved;
+    uint32_t left = (uint32_t)(page->head.capacity - page->head.carved);
     if (left == 0) {
         return false;
     }
@@ -69,34 +81,62 @@ pyrt_page_carve(pyrt_page *page)
     more = more < left ? more : left;
     if (pyrt_page_is_watched(page)) {
         pyrt_watched_carve(page, page->head.carved, more);
-        page->head.carved += more;
+        page->head.carved = (uint16_t)(page->head.carved + more);
         return true;
     }
     char *first = page->head.start + (size_t)page->head.carved * page->head.block_size;
     char *block = first;
     for (uint32_t i = 1; i < more; i++, block += page->head.block_size) {
-        *pyrt_link_of(page, block) = block + page->head.block_size;
+        pyrt_link_write(page, block, block + page->head.block_size);
     }
-    *pyrt_link_of(page, block) = page->head.free;
+    pyrt_link_write(page, block, page->head.free);
     page->head.flags |= page->head.free == NULL && (page->head.flags & PYRT_PAGE_ZERO) != 0 ? PYRT_PAGE_FRESH : 0;
     page->head.free = first;
-    page->head.carved += more;
+    page->head.carved = (uint16_t)(page->head.carved + more);
     return true;
 }
 
-/* How long a list is, and its last block; 0 if it is longer than can be: one block is in it twice. */
+/* How long a list is, and its last block; 0 if it is longer than `most`, because one block is in it twice, or leads nowhere,
+ * because one was written to. */
 static uint32_t
-measure(const pyrt_page *page, void *first, void **last)
+measure(const pyrt_page *page, void *first, uint32_t most, void **last)
 {
-    uint32_t most = pyrt_page_used(page);
-    uint32_t count = 1;
-    void *block = first;
-    for (void *next = *pyrt_link_of(page, block); next != NULL && count <= most; next = *pyrt_link_of(page, block)) {
-        block = next;
-        count++;
+    uint32_t count = 0;
+    for (void *block = first; block != NULL; block = pyrt_link_read(page, block)) {
+        if (block != pyrt_page_block_at(page, block) || ++count > most) {
+            return 0;
+        }
+        *last = block;
     }
-    *last = block;
-    return count <= most ? count : 0;
+    return count;
+}
+
+/* What can still be reached are the blocks of `local`, if that is whole. */
+static void
+lose_free(pyrt_page *page)
+{
+    void *last;
+    uint32_t local = measure(page, page->head.local, page->head.carved, &last);
+    page->head.free = NULL;
+    page->head.local = local == 0 ? NULL : page->head.local;
+    pyrt_page_set_used(page, (uint32_t)page->head.carved - local);
+}
+
+void *
+pyrt_page_take(pyrt_page *page)
+{
+    void *block = page->head.free;
+    void *next = pyrt_link_read(page, block);
+    page->head.until_slow++;
+    page->head.free = next;
+    if (pyrt_unlikely(next != NULL && next != pyrt_page_block_at(page, next))) {
+        lose_free(page);
+        pyrt_report(
+            "pyrt_malloc: the block at %p, of %zu bytes, was written to after it had been freed; the free blocks behind it "
+            "are not used any more",
+            block, page->head.block_size);
+    }
+    return block;
 }
 
 static void
@@ -118,15 +158,16 @@ collect_foreign(pyrt_page *page)
     /* acquire: pairs with the release in pyrt_page_free_foreign; links and bodies are seen as they were left. */
     void *first = pyrt_exchange_acquire(&page->foreign, NULL);
     void *last;
-    uint32_t count = measure(page, first, &last);
+    uint32_t count = measure(page, first, pyrt_page_used(page), &last);
     if (count == 0) {
-        pyrt_report("pyrt_free: blocks of %zu bytes near %p were freed twice, on threads that do not own them; they are not "
-                    "used any more",
-                    page->head.block_size, first);
+        pyrt_report(
+            "pyrt_free: blocks of %zu bytes near %p were freed twice, on threads that do not own them, or written to "
+            "after that; they are not used any more",
+            page->head.block_size, first);
         return;
     }
     page->head.until_slow -= (int32_t)count;
-    *pyrt_link_of(page, last) = page->head.local;
+    pyrt_link_write(page, last, page->head.local);
     page->head.local = first;
     renew_goal(page);
 }
@@ -167,7 +208,7 @@ pyrt_page_free_foreign(pyrt_page *page, void *block)
             pyrt_page_freed_twice(block);
             return;
         }
-        *pyrt_link_of(page, block) = head;
+        pyrt_link_write(page, block, head);
     } while (!pyrt_cas_release(&page->foreign, &head, block));
 }
 
@@ -186,7 +227,7 @@ enum { WORD_BITS = 64, MOST_BLOCKS = 8192 };
 static bool
 mark(const pyrt_page *page, void *first, uint64_t *bits)
 {
-    for (void *block = first; block != NULL; block = *pyrt_link_of(page, block)) {
+    for (void *block = first; block != NULL; block = pyrt_link_read(page, block)) {
         size_t index = (size_t)((char *)block - page->head.start) / page->head.block_size;
         if (block != pyrt_page_block_at(page, block) || (bits[index / WORD_BITS] >> index % WORD_BITS & 1) != 0) {
             return false;

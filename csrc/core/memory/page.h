@@ -5,6 +5,9 @@
  *      carved = |free| + |local| + used          used = blocks handed out + |foreign| = until_slow + slow_below
  *
  * `free` is what allocation takes from; `local` what the owner has freed; `foreign`, atomic, what everybody else has freed.
+ * All three are linked through the blocks, each link encoded with the page's key, so that what a program writes into a freed block
+ * is seen and followed by nobody.
+ *
  * The owner moves foreign to local and local to free when free has run out, so that allocation passes its long way now and
  * then. A page with used == 0 has no foreign blocks: it may go.
  *
@@ -59,6 +62,25 @@ pyrt_link_of(const pyrt_page *page, void *block)
     return (void **)(void *)((char *)block + page->head.link);
 }
 
+/* What stands in a link for a block, or for NULL. */
+static inline void *
+pyrt_link_encode(const pyrt_page *page, const void *next)
+{
+    return (void *)((uintptr_t)next ^ page->head.key);
+}
+
+static inline void *
+pyrt_link_read(const pyrt_page *page, void *block)
+{
+    return pyrt_page_link_read(&page->head, pyrt_link_of(page, block));
+}
+
+static inline void
+pyrt_link_write(const pyrt_page *page, void *block, const void *next)
+{
+    *pyrt_link_of(page, block) = pyrt_link_encode(page, next);
+}
+
 /* The blocks in use. What is stored is how far they are from the long way, so that a free counts and compares in one. */
 static inline uint32_t
 pyrt_page_used(const pyrt_page *page)
@@ -103,6 +125,10 @@ bool pyrt_page_carve(pyrt_page *page);
 
 /* Takes what others have freed, and what was freed at home, into `free`; false if that stays empty. */
 bool pyrt_page_collect(pyrt_page *page);
+
+/* The first block of `free`, which has one. A link in it that leads nowhere is reported: the block was written to when it was free.
+ * The blocks behind it are lost, and count as used. */
+void *pyrt_page_take(pyrt_page *page);
 
 /* A block that was freed at once before: the one freed twice that costs nothing to see. Reports it. */
 void pyrt_page_freed_twice(const void *block);

@@ -307,11 +307,8 @@ pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
     if (pyrt_page_is_watched(page)) {
         return pyrt_watched_take(page);
     }
-    void *block = page->head.free;
     *zero = (page->head.flags & PYRT_PAGE_FRESH) != 0;
-    page->head.free = *pyrt_link_of(page, block);
-    page->head.until_slow++;
-    return block;
+    return pyrt_page_take(page);
 }
 
 void *

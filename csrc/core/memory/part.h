@@ -84,7 +84,7 @@ pyrt_page_free_local(pyrt_page *page, void *block, void **link)
         pyrt_page_freed_twice(block);
         return;
     }
-    *link = page->head.local;
+    *link = pyrt_link_encode(page, page->head.local);
     page->head.local = block;
     if (pyrt_unlikely(pyrt_page_count_free(page))) {
         pyrt_part_freed(page);

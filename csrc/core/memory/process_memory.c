@@ -120,9 +120,12 @@ pyrt_malloc(size_t size)
         pyrt_page_head *page = process_part->base.direct[(size + 7) >> 3];
         void *block = page->free;
         if (pyrt_likely(block != NULL)) {
-            page->free = *(void **)block;
-            page->until_slow++;
-            return block;
+            void *next = pyrt_page_link_read(page, block);
+            if (pyrt_likely(pyrt_page_link_is_sound(block, next))) {
+                page->free = next;
+                page->until_slow++;
+                return block;
+            }
         }
     }
     bool zero;

@@ -4,6 +4,8 @@
 #include <pyruntime/atomic.h>
 
 #include <errno.h>
+#include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 static size_t mapped_bytes;
@@ -95,4 +97,16 @@ pyrt_os_set_fault(bool (*should_fail)(void *), void *arg)
 {
     fault = should_fail;
     fault_arg = arg;
+}
+
+/* From the random bytes that the kernel gives every program. */
+uint64_t
+pyrt_os_secret(void)
+{
+    uint64_t secret = 0;
+    const void *bytes = (const void *)getauxval(AT_RANDOM);
+    if (bytes != NULL) {
+        memcpy(&secret, bytes, sizeof(secret));
+    }
+    return secret;
 }

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* `bytes` is a multiple of 4 KiB, `align` a power of two of at least that. NULL when the system has no more, or when the
  * fault hook says so. */
@@ -18,6 +19,9 @@ bool pyrt_os_purge(void *start, size_t bytes);
 
 /* Whether the system had better take huge pages for a range when it is touched. Advice: what becomes of it nobody is told. */
 void pyrt_os_advise_huge(void *start, size_t bytes, bool wanted);
+
+/* A number that nobody outside of the process can guess; the same at every call. */
+uint64_t pyrt_os_secret(void);
 
 /* Bytes mapped and not unmapped. */
 size_t pyrt_os_mapped_bytes(void);

@@ -65,10 +65,27 @@ typedef struct pyrt_page_head {
     int32_t slow_below;    /* a local free that leaves fewer blocks in use takes the long way */
     char *start;
     size_t block_size;
-    uint32_t carved, capacity;
+    uint32_t key;          /* links in free blocks are encoded with it: what is written there by mistake leads nowhere */
+    uint16_t carved, capacity;
     uint16_t link;         /* where in a free block the link stands: behind what readers may look at */
     uint8_t class_, flags, tag;
 } pyrt_page_head;
+
+/* Links stay in their segment, of this size and aligned to it. */
+#define PYRT_HEAP_SEGMENT ((uintptr_t)1 << 22)
+
+/* The block behind a free one, or NULL, by its link. Whether that can be is for pyrt_page_link_is_sound to say. */
+static inline void *
+pyrt_page_link_read(const pyrt_page_head *page, const void *link)
+{
+    return (void *)(*(const uintptr_t *)link ^ page->key);
+}
+
+static inline bool
+pyrt_page_link_is_sound(const void *block, const void *next)
+{
+    return next == NULL || ((uintptr_t)next ^ (uintptr_t)block) < PYRT_HEAP_SEGMENT;
+}
 
 enum { PYRT_HEAP_SMALL_MAX = 1024, PYRT_HEAP_DIRECT = PYRT_HEAP_SMALL_MAX / 8 + 1 };
 
@@ -89,7 +106,7 @@ struct pyrt_heap {
 };
 
 PYRT_STATIC_ASSERT(offsetof(pyrt_page_head, free) == 8 && offsetof(pyrt_page_head, until_slow) == 24 &&
-                       offsetof(pyrt_page_head, link) == 56,
+                       offsetof(pyrt_page_head, key) == 48 && offsetof(pyrt_page_head, link) == 56,
                    "inline code of embedding extensions uses them there");
 
 /* cdef: begin */
@@ -138,9 +155,12 @@ pyrt_heap_malloc(pyrt_thread *thread, pyrt_heap *heap, size_t size)
             pyrt_page_head *page = part->direct[(size + 7) >> 3];
             char *block = (char *)page->free;
             if (pyrt_likely(block != NULL)) {
-                page->free = *(void **)(void *)(block + page->link);
-                page->until_slow++;
-                return block;
+                void *next = pyrt_page_link_read(page, block + page->link);
+                if (pyrt_likely(pyrt_page_link_is_sound(block, next))) {
+                    page->free = next;
+                    page->until_slow++;
+                    return block;
+                }
             }
         }
     }
@@ -178,7 +198,8 @@ enum {
  * on before the first block. Off, it costs nothing; on, some tens of nanoseconds and filling. What readers may look at in
  * type-stable memory is neither filled nor poisoned. A process that has AddressSanitizer starts with PYRT_HEAP_DEBUG_POISON.
  * Without watching only what costs nothing is seen: a block that is freed twice in a row, a huge one that is freed again, an
- * address that is in no page. Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without
+ * address that is in no page, and, when it is handed out, a free block whose link was written to: links are encoded, so that is
+ * followed by nobody. Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without
  * AddressSanitizer.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 pyrt_status pyrt_heap_debug(unsigned flags);
