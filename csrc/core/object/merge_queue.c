@@ -149,6 +149,19 @@ merge_for_ended(pyrt_object *object)
     return dead;
 }
 
+/* Takes over what others have left to the interpreter. */
+static void
+fetch_dead(pyrt_interp *interp)
+{
+    pyrt_merge_interp *merge = pyrt_merge_of_interp(interp);
+    /* relaxed: a hint; who needs to be sure has put them there himself, or waits for who did. */
+    if (pyrt_load_relaxed(&merge->dead) != NULL) {
+        pyrt_raw_mutex_lock(&merge->lock);
+        pyrt_dead_move(&merge->dead, &pyrt_tls()->dead);
+        pyrt_raw_mutex_unlock(&merge->lock);
+    }
+}
+
 static void
 borrow_if_detached(pyrt_interp *interp, pyrt_merge_queue *queue)
 {
@@ -159,6 +172,8 @@ borrow_if_detached(pyrt_interp *interp, pyrt_merge_queue *queue)
     pyrt_raw_mutex_lock(&interp->lock);
     (void)pyrt_merge_borrow(queue, &pyrt_tls()->dead);
     pyrt_raw_mutex_unlock(&interp->lock);
+    /* What it was asked for before it detached waits there. */
+    fetch_dead(interp);
 }
 
 /* NULL: the interpreter has ended. */
@@ -306,12 +321,6 @@ pyrt_merge_leave_dead(pyrt_interp *interp, pyrt_object *list)
 void
 pyrt_merge_run_dead(pyrt_interp *interp)
 {
-    pyrt_merge_interp *merge = pyrt_merge_of_interp(interp);
-    /* relaxed: a hint; who needs to be sure has put them there himself, or waits for who did. */
-    if (pyrt_load_relaxed(&merge->dead) != NULL) {
-        pyrt_raw_mutex_lock(&merge->lock);
-        pyrt_dead_move(&merge->dead, &pyrt_tls()->dead);
-        pyrt_raw_mutex_unlock(&merge->lock);
-    }
+    fetch_dead(interp);
     pyrt_dead_run();
 }

@@ -63,15 +63,35 @@ barrier(pyrt_interp *interp)
     pyrt_merge_run_dead(interp);
 }
 
-/* The thread has just detached, and a barrier wants what waits. It must not run user code here: the barrier does. */
+/* Asks one to destroy what stands in the interpreter's list: one that is attached, as long as there is one. Under the
+ * interpreter's lock. */
 static void
-thread_collect(pyrt_thread_impl *thread)
+ask_somebody(pyrt_interp *interp, pyrt_thread_impl *or_else)
+{
+    pyrt_thread_impl *thread = interp->threads;
+    while (thread != NULL && pyrt_load_relaxed(&thread->base.slot.word) % 2 == 0) {
+        thread = thread->next;
+    }
+    pyrt_fetch_or_seq_cst(&(thread != NULL ? thread : or_else)->base.slot.flags, PYRT_FLAG_MERGE);
+}
+
+/* It may sleep for long now: what it was asked for is merged. It must not run user code here, so others destroy what that ends. */
+static void
+thread_detached(pyrt_thread_impl *thread)
 {
     pyrt_interp *interp = thread->base.interp;
     pyrt_object *dead = NULL;
+    bool suspended;
     pyrt_raw_mutex_lock(&interp->lock);
-    (void)pyrt_merge_borrow(pyrt_merge_queue_of(thread), &dead);
+    pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_MERGE);
+    if (pyrt_thread_hold_still(thread, &suspended)) {
+        pyrt_merge_all(pyrt_merge_queue_of(thread), &dead);
+    }
+    pyrt_thread_let_go(thread, suspended);
     pyrt_merge_leave_dead(interp, dead);
+    if (pyrt_load_relaxed(&pyrt_merge_of_interp(interp)->dead) != NULL) {
+        ask_somebody(interp, thread);
+    }
     pyrt_raw_mutex_unlock(&interp->lock);
 }
 
@@ -120,6 +140,8 @@ thread_exit(pyrt_thread_impl *thread)
     thread->base.self_id = 0;
     pyrt_tls()->self_id = 0;
     close_queue(pyrt_merge_queue_of(thread), &pyrt_tls()->dead);
+    /* It may have been asked to. */
+    pyrt_merge_run_dead(thread->base.interp);
 }
 
 /* A birth that is given up has a queue that is open, and nothing in it: it has never owned anything. */
@@ -247,7 +269,7 @@ register_stage(void)
         .thread_init = thread_init,
         .thread_fini = thread_fini,
         .thread_work = thread_work,
-        .thread_collect = thread_collect,
+        .thread_detached = thread_detached,
         .barrier = barrier,
         .thread_exit = thread_exit,
         .os_thread_exit = pyrt_dead_end_of_os_thread,

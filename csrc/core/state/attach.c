@@ -163,11 +163,13 @@ pyrt_detach_answer(pyrt_thread *thread)
     if (asked & PYRT_FLAG_STOP) {
         pyrt_pause_count_detached(pyrt_thread_impl_of(thread));
     }
-    if (asked & PYRT_FLAG_COLLECT) {
-        for (int i = 0; i < PYRT_STAGES; i++) {
-            if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_collect != NULL) {
-                pyrt_stages[i]->thread_collect(pyrt_thread_impl_of(thread));
-            }
+    for (int i = 0; i < PYRT_STAGES && (asked & (PYRT_FLAG_COLLECT | PYRT_FLAG_MERGE)) != 0; i++) {
+        const pyrt_stage *stage = pyrt_stages[i];
+        if (stage != NULL && stage->thread_detached != NULL && (asked & PYRT_FLAG_MERGE) != 0) {
+            stage->thread_detached(pyrt_thread_impl_of(thread));
+        }
+        if (stage != NULL && stage->thread_collect != NULL && (asked & PYRT_FLAG_COLLECT) != 0) {
+            stage->thread_collect(pyrt_thread_impl_of(thread));
         }
     }
     if (asked & PYRT_FLAG_WAKE) {

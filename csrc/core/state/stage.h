@@ -42,6 +42,8 @@ typedef struct pyrt_stage {
     void (*thread_release)(struct pyrt_thread_impl *thread);
     /* It has just detached and found that something of it is wanted (PYRT_FLAG_COLLECT). */
     void (*thread_collect)(struct pyrt_thread_impl *thread);
+    /* It has just detached with something to do (PYRT_FLAG_MERGE), and may stay so for long. */
+    void (*thread_detached)(struct pyrt_thread_impl *thread);
     /* At the beginning of a barrier, and again when all threads have been at a safepoint, or detached, since: what waits in the
      * interpreter's threads is finished or asked for, and finished. By a thread that is attached to it. Runs user code. */
     void (*barrier)(pyrt_interp *interp);

@@ -29,7 +29,7 @@
  *   PYRT_FLAG_WAKE       wake the sleepers of the domain when passed  no lock               quiescent state, detach
  *   PYRT_FLAG_COLLECT    hand over the retire queue for a barrier     interpreter lock      safepoint, detach
  *   PYRT_FLAG_RETIRE     work off the own retire queue                by the owner          safepoint
- *   PYRT_FLAG_MERGE      merge and destroy objects that wait for it   no lock               safepoint
+ *   PYRT_FLAG_MERGE      merge and destroy objects that wait for it   no lock               safepoint; detach merges only
  */
 #ifndef PYRUNTIME_QSBR_SLOT_H
 #define PYRUNTIME_QSBR_SLOT_H
@@ -57,7 +57,7 @@ enum {
 #define PYRT_FLAG_COLLECT 4u
 #define PYRT_FLAG_RETIRE 8u
 #define PYRT_FLAG_MERGE 16u
-#define PYRT_FLAGS_OF_OTHERS (PYRT_FLAG_STOP | PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT)
+#define PYRT_FLAGS_OF_OTHERS (PYRT_FLAG_STOP | PYRT_FLAG_WAKE | PYRT_FLAG_COLLECT | PYRT_FLAG_MERGE)
 
 /* 64 bytes, a cache line of its own. A slot never moves and is not freed before its domain is, so that a scan needs no
  * lock. Inline code reads the fields in front; their offsets are part of the ABI. */
