@@ -72,6 +72,7 @@ WHOLE = [
     "heap-goal-again",
     "object-drop",
     "object-mixed",
+    "object-name",
     "object-detached",
     "object-ending",
     "object-outside",
@@ -157,7 +158,7 @@ BREAKS = {
     # that who merges writes the owner's words before the shared one: for what is queued, and for the last local reference
     "merge": ["object-drop", "object-detached", "object-counted"],
     # the compare-and-swap by which an owner takes its name off, against who queues the object
-    "disown": ["object-detached"],
+    "disown": ["object-name"],
     # that an owner's last drop of an open object is one that others see
     "last": ["object-try"],
     # the second look into a slot

@@ -201,8 +201,31 @@ mixed_body(int thread)
 
 /* ---- owners that are not there ------------------------------------------------------------------------------------- */
 
-/* The owner counts up while it is detached, which is in `shared`, and down in `local` when it is back: so that may come to 0 while
- * the other's reference is on its way into the queue, where another object stands already. */
+/* The owner counts up in `shared`, as it does while it is detached, and down in `local`: so that may come to 0 while the other's
+ * reference is on its way into the queue, where another object stands already. */
+static void
+name_body(int thread)
+{
+    pyrt_thread *self = attached_thread(thread);
+    if (thread == 0) {
+        object_init(0, self, 2, PYRT_SHARED_PLAIN);
+        object_init(1, self, 1, PYRT_SHARED_PLAIN);
+    }
+    else {
+        pyrt_decref(&objects[1]);
+    }
+    model_begin();
+    use(&objects[0]);
+    if (thread == 0) {
+        pyrt_incref_by(0, &objects[0]);
+        pyrt_decref(&objects[0]);
+    }
+    pyrt_decref(&objects[0]);
+    model_end();
+    end_thread(self);
+}
+
+/* It is detached meanwhile, with an object in its queue. */
 static void
 detached_body(int thread)
 {
@@ -343,6 +366,13 @@ const model_scenario model_object_scenarios[] = {
      mixed_body,
      finish,
      {"owner", "one", "two"}},
+    {"object-name",
+     "a drop, while the owner takes its name off",
+     MODEL_ALL,
+     setup,
+     name_body,
+     finish_both,
+     {"owner", "other"}},
     {"object-detached",
      "a drop, while the owner is detached and counts, comes back and counts",
      MODEL_ALL,
