@@ -18,7 +18,7 @@ MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
 FLOORS = ("sync", "epoch", "state", "reclaim")  # the platform below them is simulated
 # Blocks, pages, segments and pools, without the heaps above them; objects, without what makes them.
-MEMORY = [CORE / "memory" / f"{name}.c" for name in ("address_map", "memory", "page", "part", "watched_page")]
+MEMORY = [CORE / "memory" / f"{name}.c" for name in ("address_map", "memory", "page", "part", "pool", "watched_page")]
 # Not position-independent: the same addresses in every process, and so the same cells and slots, for the replays.
 OBJECT = [CORE / "object" / f"{name}.c" for name in ("death", "merge_queue", "merge_stage", "refcount", "special")]
 FLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", "-fno-pie", "-no-pie"]

@@ -39,6 +39,9 @@ typedef struct pyrt_segment {
     int64_t purge_at;     /* when its aged slices go back and the other free dirty ones age; 0: there are none */
 } pyrt_segment;
 
+/* `free` of one that has no page. */
+#define PYRT_ALL_SLICES UINT64_MAX
+
 typedef struct pyrt_arena {
     struct pyrt_arena *next;
     char *start;
@@ -116,8 +119,15 @@ void pyrt_memory_struct_free(const pyrt_memory *memory, void *p, size_t size);
  * for a block, and that is to be a small part of the whole. */
 #define PYRT_HUGE_FROM (PYRT_SEGMENT * 4)
 
-/* A segment for the share, all slices free. NULL when memory is short. */
+/* A segment for the share, all slices free. NULL when memory is short. And its end; it is in no list any more. */
 pyrt_segment *pyrt_segment_new(pyrt_share *share);
+void pyrt_segment_free(pyrt_segment *segment);
+
+void pyrt_segment_list_remove(pyrt_segment **list, pyrt_segment *segment);
+void pyrt_segment_list_push(pyrt_segment **list, pyrt_segment *segment);
+
+/* The structures of a segment belong to the process for good (platform/meta_alloc.h). */
+void pyrt_segment_keep(const pyrt_segment *segment);
 
 /* Whether so many slices in a row are free in the share's segments. */
 bool pyrt_share_has_room(const pyrt_share *share, size_t slices);
