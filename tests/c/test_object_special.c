@@ -255,6 +255,38 @@ TEST(a_deferred_object_dies_when_its_collector_says_so)
     down();
 }
 
+static void
+set_and_clear(void *object, int number)
+{
+    (void)number;
+    pyrt_incref(object);
+    for (int i = 0; i < 300000; i++) {
+        pyrt_set_deferred(object);
+        pyrt_clear_deferred(object);
+    }
+    pyrt_decref(object);
+}
+
+TEST(several_defer_one_object_and_no_share_is_left)
+{
+    up();
+    for (int merged = 0; merged < 2; merged++) {
+        thing *t = thing_new(self);
+        if (merged) {
+            worker_do(&w, count_up, t);
+            pyrt_decref(&t->base);
+        }
+        pyrt_detach(self);
+        run_crowd(4, set_and_clear, t);
+        pyrt_attach(self);
+        CHECK(!thing_look(t).deferred);
+        CHECK_INT(pyrt_refcount(&t->base), 1);
+        pyrt_decref(&t->base);
+        CHECK_UINT(things_died(), (uint64_t)merged + 1);
+    }
+    down();
+}
+
 /* ---- references out of nothing ----------------------------------------------------------------------------------- */
 
 static void

@@ -13,17 +13,24 @@
 bool
 pyrt_keep(pyrt_object *object, uint16_t flag)
 {
-    /* seq_cst, with more to it than is needed: one of two callers adds the share. */
-    if (pyrt_fetch_or_seq_cst(&object->flags, flag) & flag) {
+    if (pyrt_load_relaxed(&object->flags) & flag) {
         return false;
     }
+    /* First the share, then the flag: who takes the flag off finds the share there. */
     (void)pyrt_fetch_add_relaxed(&object->shared, KEPT_WORD);
+    /* seq_cst, as release for the share. Pairs with pyrt_unkeep. */
+    if (pyrt_fetch_or_seq_cst(&object->flags, flag) & flag) {
+        /* Another was faster. The caller has a reference: something is left. */
+        (void)pyrt_drop(object, PYRT_DEFERRED_COUNT);
+        return false;
+    }
     return true;
 }
 
 bool
 pyrt_unkeep(pyrt_object *object, uint16_t flag)
 {
+    /* seq_cst, as acquire: pairs with pyrt_keep. */
     if ((pyrt_fetch_and_seq_cst(&object->flags, (uint16_t)~flag) & flag) == 0) {
         return false;
     }
