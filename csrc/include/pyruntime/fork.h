@@ -7,6 +7,9 @@
  * the interpreter now, but for the one item that such a thread was disposing of just then, and its memory is given back, but
  * for a block that it was taking or giving back just then. pyrt_fork stops the world first, so that other threads stand at a
  * safepoint or are detached: a disposal is cut in two only if its disposer is.
+ *
+ * Objects (object.h) are counted right in the child, but for references that lost threads had; those that a lost thread was just
+ * destroying or queueing are destroyed by nobody.
  */
 #ifndef PYRUNTIME_FORK_H
 #define PYRUNTIME_FORK_H

@@ -87,6 +87,7 @@ size_t pyrt_process_delayed(pyrt_thread *thread);
 
 /* Waits until all that was retired before the call has been disposed of: by the threads of the thread's interpreter, by those
  * that ended, and globally. Takes the queues of detached threads, asks the attached ones for theirs at their next safepoint.
+ * Objects that wait for their owners to merge them (object.h) are merged too, and destroyed if that ends them.
  * NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer, and in a
  * pause of one's own if a thread is parked in one; PYRT_ESTATE in a counted read-side section (reported), without runtime or
  * of an interpreter that is ending; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT (nothing is lost, and what was collected is
