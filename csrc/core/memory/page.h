@@ -126,8 +126,8 @@ bool pyrt_page_carve(pyrt_page *page);
 /* Takes what others have freed, and what was freed at home, into `free`; false if that stays empty. */
 bool pyrt_page_collect(pyrt_page *page);
 
-/* The first block of `free`, which has one. A link in it that leads nowhere is reported: the block was written to when it was free.
- * The blocks behind it are lost, and count as used. */
+/* The first block of `free`, which has one. A link in it that leads nowhere is reported: the block was written to when it was
+ * free. The blocks behind it are lost, and count as used. */
 void *pyrt_page_take(pyrt_page *page);
 
 /* A block that was freed at once before: the one freed twice that costs nothing to see. Reports it. */

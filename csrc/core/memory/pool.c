@@ -1,5 +1,5 @@
-/* pool.c -- what has outlived its thread: segments of threads that have ended, and blocks so large that they are mappings of their own,
- * which no thread owns from the start. Everything here is done under the pool's lock; see memory.h.
+/* pool.c -- what is no thread's: segments of threads that have ended, and blocks so large that they are mappings of their own.
+ * Everything here is done under the pool's lock; see memory.h.
  */
 #include "memory/memory.h"
 

@@ -21,7 +21,7 @@
 #include <errno.h>
 #include <pyruntime/weakref.h>
 
-enum { STRIPES_LOG2 = 7, STRIPES = 1 << STRIPES_LOG2, LEAST_BUCKETS = 8 };
+enum { STRIPES_LOG2 = 7, STRIPES = 1 << STRIPES_LOG2, LEAST_BUCKETS = 8, BUCKET = sizeof(void *) };
 
 typedef struct PYRT_ALIGNED(64) stripe {
     pyrt_raw_mutex lock;
@@ -100,7 +100,7 @@ grow(stripe *locked)
         return;
     }
     size_t count = old_count < LEAST_BUCKETS ? LEAST_BUCKETS : old_count * 4;
-    pyrt_weakref **buckets = pyrt_meta_alloc(count * sizeof(*buckets));
+    pyrt_weakref **buckets = pyrt_meta_alloc(count * BUCKET);
     if (buckets == NULL) {
         return;
     }
@@ -109,7 +109,7 @@ grow(stripe *locked)
     locked->mask = (uint32_t)count - 1;
     move_lists(locked, old, old_count);
     if (old != &locked->one) {
-        pyrt_meta_free(old, old_count * sizeof(*old));
+        pyrt_meta_free(old, old_count * BUCKET);
     }
 }
 
@@ -118,7 +118,7 @@ static void
 give_back(stripe *locked)
 {
     if (locked->lists == 0 && locked->buckets != NULL) {
-        pyrt_meta_free(locked->buckets, bucket_count(locked) * sizeof(*locked->buckets));
+        pyrt_meta_free(locked->buckets, bucket_count(locked) * BUCKET);
         locked->buckets = NULL;
     }
 }
