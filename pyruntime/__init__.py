@@ -6,6 +6,7 @@ What stands here are the best names of the modules:
 - :mod:`pyruntime.sync`: locks, events and conditions that wait without holding anybody up.
 - :mod:`pyruntime.heap`: memory apart from Python's own, and what is known of it.
 - :mod:`pyruntime.state`: thread states, pauses, and what runs here.
+- :mod:`pyruntime.refcount`: references that many threads count without a counter in common.
 - :mod:`pyruntime.weakref`: a cache of living objects that many threads look up.
 - :mod:`pyruntime.errors`: the exceptions.
 
@@ -44,7 +45,7 @@ from pyruntime.qsbr import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime import errors, heap, state, sync, weakref
+    from pyruntime import errors, heap, refcount, state, sync, weakref
     from pyruntime.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     )
     from pyruntime.heap import Buffer, Heap
     from pyruntime.qsbr import Section, StallReport, Stats
+    from pyruntime.refcount import SharedRef
     from pyruntime.state import (
         InterpreterInfo,
         Pause,
@@ -114,6 +116,7 @@ __all__ = [
     "RangeError",
     "RuntimeInfo",
     "Section",
+    "SharedRef",
     "StallReport",
     "StateError",
     "Stats",
@@ -137,6 +140,7 @@ __all__ = [
     "qsbr",
     "quiescent",
     "reading",
+    "refcount",
     "retire",
     "runtime_info",
     "set_bound",
@@ -173,6 +177,7 @@ def get_include() -> str:
 _HOMES = {
     "heap": ("Buffer", "Heap"),
     "qsbr": ("Section", "StallReport", "Stats"),
+    "refcount": ("SharedRef",),
     "sync": (
         "Condition",
         "CriticalSection",
@@ -201,7 +206,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if name in ("errors", "heap", "state", "sync", "weakref"):
+    if name in ("errors", "heap", "refcount", "state", "sync", "weakref"):
         return import_module(f"pyruntime.{name}")
     value: object = getattr(import_module(_home_of(name)), name)
     globals()[name] = value

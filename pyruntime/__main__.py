@@ -2,6 +2,7 @@
 
 info            versions, and what runs in the process of the command itself
 bench           the benchmark suite; ``bench --help`` has its options
+explain         reference counts, by two threads that count, step by step
 heap-stats      the memory of a sample that runs in this process: threads that allocate, free each other's blocks, and die
 --includes      the compiler's -I option for the public C headers
 --cflags        all options that an extension needs which uses them
@@ -110,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="versions, and what runs in the process of the command itself")
     info.add_argument("--json", action="store_true", help="as one JSON document")
     commands.add_parser("bench", help="the benchmark suite; bench --help has its options", add_help=False)
+    commands.add_parser("explain", help="reference counts, by two threads that count, step by step")
     sample = commands.add_parser(
         "heap-stats",
         help="the memory of a running sample; heap-stats --help has its options",
@@ -166,11 +168,15 @@ def _main(arguments: list[str]) -> int:
         print(f"-I{pyruntime.get_include()} -std=gnu11 -pthread")
     elif options.command == "info":
         _info(options.json)
+    elif options.command == "explain":
+        from pyruntime.refcount import explain
+
+        explain()
     elif options.command == "heap-stats":
         return _heap_stats(options)
     else:
         parser.print_help(sys.stderr)
-        wanted = "info, bench, heap-stats, --includes, --cflags or --version"
+        wanted = "info, bench, explain, heap-stats, --includes, --cflags or --version"
         print(f"pyruntime: error: say what to do: {wanted}", file=sys.stderr)
         return 2
     return 0

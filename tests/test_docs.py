@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import pyruntime
-from pyruntime import errors, heap, qsbr, state, sync
+from pyruntime import errors, heap, qsbr, refcount, state, sync
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -21,13 +21,20 @@ README = Path(__file__).parents[1] / "README.md"
 def _documented() -> dict[str, object]:
     """Everything that has words of its own."""
     found: dict[str, object] = {"pyruntime": pyruntime, "pyruntime.get_include": pyruntime.get_include}
-    for module in (qsbr, state, sync, heap, errors):
+    for module in (qsbr, state, sync, heap, refcount, errors):
         found[module.__name__] = module
         for name in module.__all__:
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isroutine(value):
                 found[f"{module.__name__}.{name}"] = value
-    for kind in (qsbr.Domain, qsbr.Goal, heap.Heap, heap.Buffer, *(getattr(sync, name) for name in sync.__all__)):
+    for kind in (
+        qsbr.Domain,
+        qsbr.Goal,
+        heap.Heap,
+        heap.Buffer,
+        refcount.SharedRef,
+        *(getattr(sync, name) for name in sync.__all__),
+    ):
         for name, value in inspect.getmembers(kind):
             if not name.startswith("_"):
                 found[f"{kind.__module__}.{kind.__name__}.{name}"] = value
@@ -41,7 +48,7 @@ FUNCTIONS = {
     name: value
     for name, value in DOCUMENTED.items()
     if inspect.isroutine(value)
-    and name.startswith(("pyruntime.qsbr", "pyruntime.state", "pyruntime.sync", "pyruntime.heap"))
+    and name.startswith(("pyruntime.qsbr", "pyruntime.state", "pyruntime.sync", "pyruntime.heap", "pyruntime.refcount"))
 }
 
 

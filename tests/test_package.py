@@ -327,7 +327,7 @@ def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.out == ""
     assert said.err.startswith("usage: pyruntime")
     assert "Begin with 'python -m pyruntime info'" in said.err
-    assert said.err.endswith("error: say what to do: info, bench, heap-stats, --includes, --cflags or --version\n")
+    assert said.err.endswith("error: say what to do: info, bench, explain, heap-stats, --includes, --cflags or --version\n")
     with pytest.raises(SystemExit) as caught:
         command.main(["nothing"])
     assert caught.value.code == 2

@@ -8,10 +8,12 @@
 #include "binding/callables.h"
 #include "binding/capi.h"
 #include "binding/domain.h"
+#include "binding/endings.h"
 #include "binding/gil.h"
 #include "binding/heaps.h"
 #include "binding/pause.h"
 #include "binding/section.h"
+#include "binding/shared_ref.h"
 #include "binding/sync.h"
 #include "binding/sync_wait.h"
 #include "binding/uses.h"
@@ -33,6 +35,7 @@ fork_child(void)
     for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
         pyrt_py_callables_fork_child(home);
     }
+    pyrt_py_endings_fork_child();
     pyrt_py_uses_fork_child();
     pyrt_py_heaps_fork_child();
     pyrt_py_sections_fork_child();
@@ -95,6 +98,7 @@ static PyMethodDef functions[] = {
      "Makes the types of pyruntime.sync, and Pause; no matter how often."},
     {"add_heap_types", pyrt_py_heap_add_types, METH_NOARGS, "Makes the types of pyruntime.heap; no matter how often."},
     {"heap_figures", pyrt_py_heap_figures, METH_NOARGS, "The figures of every Heap there is, as tuples."},
+    {"settle", pyrt_py_shared_ref_settle, METH_NOARGS, pyrt_py_shared_ref_settle_doc},
     {NULL, NULL, 0, NULL},
 };
 

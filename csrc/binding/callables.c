@@ -9,19 +9,12 @@
 #include <limits.h>
 #include <stdlib.h>
 
-struct pyrt_py_callable {
-    pyrt_py_callable *next;
-    pyrt_py_home *home; /* held */
-    PyObject *object;   /* a strong reference */
-    bool call;          /* else only give it up */
-};
-
-static pyrt_py_callable *
-new_node(pyrt_py_home *home, PyObject *object, bool call)
+pyrt_py_callable *
+pyrt_py_callable_new_node(pyrt_py_home *home)
 {
     pyrt_py_callable *node = malloc(sizeof(*node));
     if (node != NULL) {
-        *node = (pyrt_py_callable){NULL, home, object, call};
+        *node = (pyrt_py_callable){.home = home};
         pyrt_py_home_hold(home);
     }
     return node;
@@ -30,16 +23,17 @@ new_node(pyrt_py_home *home, PyObject *object, bool call)
 pyrt_py_callable *
 pyrt_py_callable_new(pyrt_py_home *home, PyObject *callable)
 {
-    pyrt_py_callable *node = new_node(home, callable, true);
+    pyrt_py_callable *node = pyrt_py_callable_new_node(home);
     if (node != NULL) {
-        Py_INCREF(callable);
+        node->object = Py_NewRef(callable);
+        node->call = true;
         pyrt_fetch_add_relaxed(&home->waiting, (uint64_t)1);
     }
     return node;
 }
 
-static void
-free_node(pyrt_py_callable *node)
+void
+pyrt_py_callable_free(pyrt_py_callable *node)
 {
     pyrt_py_home_drop(node->home);
     free(node);
@@ -50,25 +44,34 @@ pyrt_py_callable_delete(pyrt_py_callable *node)
 {
     Py_DECREF(node->object);
     pyrt_fetch_add_relaxed(&node->home->waiting, (uint64_t)-1);
-    free_node(node);
+    pyrt_py_callable_free(node);
 }
 
 /* ---- from the core, on any OS thread ----------------------------------------------------------------------------- */
 
-static void
-push_disposed(pyrt_py_callable *node)
+void
+pyrt_py_callable_leave(pyrt_py_callable *node)
 {
     pyrt_py_home *home = node->home;
     if (pyrt_load_acquire(&home->open) == 0) {
         /* Python is gone or going: nothing of it may be touched, its object least of all. */
-        free_node(node);
+        pyrt_py_callable_free(node);
         return;
     }
     node->next = pyrt_load_relaxed(&home->disposed);
     /* seq_cst: as release it hands the node over. Pairs with the exchange of the runner. */
     while (!pyrt_cas_seq_cst(&home->disposed, &node->next, node)) {
     }
+}
+
+void
+pyrt_py_callable_hand_over(pyrt_py_callable *node)
+{
+    pyrt_py_home *home = node->home;
+    pyrt_py_home_hold(home);
+    pyrt_py_callable_leave(node);
     pyrt_py_schedule(home, PYRT_PY_DUE_RUN);
+    pyrt_py_home_drop(home);
 }
 
 void
@@ -77,7 +80,7 @@ pyrt_py_callable_dispose(void *node)
     pyrt_py_callable *callable = node;
     pyrt_py_home *home = callable->home;
     pyrt_py_home_hold(home);
-    push_disposed(callable);
+    pyrt_py_callable_hand_over(callable);
     /* Only now: who sees nothing waiting finds everything on the list. */
     pyrt_fetch_add_seq_cst(&home->waiting, (uint64_t)-1);
     pyrt_py_home_drop(home);
@@ -86,9 +89,10 @@ pyrt_py_callable_dispose(void *node)
 void
 pyrt_py_release_later(pyrt_py_home *home, PyObject *object)
 {
-    pyrt_py_callable *node = new_node(home, object, false);
+    pyrt_py_callable *node = pyrt_py_callable_new_node(home);
     if (node != NULL) {
-        push_disposed(node);
+        node->object = object;
+        pyrt_py_callable_hand_over(node);
     }
 }
 
@@ -155,14 +159,22 @@ take_batch(pyrt_py_home *home)
     *end = oldest;
 }
 
-static void
-call_object(PyObject *object)
+void
+pyrt_py_callable_run(pyrt_py_callable *node)
 {
-    PyObject *result = PyObject_CallNoArgs(object);
-    if (result == NULL) {
-        PyErr_WriteUnraisable(object);
+    PyObject *object = node->object;
+    PyObject *argument = node->argument;
+    bool call = node->call;
+    pyrt_py_callable_free(node);
+    if (call) {
+        PyObject *result = PyObject_CallFunctionObjArgs(object, argument, NULL);
+        if (result == NULL) {
+            PyErr_WriteUnraisable(object);
+        }
+        Py_XDECREF(result);
     }
-    Py_XDECREF(result);
+    Py_XDECREF(argument);
+    Py_XDECREF(object);
 }
 
 static void
@@ -171,13 +183,7 @@ run_batch(pyrt_py_home *home)
     while (home->batch != NULL) {
         pyrt_py_callable *node = home->batch;
         home->batch = node->next;
-        PyObject *object = node->object;
-        bool call = node->call;
-        free_node(node);
-        if (call) {
-            call_object(object);
-        }
-        Py_DECREF(object);
+        pyrt_py_callable_run(node);
     }
 }
 

@@ -1,4 +1,4 @@
-/* callables.h -- retired Python callables: the core says when, Python runs them.
+/* callables.h -- retired Python callables, and what else Python has to do when the core says so.
  *
  * The way of a callable:
  *
@@ -15,7 +15,14 @@
 
 #include "binding/home.h"
 
-typedef struct pyrt_py_callable pyrt_py_callable;
+typedef struct pyrt_py_callable {
+    struct pyrt_py_callable *next;
+    pyrt_py_home *home;              /* held */
+    PyObject *object;                /* a strong reference, or NULL */
+    PyObject *argument;              /* the same: what it is called with; given up after that */
+    bool call;                       /* else only give up what is held */
+    struct pyrt_py_mailbox *mailbox; /* held: of the thread that is to run it (endings.h), or NULL */
+} pyrt_py_callable;
 
 /* A node that will call `callable`; holds it and the home. NULL when memory is short. */
 pyrt_py_callable *pyrt_py_callable_new(pyrt_py_home *home, PyObject *callable);
@@ -25,6 +32,21 @@ void pyrt_py_callable_delete(pyrt_py_callable *node);
 
 /* The disposer to retire a node with. */
 void pyrt_py_callable_dispose(void *node);
+
+/* A node that holds its home and nothing else yet. NULL when memory is short. */
+pyrt_py_callable *pyrt_py_callable_new_node(pyrt_py_home *home);
+
+/* Puts a node on home->disposed, on whatever OS thread. If Python is gone only the node goes. */
+void pyrt_py_callable_hand_over(pyrt_py_callable *node);
+
+/* The same for the child of a fork, where Python cannot be asked yet to come by: the next call finds it. */
+void pyrt_py_callable_leave(pyrt_py_callable *node);
+
+/* Does what the node says, and frees it. An exception goes to sys.unraisablehook. */
+void pyrt_py_callable_run(pyrt_py_callable *node);
+
+/* Frees a node and nothing of what it holds. */
+void pyrt_py_callable_free(pyrt_py_callable *node);
 
 /* Gives a reference up on an OS thread that has no Python thread state: the object goes the way of the disposed, and is not
  * called. Lost when memory is short or the interpreter is gone. */

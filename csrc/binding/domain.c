@@ -165,6 +165,17 @@ domain_default(PyObject *type, PyObject *unused)
     return open_object(domain);
 }
 
+pyrt_py_domain *
+pyrt_py_domain_default(pyrt_py_home *home)
+{
+    PyObject *domain = pyrt_py_published(&home->default_domain);
+    if (domain == NULL) {
+        PyObject *type = pyrt_py_published(&home->domain_type);
+        domain = pyrt_py_publish(&home->default_domain, PyObject_CallMethod(type, "_default", NULL));
+    }
+    return (pyrt_py_domain *)domain;
+}
+
 /* ---- end --------------------------------------------------------------------------------------------------------- */
 
 /* The caller has closed the domain. Forgotten first: what comes to be at its address must not be taken for it. */
@@ -303,16 +314,27 @@ close_default(pyrt_py_home *home)
     return interp;
 }
 
+/* The type of boxes, of which there are none, is to go with it. */
+static pyrt_status
+delete_default(pyrt_py_home *home, pyrt_interp *interp)
+{
+    pyrt_type *type = pyrt_exchange_seq_cst(&home->box_type, (pyrt_type *)NULL);
+    if (type != NULL) {
+        pyrt_decref((pyrt_object *)type);
+    }
+    return pyrt_interp_delete(interp);
+}
+
 void
 pyrt_py_domain_end_default(pyrt_py_home *home)
 {
     pyrt_interp *interp = close_default(home);
-    if (interp != NULL && pyrt_py_heaps_in_use(home)) {
+    if (interp != NULL && (pyrt_py_heaps_in_use(home) || pyrt_load_relaxed(&home->boxes) != 0)) {
         home->leaving = interp;
         return;
     }
     PyThreadState *outer = pyrt_py_enter();
-    pyrt_status status = interp == NULL ? PYRT_OK : pyrt_interp_delete(interp);
+    pyrt_status status = interp == NULL ? PYRT_OK : delete_default(home, interp);
     pyrt_py_leave(outer);
     if (status != PYRT_OK) {
         reopen_default(home, interp);
@@ -324,7 +346,12 @@ pyrt_py_domain_end_left(pyrt_py_home *home)
 {
     pyrt_interp *interp = home->leaving;
     home->leaving = NULL;
-    if (interp != NULL && pyrt_interp_delete(interp) != PYRT_OK) {
+    if (interp != NULL && pyrt_load_relaxed(&home->boxes) != 0) {
+        pyrt_store_relaxed(&home->box_type, (pyrt_type *)NULL);
+        pyrt_report("domain '%s' stays in memory: %llu values of SharedRefs have outlived their Python interpreter",
+                    pyrt_interp_name(interp), (unsigned long long)pyrt_load_relaxed(&home->boxes));
+    }
+    else if (interp != NULL && delete_default(home, interp) != PYRT_OK) {
         pyrt_report("domain '%s' stays in memory: an extension keeps it", pyrt_interp_name(interp));
     }
 }

@@ -39,6 +39,9 @@ pyrt_py_domain_of(PyObject *self)
     return (pyrt_py_domain *)self;
 }
 
+/* The default domain of the calling interpreter, borrowed: an object of our own. NULL with an exception. */
+pyrt_py_domain *pyrt_py_domain_default(pyrt_py_home *home);
+
 /* Sets the exception for a domain that is closed. */
 void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
 

@@ -3,6 +3,7 @@
 
 #include "binding/callables.h"
 #include "binding/domain.h"
+#include "binding/endings.h"
 #include "binding/gil.h"
 #include "binding/waits.h"
 
@@ -128,6 +129,7 @@ at_exit(PyObject *capsule, PyObject *unused)
     pyrt_py_wait_at_exit(home, pyrt_deadline_after(PATIENCE_AT_EXIT_NS));
     pyrt_py_report_at_exit(home);
     shut(home);
+    pyrt_py_endings_at_exit(home);
     if (!home->is_main) {
         pyrt_py_domain_end_default(home);
     }

@@ -34,6 +34,7 @@ enum {
     PYRT_PY_SYNC_PAUSE,
     PYRT_PY_SYNC_WEAK_EXPIRY,
     PYRT_PY_SYNC_WEAK_TABLE,
+    PYRT_PY_SYNC_SHARED_REF,
     PYRT_PY_SYNC_TYPES
 };
 
@@ -57,6 +58,10 @@ typedef struct pyrt_py_home {
     struct pyrt_py_heap *heaps;        /* newest first */
     pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
     pyrt_interp *leaving;              /* what it was then, while buffers of it are in use; NULL: none */
+
+    /* The boxes of SharedRefs (shared_ref.c). */
+    pyrt_type *box_type;               /* atomic; of `interp`, NULL until it is first wanted */
+    uint64_t boxes;                    /* atomic: in memory of `interp` or `leaving`; of the main one, which stays: 0 */
 
     /* Made when they are first wanted, by pyrt_py_publish; NULL until then, and when the interpreter is gone. */
     PyObject *section_type;                   /* atomic */

@@ -1,7 +1,8 @@
-/* sync.c -- making the types of pyruntime.sync, and those of pauses and weak references, and what they have in common. */
+/* sync.c -- making the types of pyruntime.sync, and those of pauses and of references, and what they have in common. */
 #include "binding/sync.h"
 
 #include "binding/pause.h"
+#include "binding/shared_ref.h"
 #include "binding/sync_lockable.h"
 #include "binding/weak_table.h"
 
@@ -25,6 +26,7 @@ static const type_maker makers[PYRT_PY_SYNC_TYPES] = {
     [PYRT_PY_SYNC_PAUSE] = {"Pause", pyrt_py_pause_type_new},
     [PYRT_PY_SYNC_WEAK_EXPIRY] = {NULL, pyrt_py_weak_expiry_type_new},
     [PYRT_PY_SYNC_WEAK_TABLE] = {"WeakTable", pyrt_py_weak_table_type_new},
+    [PYRT_PY_SYNC_SHARED_REF] = {"SharedRef", pyrt_py_shared_ref_type_new},
 };
 
 PyObject *

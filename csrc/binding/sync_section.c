@@ -108,16 +108,7 @@ static pyrt_py_domain *
 domain_to_enter(const section *self)
 {
     const pyrt_py_use *use = pyrt_py_innermost_use();
-    if (use != NULL) {
-        return use->domain;
-    }
-    pyrt_py_home *home = self->home;
-    PyObject *domain = pyrt_py_published(&home->default_domain);
-    if (domain == NULL) {
-        PyObject *type = pyrt_py_published(&home->domain_type);
-        domain = pyrt_py_publish(&home->default_domain, PyObject_CallMethod(type, "_default", NULL));
-    }
-    return (pyrt_py_domain *)domain;
+    return use != NULL ? use->domain : pyrt_py_domain_default(self->home);
 }
 
 static PyObject *

@@ -2,6 +2,7 @@
 #include "binding/uses.h"
 
 #include "binding/callables.h"
+#include "binding/endings.h"
 #include "binding/gil.h"
 #include "binding/left_behind.h"
 #include "binding/pause.h"
@@ -408,6 +409,7 @@ on_end_of_thread(void *arg)
     pyrt_py_pause_end_of_thread();
     while (pyrt_py_is_any_left_behind() && pyrt_py_left_behind_take(&number, &is_reading)) {
     }
+    pyrt_py_endings_end_of_thread();
     words->is_watched = false;
     words->floor = NULL;
     words->leases = NULL;

@@ -29,6 +29,11 @@ typedef struct pyrt_py_words {
     struct pyrt_py_lease *leases; /* newest first; of calls that are under way */
     struct pyrt_py_open_pause *pause; /* that it is in, or NULL (pause.c) */
     struct pyrt_py_open_section *sections; /* newest first; CriticalSections that are open (sync_section.c) */
+    struct pyrt_py_home *ending_home; /* a call for it is under way that gives up what ends (endings.h); or NULL */
+    struct pyrt_py_callable *ended; /* values that have ended, for this thread to give up; oldest first */
+    struct pyrt_py_callable *ended_last;
+    struct pyrt_py_mailbox *mailbox; /* for values that are to end here and nowhere else; NULL: none yet */
+    uint32_t ending_depth;        /* finalizers and ends of values that are under way, one inside of the other */
     pyrt_thread *kept;            /* its state in the main interpreter's default domain (uses.h) */
     uint64_t kept_id;
     uint64_t numbers;             /* of blocks, given out so far */

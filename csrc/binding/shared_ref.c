@@ -1,0 +1,610 @@
+/* shared_ref.c -- pyruntime.refcount.SharedRef: a counted reference to a box around a Python object.
+ *
+ * The box is an object of the core, of a type that each Python interpreter has one of; the value is in the box's node, of which
+ * the core's destructor makes an ending (endings.h). A SharedRef is one reference to a box, or none when it has been dropped.
+ *
+ * Python threads are detached from the core. For the moment of counting a thread attaches the state that it keeps, if it has one
+ * and that is free; so the owner counts as an owner, without an atomic operation on the box. Others count as strangers.
+ *
+ * On free-threaded builds Python's lock of the SharedRef keeps its box from going while another thread looks; with the GIL that
+ * is the GIL. Nothing that may let go of either stands between the look and the use.
+ *
+ * Python's collector sees the value through a SharedRef that is the only reference to its box. Nobody counts while it is at
+ * work, but a thread that has nothing to do with Python may be merging; so only those states of a box say "the only one" that
+ * it cannot leave in that time, or can only come to.
+ */
+#include "binding/shared_ref.h"
+
+#include "binding/endings.h"
+#include "binding/gil.h"
+#include "binding/states.h"
+#include "binding/uses.h"
+
+#include <structmember.h>
+
+#include <errno.h>
+
+#if !defined(Py_GIL_DISABLED)
+#    define Py_BEGIN_CRITICAL_SECTION(object) {
+#    define Py_END_CRITICAL_SECTION() }
+#endif
+
+static const char WHAT[] = "SharedRef()";
+
+typedef struct box {
+    pyrt_object base;
+    pyrt_py_callable *node;
+    pyrt_py_home *counting; /* the home whose `boxes` it is in, or NULL */
+} box;
+
+typedef struct shared_ref {
+    PyObject_HEAD
+    PyObject *weakrefs;
+    pyrt_py_home *home; /* its interpreter's, which outlives it */
+    box *box;           /* one reference to it; NULL: dropped */
+} shared_ref;
+
+static shared_ref *
+ref_of(PyObject *self)
+{
+    return (shared_ref *)self;
+}
+
+/* ---- boxes ------------------------------------------------------------------------------------------------------- */
+
+/* Called by the core, on any thread. */
+static void
+box_dealloc(pyrt_object *dying)
+{
+    box *ended = (box *)dying;
+    if (ended->counting != NULL) {
+        pyrt_fetch_add_seq_cst(&ended->counting->boxes, (uint64_t)-1);
+    }
+    pyrt_py_ending_dispose(ended->node);
+}
+
+/* The type of the home's boxes; NULL when memory is short. A use of its default domain is under way. */
+static pyrt_type *
+box_type(pyrt_py_home *home, pyrt_interp *interp)
+{
+    static const pyrt_type_spec spec = {
+        .struct_size = sizeof(spec), .name = "SharedRef", .basic_size = sizeof(box), .dealloc = box_dealloc};
+    /* acquire: pairs with the swap below. */
+    pyrt_type *type = pyrt_load_acquire(&home->box_type);
+    if (type != NULL) {
+        return type;
+    }
+    PyThreadState *outer = pyrt_py_enter();
+    pyrt_type *made = pyrt_type_new(interp, &spec);
+    pyrt_py_leave(outer);
+    if (made != NULL && !pyrt_cas_acq_rel(&home->box_type, &type, made)) {
+        pyrt_decref((pyrt_object *)made);
+        return type;
+    }
+    return made;
+}
+
+/* ---- attached for a moment --------------------------------------------------------------------------------------- */
+
+typedef struct moment {
+    pyrt_py_home *home, *outer;
+    PyThreadState *inside;
+    pyrt_thread *attached; /* by this moment, or NULL */
+} moment;
+
+static moment
+moment_begin(pyrt_py_home *home)
+{
+    moment now = {home, pyrt_py_endings_begin(home), pyrt_py_enter(), pyrt_py_state_at_hand()};
+    if (now.attached != NULL && !pyrt_tryattach(now.attached)) {
+        /* The world is stopped. */
+        now.attached = NULL;
+    }
+    return now;
+}
+
+/* Merges what others have asked for, too. May run finalizers. */
+static void
+moment_end(const moment *now)
+{
+    if (now->attached != NULL) {
+        pyrt_safepoint(now->attached);
+        pyrt_detach(now->attached);
+    }
+    pyrt_py_leave(now->inside);
+    pyrt_py_endings_end(now->home, now->outer);
+}
+
+/* ---- making ------------------------------------------------------------------------------------------------------ */
+
+/* False with an exception. */
+static bool
+check_arguments(PyObject *finalizer, PyObject *on_owner)
+{
+    if (finalizer != Py_None && !PyCallable_Check(finalizer)) {
+        pyrt_py_raise(PYRT_PY_WRONG_TYPE,
+                      "finalizer is called with the value when the last reference goes, or is None; %R is not callable",
+                      finalizer);
+        return false;
+    }
+    if (!PyBool_Check(on_owner)) {
+        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "on_owner is True or False, not %R", on_owner);
+        return false;
+    }
+    return true;
+}
+
+/* Being in another domain's block is refused: attaching would end what that protects. */
+static bool
+refuse_elsewhere(const pyrt_py_domain *domain)
+{
+    const pyrt_thread *current = pyrt_thread_current();
+    if (current == NULL || current->interp == pyrt_load_relaxed(&domain->interp) || pyrt_py_domain_is_closed(domain)) {
+        return false;
+    }
+    pyrt_py_raise(PYRT_ESTATE, "%s inside a block of domain '%s' would end the protection of that block: leave it first",
+                  WHAT, pyrt_interp_name(current->interp));
+    return true;
+}
+
+/* With a state of the domain attached. */
+static void
+make_box(shared_ref *self, pyrt_thread *thread, pyrt_type *type, pyrt_py_callable *node)
+{
+    box *made = (box *)pyrt_object_new(thread, type);
+    if (made == NULL) {
+        return;
+    }
+    made->node = node;
+    if (!self->home->is_main) {
+        made->counting = self->home;
+        pyrt_fetch_add_seq_cst(&self->home->boxes, (uint64_t)1);
+    }
+    self->box = made;
+}
+
+/* False with an exception. */
+static bool
+fill(shared_ref *self, pyrt_py_domain *domain, pyrt_py_callable *node)
+{
+    pyrt_py_lease lease;
+    if (refuse_elsewhere(domain) || !pyrt_py_lease_begin(domain, WHAT, &lease)) {
+        return false;
+    }
+    pyrt_type *type = box_type(self->home, domain->interp);
+    bool attaches = type != NULL && pyrt_thread_current() != lease.thread;
+    if (attaches && !pyrt_py_state_attach(lease.thread)) {
+        pyrt_py_lease_end(&lease);
+        return false;
+    }
+    moment now = {self->home, pyrt_py_endings_begin(self->home), pyrt_py_enter(), attaches ? lease.thread : NULL};
+    if (type != NULL) {
+        make_box(self, lease.thread, type, node);
+    }
+    moment_end(&now);
+    pyrt_py_lease_end(&lease);
+    if (self->box == NULL) {
+        pyrt_py_raise(PYRT_ENOMEM, "no memory for a SharedRef");
+        return false;
+    }
+    return true;
+}
+
+static PyObject *
+ref_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"", "finalizer", "on_owner", NULL};
+    PyObject *value;
+    PyObject *finalizer = Py_None;
+    PyObject *on_owner = Py_False;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$O:SharedRef", keywords, &value, &finalizer, &on_owner) ||
+        !check_arguments(finalizer, on_owner)) {
+        return NULL;
+    }
+    pyrt_py_home *home = pyrt_py_home_get();
+    pyrt_py_domain *domain = home == NULL ? NULL : pyrt_py_domain_default(home);
+    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
+    PyObject *self = domain == NULL ? NULL : alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    ref_of(self)->home = home;
+    pyrt_py_callable *node = pyrt_py_ending_new(home, value, finalizer == Py_None ? NULL : finalizer, on_owner == Py_True);
+    if (node == NULL || !fill(ref_of(self), domain, node)) {
+        if (node != NULL) {
+            pyrt_py_ending_delete(node);
+        }
+        Py_DECREF(self);
+        return NULL;
+    }
+    return self;
+}
+
+/* ---- counting ---------------------------------------------------------------------------------------------------- */
+
+static PyObject *
+raise_dropped(const char *what)
+{
+    return pyrt_py_raise(PYRT_ESTATE, "%s: this SharedRef has been dropped; clone() one before", what);
+}
+
+static PyObject *
+ref_clone(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    shared_ref *self = ref_of(object);
+    PyTypeObject *type = Py_TYPE(object);
+    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
+    /* First: it may run the collector. */
+    PyObject *made = alloc(type, 0);
+    if (made == NULL) {
+        return NULL;
+    }
+    ref_of(made)->home = self->home;
+    moment now = moment_begin(self->home);
+    Py_BEGIN_CRITICAL_SECTION(object);
+    if (self->box != NULL) {
+        ref_of(made)->box = (box *)pyrt_incref(&self->box->base);
+    }
+    Py_END_CRITICAL_SECTION();
+    moment_end(&now);
+    if (ref_of(made)->box == NULL) {
+        Py_DECREF(made);
+        return raise_dropped("clone()");
+    }
+    return made;
+}
+
+/* What other threads do with the same SharedRef: one of them gets the box. */
+static void
+drop(PyObject *object)
+{
+    shared_ref *self = ref_of(object);
+    box *dropped;
+    Py_BEGIN_CRITICAL_SECTION(object);
+    dropped = self->box;
+    /* relaxed: for who only asks whether there is one. */
+    pyrt_store_relaxed(&self->box, (box *)NULL);
+    Py_END_CRITICAL_SECTION();
+    if (dropped != NULL) {
+        moment now = moment_begin(self->home);
+        pyrt_decref(&dropped->base);
+        moment_end(&now);
+    }
+}
+
+static PyObject *
+ref_drop(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    drop(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+ref_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    return pyrt_load_relaxed(&ref_of(self)->box) == NULL ? raise_dropped("with") : Py_NewRef(self);
+}
+
+static PyObject *
+ref_exit(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    (void)args;
+    (void)count;
+    drop(self);
+    Py_RETURN_NONE;
+}
+
+const char pyrt_py_shared_ref_settle_doc[] =
+    "settle($module, /)\n--\n\n"
+    "Does what other threads have left for this one: merges counts, and runs finalizers.\n\n"
+    "For a thread that owns SharedRefs and seldom makes, clones or drops one, which does the same.\n\n"
+    "    >>> from threading import Thread\n"
+    "    >>> from pyruntime.refcount import SharedRef, settle\n"
+    "    >>> window = SharedRef('window', print, on_owner=True)\n"
+    "    >>> other = Thread(target=window.drop)\n"
+    "    >>> other.start()\n"
+    "    >>> other.join()\n"
+    "    >>> settle()\n"
+    "    window\n";
+
+PyObject *
+pyrt_py_shared_ref_settle(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    pyrt_py_home *home = pyrt_py_home_get();
+    if (home == NULL) {
+        return NULL;
+    }
+    moment now = moment_begin(home);
+    if (pyrt_thread_current() != NULL) {
+        pyrt_merge_refcounts(pyrt_thread_current());
+    }
+    moment_end(&now);
+    pyrt_py_run_if_outside(home);
+    Py_RETURN_NONE;
+}
+
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
+
+/* False with an exception when it has been dropped. */
+static bool
+look(PyObject *object, const char *what, pyrt_object_info *info)
+{
+    const shared_ref *self = ref_of(object);
+    bool is_there;
+    *info = (pyrt_object_info){.struct_size = sizeof(*info)};
+    Py_BEGIN_CRITICAL_SECTION(object);
+    is_there = self->box != NULL;
+    if (is_there) {
+        pyrt_object_look(&self->box->base, info);
+    }
+    Py_END_CRITICAL_SECTION();
+    if (!is_there) {
+        raise_dropped(what);
+    }
+    return is_there;
+}
+
+static PyObject *
+get_value(PyObject *object, void *unused)
+{
+    (void)unused;
+    const shared_ref *self = ref_of(object);
+    PyObject *value = NULL;
+    Py_BEGIN_CRITICAL_SECTION(object);
+    if (self->box != NULL) {
+        value = Py_NewRef(self->box->node->argument);
+    }
+    Py_END_CRITICAL_SECTION();
+    return value == NULL ? raise_dropped("value") : value;
+}
+
+static PyObject *
+get_local(PyObject *self, void *unused)
+{
+    (void)unused;
+    pyrt_object_info info;
+    return look(self, "local", &info) ? PyLong_FromUnsignedLong(info.local) : NULL;
+}
+
+static PyObject *
+get_shared(PyObject *self, void *unused)
+{
+    (void)unused;
+    pyrt_object_info info;
+    return look(self, "shared", &info) ? PyLong_FromLongLong(info.shared) : NULL;
+}
+
+static PyObject *
+get_count(PyObject *self, void *unused)
+{
+    (void)unused;
+    pyrt_object_info info;
+    return look(self, "count", &info) ? PyLong_FromLongLong(info.local + info.shared - (info.state == PYRT_SHARED_QUEUED))
+                                      : NULL;
+}
+
+static PyObject *
+get_owner(PyObject *self, void *unused)
+{
+    (void)unused;
+    pyrt_object_info info;
+    if (!look(self, "owner", &info)) {
+        return NULL;
+    }
+    return info.owner == 0 ? Py_NewRef(Py_None) : PyLong_FromUnsignedLongLong(info.owner);
+}
+
+static const char *
+name_of_state(const pyrt_object_info *info)
+{
+    static const char *const names[] = {
+        [PYRT_SHARED_PLAIN] = "owned",
+        [PYRT_SHARED_OPEN] = "owned",
+        [PYRT_SHARED_QUEUED] = "queued",
+        [PYRT_SHARED_MERGED] = "merged",
+    };
+    return names[info->state];
+}
+
+static PyObject *
+get_state(PyObject *self, void *unused)
+{
+    (void)unused;
+    pyrt_object_info info;
+    return look(self, "state", &info) ? PyUnicode_FromString(name_of_state(&info)) : NULL;
+}
+
+static PyObject *
+get_merged(PyObject *self, void *unused)
+{
+    (void)unused;
+    pyrt_object_info info;
+    return look(self, "merged", &info) ? PyBool_FromLong(info.state == PYRT_SHARED_MERGED) : NULL;
+}
+
+static PyObject *
+get_dropped(PyObject *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(pyrt_load_relaxed(&ref_of(self)->box) == NULL);
+}
+
+static PyObject *
+ref_repr(PyObject *self)
+{
+    pyrt_object_info info;
+    PyObject *value = get_value(self, NULL);
+    if (value == NULL || !look(self, "repr()", &info)) {
+        Py_XDECREF(value);
+        PyErr_Clear();
+        return PyUnicode_FromFormat("<pyruntime.SharedRef, dropped, at %p>", (void *)self);
+    }
+    PyObject *text =
+        PyUnicode_FromFormat("<pyruntime.SharedRef of %R, %s, local %u, shared %lld, at %p>", (PyObject *)Py_TYPE(value),
+                             name_of_state(&info), (unsigned)info.local, (long long)info.shared, (void *)self);
+    Py_DECREF(value);
+    return text;
+}
+
+static PyObject *
+ref_reduce(PyObject *self, PyObject *unused)
+{
+    (void)self;
+    (void)unused;
+    return pyrt_py_raise(
+        PYRT_PY_WRONG_TYPE,
+        "a SharedRef cannot be pickled or copied deeply: it is a reference to what is in this process; clone() it, or "
+        "take its value");
+}
+
+/* ---- Python's collector, and the end ----------------------------------------------------------------------------- */
+
+static bool
+is_only_reference(const box *there)
+{
+    pyrt_object_info info = {.struct_size = sizeof(info)};
+    pyrt_object_look(&there->base, &info);
+    if (info.state == PYRT_SHARED_MERGED) {
+        return info.shared == 1;
+    }
+    return info.state != PYRT_SHARED_QUEUED && info.owner != 0 && info.local + info.shared == 1;
+}
+
+static int
+ref_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    const box *there = ref_of(self)->box;
+    Py_VISIT(Py_TYPE(self));
+    if (there != NULL && is_only_reference(there)) {
+        Py_VISIT(there->node->argument);
+        Py_VISIT(there->node->object);
+    }
+    return 0;
+}
+
+/* Before anything of a circle is cleared, so that the finalizer finds the value as it was. */
+static void
+ref_finalize(PyObject *self)
+{
+    drop(self);
+}
+
+static int
+ref_clear(PyObject *self)
+{
+    drop(self);
+    return 0;
+}
+
+static void
+ref_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    pyrt_py_sync_clear_weakrefs(self, &ref_of(self)->weakrefs);
+    drop(self);
+    pyrt_py_sync_free(self, NULL);
+}
+
+PyDoc_STRVAR(clone_doc, "clone($self, /)\n--\n\n"
+                        "Another SharedRef to the same value; StateError if this one has been dropped.\n\n"
+                        "    >>> from pyruntime.refcount import SharedRef\n"
+                        "    >>> first = SharedRef([1, 2])\n"
+                        "    >>> second = first.clone()\n"
+                        "    >>> first.count, second.value is first.value\n"
+                        "    (2, True)");
+PyDoc_STRVAR(
+    drop_doc,
+    "drop($self, /)\n--\n\n"
+    "Gives the reference up; a second time does nothing.\n\n"
+    "The end of a with block and the end of the SharedRef itself do the same.\n\n"
+    "If it was the last one the finalizer is called, here and now, but for what on_owner says. What it raises goes\n"
+    "to sys.unraisablehook. If the thread that owns the count is inside of an attached() block, that thread learns\n"
+    "of it at its next quiescent(), at the end of the block, or in its next call of this module.\n\n"
+    "    >>> from pyruntime.refcount import SharedRef\n"
+    "    >>> SharedRef('file', finalizer=lambda name: print('closing', name)).drop()\n"
+    "    closing file");
+PyDoc_STRVAR(
+    doc, "SharedRef(value, /, finalizer=None, *, on_owner=False)\n--\n\n"
+         "A counted reference to any object: the first one. clone() makes more, for other threads to have.\n\n"
+         "    >>> from threading import Thread\n"
+         "    >>> from pyruntime.refcount import SharedRef\n"
+         "    >>> def use(mine):\n"
+         "    ...     with mine:\n"
+         "    ...         mine.value.append('used')\n"
+         "    >>> first = SharedRef([], finalizer=lambda found: print('done with', found))\n"
+         "    >>> thread = Thread(target=use, args=(first.clone(),))\n"
+         "    >>> thread.start()\n"
+         "    >>> thread.join()\n"
+         "    >>> first.drop()\n"
+         "    done with ['used']\n\n"
+         "finalizer is called with the value, once, when the last reference has gone; then the value is given up. That\n"
+         "happens on the thread that drops the last one; with on_owner=True on the thread that has made the first one: at\n"
+         "once if it is dropped there, else in that thread's next call of this module; when that thread has ended, as\n"
+         "without on_owner. The exit of the interpreter does what is left then, also for daemon threads.\n\n"
+         "Making one raises OutOfMemoryError; StateError inside a block of another domain than the default one, and\n"
+         "when the interpreter exits; ArgumentTypeError.\n\n"
+         "After Swift's and CPython's biased reference counts, and Rust's Arc.");
+
+static PyMethodDef methods[] = {
+    {"clone", ref_clone, METH_NOARGS, clone_doc},
+    {"drop", ref_drop, METH_NOARGS, drop_doc},
+    {"__enter__", ref_enter, METH_NOARGS, "Answers the SharedRef itself; StateError if it has been dropped."},
+    {"__exit__", PYRT_PY_METHOD(ref_exit), METH_FASTCALL, "__exit__($self, /, *args)\n--\n\nDrops it."},
+    {"__copy__", ref_clone, METH_NOARGS, "The same as clone()."},
+    {"__reduce__", ref_reduce, METH_NOARGS, "Raises ArgumentTypeError."},
+    {"__reduce_ex__", ref_reduce, METH_O, "Raises ArgumentTypeError."},
+    {"__class_getitem__", Py_GenericAlias, METH_O | METH_CLASS, "For annotations: SharedRef[Image]."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef properties[] = {
+    {"value", get_value, NULL, "What it refers to; StateError after drop().", NULL},
+    {"local", get_local, NULL, "How many references the owner counts by itself; 0 once merged.", NULL},
+    {"shared", get_shared, NULL,
+     "How many references all others have counted.\n\n"
+     "Below 0 where they have dropped what the owner counts. In the state 'queued' one of them is the queue's.",
+     NULL},
+    {"count", get_count, NULL, "How many references there are; exact where no other thread counts meanwhile.", NULL},
+    {"owner", get_owner, NULL,
+     "The id of the thread state that counts in local, as pyruntime.threads() has it, or once had; None: queued or merged.",
+     NULL},
+    {"state", get_state, NULL,
+     "'owned', 'queued' (its owner has been asked to merge) or 'merged' (all count in shared from now on).", NULL},
+    {"merged", get_merged, NULL, "Whether the state is 'merged'.", NULL},
+    {"dropped", get_dropped, NULL, "Whether the reference has been given up.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef members[] = PYRT_PY_WEAKREFS(shared_ref);
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, ref_new},
+    {Py_tp_dealloc, ref_dealloc},
+    {Py_tp_finalize, ref_finalize},
+    {Py_tp_traverse, ref_traverse},
+    {Py_tp_clear, ref_clear},
+    {Py_tp_repr, ref_repr},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, properties},
+    {Py_tp_members, members},
+    {Py_tp_doc, (void *)doc},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {
+    .name = "pyruntime.refcount.SharedRef",
+    .basicsize = sizeof(shared_ref),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = slots,
+};
+
+PyTypeObject *
+pyrt_py_shared_ref_type_new(void)
+{
+    return (PyTypeObject *)PyType_FromSpec(&spec);
+}
