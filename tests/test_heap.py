@@ -20,6 +20,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from conftest import FREE_THREADED, Python, needs_subinterpreters
@@ -75,6 +76,7 @@ WRONG_HEAPS: dict[str, tuple[dict[str, Any], type[errors.Error], str]] = {
     "no prefix": ({"type_stable": True, "stable_prefix": 0}, errors.ArgumentError, "from 8 to 1024, not 0"),
     "a prefix too long": ({"type_stable": True, "stable_prefix": 1032}, errors.ArgumentError, "from 8 to 1024"),
     "another domain": ({"domain": "main"}, errors.ArgumentTypeError, "domain is a Domain, or None .* not 'main'"),
+    "a mock of a domain": ({"domain": Mock(spec=pyruntime.Domain)}, errors.ArgumentTypeError, "not <Mock spec='Domain' "),
 }
 
 
@@ -83,6 +85,12 @@ def test_heaps_that_there_are_not(case: str) -> None:
     arguments, error, message = WRONG_HEAPS[case]
     with pytest.raises(error, match=message):
         Heap(**arguments)
+
+
+def test_a_default_domain_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qsbr, "default_domain", 5)
+    with pytest.raises(errors.ArgumentTypeError, match="or None for the default one, not 5"):
+        Heap()
 
 
 def test_heaps_take_no_other_arguments() -> None:

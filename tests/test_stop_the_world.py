@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from conftest import Python
@@ -252,6 +253,8 @@ def test_wrong_arguments() -> None:
             function(everything="yes")  # type: ignore[arg-type]
         with raises(ValueError, errors.ArgumentError):
             function(domain=pyruntime.qsbr.default_domain, everything=True)
+    with raises(TypeError, errors.ArgumentTypeError):
+        pyruntime.stop_the_world(domain=Mock(spec=Domain))
     for wrong in (-1, float("nan")):
         with raises(ValueError, errors.ArgumentError):
             pyruntime.stop_the_world(timeout=wrong)

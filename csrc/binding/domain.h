@@ -42,6 +42,13 @@ pyrt_py_domain_of(PyObject *self)
 /* The default domain of the calling interpreter, borrowed: an object of our own. NULL with an exception. */
 pyrt_py_domain *pyrt_py_domain_default(pyrt_py_home *home);
 
+/* Whether an object is one. What only says that it is, by __class__, as mocks do, is not. */
+static inline bool
+pyrt_py_is_domain(const pyrt_py_home *home, PyObject *object)
+{
+    return PyType_IsSubtype(Py_TYPE(object), (PyTypeObject *)pyrt_py_published(&home->domain_type)) != 0;
+}
+
 /* Sets the exception for a domain that is closed. */
 void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
 

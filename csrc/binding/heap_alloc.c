@@ -78,7 +78,8 @@ alloc_in_use(pyrt_py_heap *heap, pyrt_thread *thread, pyrt_py_buffer *buffer, si
             buffer->size = (Py_ssize_t)size;
             buffer->room = pyrt_usable_size(block);
             count_allocated(heap, buffer->room);
-            buffer->exports = 0;
+            /* release: pairs with the compare-and-swap of a view; Python's collector shows it to other threads already. */
+            pyrt_store_release(&buffer->exports, (Py_ssize_t)0);
         }
         else {
             pyrt_fetch_add_relaxed(&heap->refused, (uint64_t)1);

@@ -89,24 +89,24 @@ stability_arguments(PyObject *type_stable, PyObject *stable_prefix, pyrt_heap_co
     return true;
 }
 
-/* The domain, borrowed; NULL with an exception. */
+/* The domain, a new reference; NULL with an exception. */
 static pyrt_py_domain *
 domain_argument(const pyrt_py_home *home, PyObject *object)
 {
-    if (object != Py_None && PyObject_IsInstance(object, pyrt_py_published(&home->domain_type)) != 1) {
-        return PyErr_Occurred() ? NULL
-                                : (void *)pyrt_py_raise(PYRT_PY_WRONG_TYPE,
-                                                        "domain is a Domain, or None for the default one, not %R", object);
-    }
+    PyObject *found = NULL;
     if (object != Py_None) {
-        return pyrt_py_domain_of(object);
+        found = Py_NewRef(object);
     }
-    /* That of pyruntime.qsbr, which the import has made. */
-    PyObject *module = PyImport_ImportModule("pyruntime.qsbr");
-    PyObject *found = module == NULL ? NULL : PyObject_GetAttrString(module, "default_domain");
-    Py_XDECREF(module);
-    /* The module goes on holding it. */
-    Py_XDECREF(found);
+    else {
+        /* That of pyruntime.qsbr, which the import has made. */
+        PyObject *module = PyImport_ImportModule("pyruntime.qsbr");
+        found = module == NULL ? NULL : PyObject_GetAttrString(module, "default_domain");
+        Py_XDECREF(module);
+    }
+    if (found != NULL && !pyrt_py_is_domain(home, found)) {
+        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "domain is a Domain, or None for the default one, not %R", found);
+        Py_CLEAR(found);
+    }
     return (pyrt_py_domain *)found;
 }
 
@@ -163,9 +163,10 @@ heap_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
     pyrt_py_heap *heap = domain == NULL ? NULL : (pyrt_py_heap *)alloc(type, 0);
     if (heap == NULL) {
+        Py_XDECREF((PyObject *)domain);
         return NULL;
     }
-    heap->domain = (pyrt_py_domain *)Py_NewRef((PyObject *)domain);
+    heap->domain = domain;
     heap->config = config;
     memcpy(heap->name, text, sizeof(text));
     link_heap(heap);

@@ -304,8 +304,8 @@ pyrt_py_pause_new(PyObject *module, PyObject *args)
     if (home == NULL || !PyArg_ParseTuple(args, "OL:new_pause", &domain, &timeout_ns)) {
         return NULL;
     }
-    if (domain != Py_None && PyObject_IsInstance(domain, pyrt_py_published(&home->domain_type)) != 1) {
-        return PyErr_Occurred() ? NULL : pyrt_py_raise(PYRT_PY_WRONG_TYPE, "domain is a Domain, not %R", domain);
+    if (domain != Py_None && !pyrt_py_is_domain(home, domain)) {
+        return pyrt_py_raise(PYRT_PY_WRONG_TYPE, "domain is a Domain, not %R", domain);
     }
     PyTypeObject *type = pyrt_py_sync_type(home, PYRT_PY_SYNC_PAUSE);
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
@@ -336,7 +336,8 @@ static void
 pause_dealloc(PyObject *self)
 {
     pause_block *block = block_of(self);
-    if (pyrt_load_relaxed(&block->owner) != 0 && !leave_collected(block)) {
+    /* acquire: pairs with the release in is_over, which may be on a thread that ends without the GIL. */
+    if (pyrt_load_acquire(&block->owner) != 0 && !leave_collected(block)) {
         pyrt_py_sync_clear_weakrefs(self, &block->weakrefs);
         return;
     }

@@ -298,7 +298,8 @@ section_dealloc(PyObject *object)
 {
     section *self = section_of(object);
     PyObject_GC_UnTrack(object);
-    if (pyrt_unlikely(pyrt_load_relaxed(&self->owner) != 0) && !leave_collected(self)) {
+    /* acquire: pairs with the release in pyrt_py_sections_end_of_thread, on a thread that has no GIL any more. */
+    if (pyrt_unlikely(pyrt_load_acquire(&self->owner) != 0) && !leave_collected(self)) {
         pyrt_py_sync_clear_weakrefs(object, &self->weakrefs);
         return;
     }
