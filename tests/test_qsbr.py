@@ -566,6 +566,17 @@ def test_a_section_that_is_collected_on_another_thread_stays_open_until_its_thre
     assert domain.poll(goal[0])
 
 
+@pytest.mark.parametrize("kind", ["reading", "attached"])
+def test_a_section_whose_thread_has_ended_leaves_no_note_for_it(kind: str) -> None:
+    mine = Domain(name="mine")
+    sections: list[Any] = []
+    run_in_thread(lambda: sections.append(getattr(mine, kind)().__enter__()))
+    # The end of the thread takes its uses of the domain back last of all.
+    close_when_empty(mine)
+    with pytest.warns(ResourceWarning, match="the thread that entered it has ended, which has left it"):
+        sections.clear()
+
+
 def enter_and_leave(block: qsbr.Section) -> None:
     with block:
         pass

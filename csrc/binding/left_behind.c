@@ -17,22 +17,54 @@ uint32_t pyrt_py_left_behind_count;
 static struct {
     pyrt_raw_mutex lock;
     note *newest;
+    pyrt_py_words *takers; /* of the OS threads that take their notes */
 } notes;
 
-bool
+void
+pyrt_py_left_behind_begin(pyrt_py_words *mine)
+{
+    pyrt_raw_mutex_lock(&notes.lock);
+    mine->taker_id = pyrt_tls()->os_id;
+    mine->previous_taker = NULL;
+    mine->next_taker = notes.takers;
+    if (notes.takers != NULL) {
+        notes.takers->previous_taker = mine;
+    }
+    notes.takers = mine;
+    pyrt_raw_mutex_unlock(&notes.lock);
+}
+
+/* The caller holds the lock. */
+static bool
+is_taker(uint64_t os_id)
+{
+    const pyrt_py_words *words = notes.takers;
+    while (words != NULL && words->taker_id != os_id) {
+        words = words->next_taker;
+    }
+    return words != NULL;
+}
+
+pyrt_py_note_result
 pyrt_py_left_behind_note(uint64_t os_id, uint64_t number, bool is_reading)
 {
     note *made = malloc(sizeof(*made));
     if (made == NULL) {
-        return false;
+        return PYRT_PY_NOTE_NO_MEMORY;
     }
     pyrt_raw_mutex_lock(&notes.lock);
-    *made = (note){notes.newest, os_id, number, is_reading};
-    /* release: the child of a fork finds it whole. */
-    pyrt_store_release(&notes.newest, made);
-    pyrt_store_relaxed(&pyrt_py_left_behind_count, pyrt_py_left_behind_count + 1);
+    bool is_there = is_taker(os_id);
+    if (is_there) {
+        *made = (note){notes.newest, os_id, number, is_reading};
+        /* release: the child of a fork finds it whole. */
+        pyrt_store_release(&notes.newest, made);
+        pyrt_store_relaxed(&pyrt_py_left_behind_count, pyrt_py_left_behind_count + 1);
+    }
     pyrt_raw_mutex_unlock(&notes.lock);
-    return true;
+    if (!is_there) {
+        free(made);
+    }
+    return is_there ? PYRT_PY_NOTED : PYRT_PY_NOTE_ENDED;
 }
 
 /* The caller holds the lock. */
@@ -67,6 +99,21 @@ pyrt_py_left_behind_take(uint64_t *number, bool *is_reading)
     return true;
 }
 
+void
+pyrt_py_left_behind_end(pyrt_py_words *mine)
+{
+    pyrt_raw_mutex_lock(&notes.lock);
+    *(mine->previous_taker != NULL ? &mine->previous_taker->next_taker : &notes.takers) = mine->next_taker;
+    if (mine->next_taker != NULL) {
+        mine->next_taker->previous_taker = mine->previous_taker;
+    }
+    pyrt_raw_mutex_unlock(&notes.lock);
+    uint64_t number;
+    bool is_reading;
+    while (pyrt_py_is_any_left_behind() && pyrt_py_left_behind_take(&number, &is_reading)) {
+    }
+}
+
 /* What others were told is lost with them; a note that somebody had in his hands just then is, too. */
 void
 pyrt_py_left_behind_fork_child(void)
@@ -87,5 +134,9 @@ pyrt_py_left_behind_fork_child(void)
         }
     }
     notes.newest = kept;
+    notes.takers = NULL;
+    if (pyrt_py_my_words()->is_watched) {
+        pyrt_py_left_behind_begin(pyrt_py_my_words());
+    }
     pyrt_py_left_behind_count = count;
 }

@@ -144,12 +144,15 @@ collect_open(const pyrt_py_section *section)
     uint64_t owner = pyrt_load_relaxed(&section->owner);
     bool is_reading = section->kind == PYRT_PY_READING;
     if (owner != pyrt_tls()->os_id) {
-        bool noted = pyrt_py_left_behind_note(owner, section->number, is_reading);
-        warn_of_collection(section, noted
-                                        ? "the thread that entered it is another one than this, and leaves it when it next "
-                                          "enters or leaves a block or calls a domain, or when it ends"
-                                        : "the thread that entered it is another one than this, and for want of memory it "
-                                          "stays inside until it ends");
+        static const char *const what[] = {
+            [PYRT_PY_NOTED] = "the thread that entered it is another one than this, and leaves it when it next enters or "
+                              "leaves a block or calls a domain, or when it ends",
+            [PYRT_PY_NOTE_NO_MEMORY] =
+                "the thread that entered it is another one than this, and for want of memory it stays "
+                "inside until it ends",
+            [PYRT_PY_NOTE_ENDED] = "the thread that entered it has ended, which has left it",
+        };
+        warn_of_collection(section, what[pyrt_py_left_behind_note(owner, section->number, is_reading)]);
     }
     else if (pyrt_py_use_collect(section->number, is_reading)) {
         warn_of_collection(section, "it is left now");

@@ -9,6 +9,8 @@
 #include "binding/states.h"
 #include "binding/sync.h"
 
+#include "platform/os_thread.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -133,7 +135,10 @@ bool
 pyrt_py_uses_watch_end(void)
 {
     pyrt_py_words *words = pyrt_py_my_words();
-    words->is_watched = words->is_watched || pthread_setspecific(end_of_thread, words) == 0;
+    if (!words->is_watched && pyrt_os_thread_register() == PYRT_OK && pthread_setspecific(end_of_thread, words) == 0) {
+        words->is_watched = true;
+        pyrt_py_left_behind_begin(words);
+    }
     return words->is_watched;
 }
 
@@ -395,8 +400,6 @@ static void
 on_end_of_thread(void *arg)
 {
     pyrt_py_words *words = arg;
-    uint64_t number;
-    bool is_reading;
     pyrt_py_sections_end_of_thread();
     if (!words->is_ending) {
         /* The core ends the states, and a pause, before the uses of their domains end. */
@@ -407,9 +410,8 @@ on_end_of_thread(void *arg)
     }
     words->is_ending = false;
     pyrt_py_pause_end_of_thread();
-    while (pyrt_py_is_any_left_behind() && pyrt_py_left_behind_take(&number, &is_reading)) {
-    }
     pyrt_py_endings_end_of_thread();
+    pyrt_py_left_behind_end(words);
     words->is_watched = false;
     words->floor = NULL;
     words->leases = NULL;

@@ -36,6 +36,8 @@ typedef struct pyrt_py_words {
     uint32_t ending_depth;        /* finalizers and ends of values that are under way, one inside of the other */
     pyrt_thread *kept;            /* its state in the main interpreter's default domain (uses.h) */
     uint64_t kept_id;
+    struct pyrt_py_words *next_taker, *previous_taker; /* left_behind.c, under its lock; while is_watched */
+    uint64_t taker_id;            /* its OS thread's, for that */
     uint64_t numbers;             /* of blocks, given out so far */
     size_t retired_bytes;         /* since a pending call was last asked for on their account */
     uint32_t retires;             /* the same */
