@@ -4,6 +4,7 @@
 #include "memory/heap_impl.h"
 #include "platform/meta_alloc.h"
 #include "platform/os_memory.h"
+#include "platform/poison.h"
 #include "workers.h"
 
 #include <stdio.h>
@@ -289,8 +290,9 @@ TEST(thousands_of_interpreters_come_and_go_in_flat_memory)
     }
     CHECK_UINT(pyrt_os_mapped_bytes(), mapped);
     CHECK_UINT(pyrt_meta_live_bytes(), live);
-    /* Each had touched more than fifty pages. What sanitizers and the C library add on the way is a little. */
-    CHECK(most <= resident + A_LITTLE);
+    /* Each had touched more than fifty pages. What the C library adds on the way is a little; what AddressSanitizer adds is not: it
+     * moves the variables of every call to memory of its own, which goes round and is touched little by little. */
+    CHECK(pyrt_can_poison() || most <= resident + A_LITTLE);
     worker_end(&other);
     runtime_down();
 }
