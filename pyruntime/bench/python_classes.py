@@ -10,11 +10,12 @@ from typing import Any
 
 from pyruntime import sync
 from pyruntime.heap import Heap
+from pyruntime.refcount import SharedRef
 from pyruntime.weakref import WeakRegistry
 
 from .measure import Sampler
 from .python_calls import statement_sampler
-from .suite import BYTEARRAY, CEREGGII, EVENT, FT_UTILS, LOCK, OURS, WEAK_DICTIONARY
+from .suite import BYTEARRAY, CEREGGII, EVENT, FT_UTILS, LOCK, LOCKED_COUNT, OURS, WEAK_DICTIONARY
 
 _WAIT = "event.wait()"
 _SET_CLEAR = "event.set(); event.clear()"
@@ -67,6 +68,30 @@ def _get(make: Callable[[], WeakRegistry[int, _Thing] | weakref.WeakValueDiction
     return statement_sampler("objects.get(1)", objects=objects, thing=thing)
 
 
+class _LockedCount:
+    """What one writes in Python: the count of the value, under its lock."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: tuple[object, threading.Lock, list[int]]) -> None:
+        self._state = state
+
+    def clone(self) -> _LockedCount:
+        _, lock, count = self._state
+        with lock:
+            count[0] += 1
+        return _LockedCount(self._state)
+
+    def drop(self) -> None:
+        _, lock, count = self._state
+        with lock:
+            count[0] -= 1
+
+
+def _clone_and_drop(ref: SharedRef[object] | _LockedCount) -> Sampler:
+    return statement_sampler("ref.clone().drop()", ref=ref)
+
+
 def _alloc(nbytes: int) -> dict[str, Callable[[], Sampler]]:
     return {
         OURS: lambda: statement_sampler("alloc(nbytes)", alloc=Heap().alloc, nbytes=nbytes),
@@ -97,6 +122,10 @@ MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
     },
     "call.heap_alloc": _alloc(64),
     "call.heap_alloc_64k": _alloc(65536),
+    "refcount.python": {
+        OURS: lambda: _clone_and_drop(SharedRef(None)),
+        LOCKED_COUNT: lambda: _clone_and_drop(_LockedCount((None, threading.Lock(), [1]))),
+    },
     "weakref.registry": {OURS: lambda: _get(WeakRegistry), WEAK_DICTIONARY: lambda: _get(weakref.WeakValueDictionary)},
 }
 

@@ -20,7 +20,7 @@ CK = "ck-epoch"
 ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-call", "batched-free", "immediate-free"
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
 NONE_DETACHED = "none-detached"
-WEAK_DICTIONARY, BYTEARRAY = "WeakValueDictionary", "bytearray"
+WEAK_DICTIONARY, BYTEARRAY, LOCKED_COUNT = "WeakValueDictionary", "bytearray", "count-under-a-lock"
 PLAIN_COUNT, ATOMIC_COUNT, EMBEDDED, SHARED_PTR = "plain-count", "atomic-count", "pyruntime-embedded", "shared_ptr"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
@@ -349,6 +349,9 @@ SUITE: tuple[Bench, ...] = (
         with_threads=False,
         threads=(2,),
         operations=_IN_TURNS,
+    ),
+    _in_python(
+        "refcount.python", "in Python: ref.clone().drop() by the owner; a class that counts under a lock", LOCKED_COUNT
     ),
     Bench(
         "weakref.owner",
