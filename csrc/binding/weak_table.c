@@ -358,10 +358,15 @@ table_popitem(PyObject *self, PyObject *unused)
         if (pair == NULL) {
             return NULL;
         }
-        PyObject *result = live_pair(pair);
+        PyObject *object = NULL;
+        int lives = live_object(PyTuple_GetItem(pair, 1), &object);
+        /* The pair is ours alone, and takes the object in place of the reference: without memory nothing would be lost. */
+        if (lives > 0 && PyTuple_SetItem(pair, 1, object) == 0) {
+            return pair;
+        }
         Py_DECREF(pair);
-        if (result != NULL || PyErr_Occurred()) {
-            return result;
+        if (lives != 0) {
+            return NULL;
         }
     }
 }

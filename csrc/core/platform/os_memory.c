@@ -4,9 +4,9 @@
 #include <pyruntime/atomic.h>
 
 #include <errno.h>
-#include <string.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
 
 static size_t mapped_bytes;
 static bool (*fault)(void *);
@@ -99,14 +99,28 @@ pyrt_os_set_fault(bool (*should_fail)(void *), void *arg)
     fault_arg = arg;
 }
 
-/* From the random bytes that the kernel gives every program. */
+/* Where the system has no random bytes yet, it is as hard to guess as where things are, and when. */
+static uint64_t
+make_secret(void)
+{
+    uint64_t made = 0;
+    if (getrandom(&made, sizeof(made), GRND_NONBLOCK) != (ssize_t)sizeof(made) || made == 0) {
+        struct timespec now = {0};
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        made = ((uint64_t)(uintptr_t)&made ^ (uint64_t)now.tv_nsec) * 0x9E3779B97F4A7C15u | 1;
+    }
+    return made;
+}
+
 uint64_t
 pyrt_os_secret(void)
 {
-    uint64_t secret = 0;
-    const void *bytes = (const void *)getauxval(AT_RANDOM);
-    if (bytes != NULL) {
-        memcpy(&secret, bytes, sizeof(secret));
+    static uint64_t secret;
+    /* relaxed, also the swap's failure: it is the number alone that counts. */
+    uint64_t found = pyrt_load_relaxed(&secret);
+    if (found == 0) {
+        uint64_t made = make_secret();
+        found = pyrt_cas_acquire(&secret, &found, made) ? made : found;
     }
-    return secret;
+    return found;
 }
