@@ -159,8 +159,9 @@ def leaks() -> list[HeapStats]:
         >>> leaks()
         []
 
-    Nothing is lost by that: the memory goes back when the last of the buffers dies. What C code leaves in an interpreter
-    that ends is reported when it ends. After the leak report of Go's and LLVM's heap checkers.
+    Nothing is lost where only the heap is closed: the memory goes back when the buffers die. Of a domain that was closed
+    before its buffers died, most of that memory stays with the process, as of an interpreter in which C code leaves
+    blocks: both are reported when they end. After the leak report of Go's and LLVM's heap checkers.
     """
     return [heap for heap in map(_heap_stats, _core.heap_figures()) if heap.closed and heap.blocks]
 
