@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from conftest import Python, needs_subinterpreters
+from crowd import together
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -61,26 +62,6 @@ class Led:
         self.thread.join()
         while task.exists():
             os.sched_yield()
-
-
-def together(count: int, work: Callable[[int], None]) -> None:
-    """Runs work(i) on `count` threads at once, and raises what one of them has raised."""
-    start, failures = threading.Barrier(count), []
-
-    def run(index: int) -> None:
-        start.wait()
-        try:
-            work(index)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 def elsewhere(call: Callable[[], Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import Python
+from crowd import together
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -26,26 +27,6 @@ class Thing:
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
-
-
-def together(count: int, work: Callable[[int], None]) -> None:
-    """Runs work(i) on `count` threads at once, and raises what one of them has raised."""
-    start, failures = threading.Barrier(count), []
-
-    def run(index: int) -> None:
-        start.wait()
-        try:
-            work(index)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
 
 
 # ---- a mapping -------------------------------------------------------------------------------------------------------
