@@ -553,6 +553,13 @@ int main(void)
 """
 
 
+def test_a_wish_that_is_none_is_told(library: Path) -> None:
+    done = run(["/bin/true"], library, PYRUNTIME_HEAP_DEBUG="bogus")
+    assert b"PYRUNTIME_HEAP_DEBUG is 'bogus', which is none of check, fill and off" in done.stderr
+    for silent in ("", "off", "check", "fill"):
+        assert run(["/bin/true"], library, PYRUNTIME_HEAP_DEBUG=silent).stderr == b""
+
+
 def test_misuse_is_named_on_request(library: Path, tmp_path: Path) -> None:
     program = compiled("gcc", MISUSE, "misuse.c", tmp_path)
     done = run([program], library, PYRUNTIME_HEAP_DEBUG="fill")

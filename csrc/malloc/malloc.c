@@ -4,9 +4,10 @@
  * that object. Nothing here, nor in the allocation paths below it, calls a function of the C library that can allocate but
  * pthread_setspecific, once in a thread, when that thread can allocate already.
  */
-#include <pyruntime/heap.h>
+#include "platform/report.h"
 
 #include <errno.h>
+#include <pyruntime/heap.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,16 +19,22 @@ typedef void (*new_handler)(void);
 extern new_handler _ZSt15get_new_handlerv(void) __attribute__((weak));
 extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak, noreturn));
 
-/* PYRUNTIME_HEAP_DEBUG=check or =fill in the environment: what pyrt_heap_debug says, from here on. */
+/* PYRUNTIME_HEAP_DEBUG=check or =fill in the environment: what pyrt_heap_debug says, from here on. Nothing, or =off: no. */
 __attribute__((constructor)) static void
 debug_if_wanted(void)
 {
     const char *wanted = getenv("PYRUNTIME_HEAP_DEBUG");
-    if (wanted != NULL && strcmp(wanted, "check") == 0) {
+    if (wanted == NULL || *wanted == '\0' || strcmp(wanted, "off") == 0) {
+        return;
+    }
+    if (strcmp(wanted, "check") == 0) {
         (void)pyrt_heap_debug(PYRT_HEAP_DEBUG_CHECK);
     }
-    else if (wanted != NULL && strcmp(wanted, "fill") == 0) {
+    else if (strcmp(wanted, "fill") == 0) {
         (void)pyrt_heap_debug(PYRT_HEAP_DEBUG_CHECK | PYRT_HEAP_DEBUG_FILL);
+    }
+    else {
+        pyrt_report("PYRUNTIME_HEAP_DEBUG is '%.40s', which is none of check, fill and off: blocks are not watched", wanted);
     }
 }
 
