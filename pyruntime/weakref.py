@@ -29,7 +29,7 @@ from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, M
 from typing import Any, TypeVar
 
 from pyruntime import _core
-from pyruntime.errors import ArgumentTypeError
+from pyruntime.errors import ArgumentTypeError, StateError
 from pyruntime.sync import Once, RLock
 
 __all__ = ["WeakRegistry"]
@@ -121,7 +121,13 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
             return found
         if not callable(factory):
             raise ArgumentTypeError(f"get_or_create() takes a key and a function that makes its object, not {factory!r}")
-        making = self._begin(key)
+        try:
+            making = self._begin(key)
+        except StateError as error:
+            raise StateError(
+                "WeakRegistry.get_or_create() inside of a reading() block would have to make the object or to wait for it, "
+                "which would end the protection: call it before the block, or look with get()"
+            ) from error
         try:
             return making.once.call(lambda: self.setdefault(key, factory()))
         finally:

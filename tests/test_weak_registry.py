@@ -354,7 +354,7 @@ def test_making_inside_of_reading_is_refused_and_looking_is_not() -> None:
     registry = WeakRegistry({1: thing})
     with qsbr.reading():
         assert registry.get_or_create(1, Thing) is thing
-        with pytest.raises(errors.StateError):
+        with pytest.raises(errors.StateError, match=r"get_or_create\(\) inside of a reading\(\) block"):
             registry.get_or_create(2, Thing)
     assert registry._making == {}
 
