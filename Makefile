@@ -55,7 +55,7 @@ build/malloc/%.o: %.c
 $(MALLOC_LIBRARY): $(MALLOC_OBJECTS)
 	$(CC) -shared -pthread -Wl,-z,now -Wl,-z,nodelete -Wl,-z,defs $^ -o $@
 
-.PHONY: build check check-matrix soak clean print-executables
+.PHONY: build check check-matrix $(addprefix check-,$(MATRIX)) soak clean print-executables
 .SECONDARY: $(CORE_OBJECTS) $(SUPPORT_OBJECTS) $(TEST_OBJECTS)
 
 build: $(EXECUTABLES)
@@ -77,8 +77,11 @@ print-executables:
 check: build
 	@set -e; for test in $(EXECUTABLES); do echo "== $$test"; $$test $(if $(SEED),--seed $(SEED)); done
 
-check-matrix:
-	@set -e; for config in $(MATRIX); do $(MAKE) --no-print-directory check CC=$${config%-*} SAN=$${config#*-}; done
+check-matrix: $(addprefix check-,$(MATRIX))
+
+# One configuration after the other, or with -j several at once; what each writes stays together.
+$(addprefix check-,$(MATRIX)): check-%:
+	@$(MAKE) --no-print-directory check CC=$(firstword $(subst -, ,$*)) SAN=$(lastword $(subst -, ,$*))
 
 soak:
 	@set -e; for config in $(MATRIX); do \
