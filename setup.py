@@ -1,5 +1,5 @@
-"""The parts of the build that pyproject.toml cannot say: the version of config.h, the description without its pictures, the
-headers in the wheel, the wheel's tag."""
+"""The parts of the build that pyproject.toml cannot say: the version of config.h, the description without its pictures, what
+others build with in the wheel, the wheel's tag."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ def description() -> str:
     return re.sub(r"^!\[[^]]*\]\(benchmarks/[^)]*\)\n\n", "", Path("README.md").read_text(), flags=re.MULTILINE)
 
 
-class BuildWithHeaders(build_py):
-    """Puts the public headers into the package, where pyruntime.get_include() finds them; not in an editable installation,
-    where it finds those of the source tree."""
+class BuildForEmbedding(build_py):
+    """Puts into the package, as they lie in the source tree, the headers, the sources of the core and the files of build
+    systems, where pyruntime.get_include() and the like find them; not in an editable installation, where they find those of
+    the source tree."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib, "pyruntime/include/pyruntime")
-            target.mkdir(parents=True, exist_ok=True)
-            for header in sorted(HEADERS.glob("*.h")):
-                shutil.copy2(header, target)
+            for name in ("include", "core", "cmake", "lib"):
+                shutil.copytree(f"csrc/{name}", Path(self.build_lib, "pyruntime/csrc", name), dirs_exist_ok=True)
 
 
 class TaggedWheel(bdist_wheel):
@@ -54,5 +53,5 @@ setup(
     long_description=description(),
     long_description_content_type="text/markdown",
     cffi_modules=["csrc/build_ffi.py:ffibuilder"],
-    cmdclass={"build_py": BuildWithHeaders, "bdist_wheel": TaggedWheel},
+    cmdclass={"build_py": BuildForEmbedding, "bdist_wheel": TaggedWheel},
 )

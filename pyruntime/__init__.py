@@ -46,6 +46,7 @@ from pyruntime.qsbr import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime import errors, heap, refcount, state, sync, weakref
+    from pyruntime._embedding import get_cmake_dir, get_include, get_pkgconfig_dir, get_sources
     from pyruntime.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -132,7 +133,10 @@ __all__ = [
     "current",
     "default_domain",
     "errors",
+    "get_cmake_dir",
     "get_include",
+    "get_pkgconfig_dir",
+    "get_sources",
     "heap",
     "interpreters",
     "pause_stats",
@@ -159,22 +163,8 @@ __version__: str = _core.ffi.string(_core.lib.pyrt_version()).decode()
 _C_API = _core._C_API
 
 
-def get_include() -> str:
-    """The directory of the public C headers, for the ``include_dirs`` of an extension.
-
-    >>> import os, pyruntime
-    >>> os.path.isfile(os.path.join(pyruntime.get_include(), "pyruntime", "capi.h"))
-    True
-    """
-    import os.path
-
-    package = os.path.dirname(os.path.abspath(__file__))
-    installed = os.path.join(package, "include")
-    in_the_source_tree = os.path.join(os.path.dirname(package), "csrc", "include")
-    return installed if os.path.isdir(installed) else in_the_source_tree
-
-
 _HOMES = {
+    "_embedding": ("get_cmake_dir", "get_include", "get_pkgconfig_dir", "get_sources"),
     "heap": ("Buffer", "Heap"),
     "qsbr": ("Section", "StallReport", "Stats"),
     "refcount": ("SharedRef",),

@@ -4,9 +4,16 @@ info            versions, and what runs in the process of the command itself
 bench           the benchmark suite; ``bench --help`` has its options
 explain         reference counts, by two threads that count, step by step
 heap-stats      the memory of a sample that runs in this process: threads that allocate, free each other's blocks, and die
---includes      the compiler's -I option for the public C headers
---cflags        all options that an extension needs which uses them
 --version       the version
+
+For the command line of a compiler, one of these or several, as in cc $(python -m pyruntime --cflags --libs) -c extension.c:
+
+--includes      the option -I for the public C headers
+--cflags        all options that an extension needs which uses them; with --sources, those of the core, too
+--sources       the C files of the core, to compile it in
+--libs          the options for the linker
+--cmakedir      the directory of pyruntimeConfig.cmake
+--pkgconfigdir  the directory of pyruntime.pc
 """
 
 from __future__ import annotations
@@ -14,12 +21,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import pyruntime
+from pyruntime import _embedding
 from pyruntime._records import InterpreterInfo, RuntimeInfo, Stats, ThreadInfo
 
 
@@ -70,6 +79,32 @@ def _info(as_json: bool) -> None:
     print(json.dumps(document, indent=2))
 
 
+BUILD_OPTIONS = {
+    "includes": "the option -I for the public C headers",
+    "cflags": "all compiler options that the headers need; with --sources, those of the core, too",
+    "sources": "the C files of the core",
+    "libs": "the options for the linker",
+    "cmakedir": "the directory of pyruntimeConfig.cmake",
+    "pkgconfigdir": "the directory of pyruntime.pc",
+}
+
+
+def _build_words(asked: set[str]) -> list[str]:
+    """What a compiler line wants, in the order of a compiler line; nothing twice."""
+    words = [f"-I{pyruntime.get_include()}"] if "includes" in asked else []
+    if "cflags" in asked:
+        words += _embedding.core_cflags() if "sources" in asked else _embedding.capi_cflags()
+    if "sources" in asked:
+        words += pyruntime.get_sources()
+    if "libs" in asked:
+        words += ["-pthread"]
+    if "cmakedir" in asked:
+        words += [pyruntime.get_cmake_dir()]
+    if "pkgconfigdir" in asked:
+        words += [pyruntime.get_pkgconfig_dir()]
+    return list(dict.fromkeys(words))
+
+
 MAX_SECONDS, MAX_THREADS, MAX_SEED = 86400.0, 256, 2**63 - 1
 
 
@@ -105,8 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Begin with 'python -m pyruntime info', or 'python -m pyruntime bench --quick'.",
     )
     parser.add_argument("--version", action="version", version=f"pyruntime {pyruntime.__version__}")
-    parser.add_argument("--includes", action="store_true", help="print the -I option for the public C headers")
-    parser.add_argument("--cflags", action="store_true", help="print all compiler options that the headers need")
+    line = parser.add_argument_group("for the command line of a compiler, alone or together")
+    for name, words in BUILD_OPTIONS.items():
+        line.add_argument(f"--{name}", action="store_true", help=words)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     info = commands.add_parser("info", help="versions, and what runs in the process of the command itself")
     info.add_argument("--json", action="store_true", help="as one JSON document")
@@ -162,10 +198,11 @@ def _main(arguments: list[str]) -> int:
         return bench(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.includes:
-        print(f"-I{pyruntime.get_include()}")
-    elif options.cflags:
-        print(f"-I{pyruntime.get_include()} -std=gnu11 -pthread")
+    asked = {name for name in BUILD_OPTIONS if getattr(options, name)}
+    if asked and options.command is not None:
+        parser.error(f"{options.command} goes without --{min(asked)}")
+    if asked:
+        print(shlex.join(_build_words(asked)))
     elif options.command == "info":
         _info(options.json)
     elif options.command == "explain":
@@ -176,7 +213,7 @@ def _main(arguments: list[str]) -> int:
         return _heap_stats(options)
     else:
         parser.print_help(sys.stderr)
-        wanted = "info, bench, explain, heap-stats, --includes, --cflags or --version"
+        wanted = f"info, bench, explain, heap-stats, --version, --{', --'.join(BUILD_OPTIONS)}"
         print(f"pyruntime: error: say what to do: {wanted}", file=sys.stderr)
         return 2
     return 0

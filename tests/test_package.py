@@ -311,10 +311,31 @@ def test_info_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert document["stats"].keys() == _core.Domain._default()._stats().keys()
 
 
-def test_compiler_options(capsys: pytest.CaptureFixture[str]) -> None:
-    includes = run_command(capsys, "--includes").strip()
-    assert includes == f"-I{pyruntime.get_include()}"
-    assert run_command(capsys, "--cflags").startswith(includes)
+def test_options_of_compilers_are_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    include = pyruntime.get_include()
+    core = str(Path(include).parent / "core")
+    assert run_command(capsys, "--includes") == f"-I{include}\n"
+    assert run_command(capsys, "--cflags") == f"-I{include} -pthread\n"
+    assert run_command(capsys, "--libs") == "-pthread\n"
+    assert run_command(capsys, "--sources").split() == pyruntime.get_sources()
+    assert {os.path.commonpath(pyruntime.get_sources())} == {core}
+    assert run_command(capsys, "--cmakedir") == f"{pyruntime.get_cmake_dir()}\n"
+    assert run_command(capsys, "--pkgconfigdir") == f"{pyruntime.get_pkgconfig_dir()}\n"
+
+
+def test_options_of_compilers_are_printed_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of a command line, on one line, nothing twice."""
+    include = pyruntime.get_include()
+    core = str(Path(include).parent / "core")
+    assert run_command(capsys, "--libs", "--cflags", "--includes") == f"-I{include} -pthread\n"
+    words = run_command(capsys, "--sources", "--cflags", "--libs").split()
+    assert words[:5] == ["-std=gnu11", "-fvisibility=hidden", f"-I{include}", f"-I{core}", "-pthread"]
+    assert words[5:] == pyruntime.get_sources()
+    dirs = [pyruntime.get_cmake_dir(), pyruntime.get_pkgconfig_dir()]
+    assert run_command(capsys, "--pkgconfigdir", "--cmakedir").split() == dirs
+    with pytest.raises(SystemExit):
+        command.main(["--cflags", "info"])
+    assert capsys.readouterr().err.endswith("error: info goes without --cflags\n")
 
 
 def test_bench_is_handed_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,7 +348,7 @@ def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.out == ""
     assert said.err.startswith("usage: pyruntime")
     assert "Begin with 'python -m pyruntime info'" in said.err
-    assert said.err.endswith("error: say what to do: info, bench, explain, heap-stats, --includes, --cflags or --version\n")
+    assert "error: say what to do: info, bench, explain, heap-stats, --version, --includes, --cflags" in said.err
     with pytest.raises(SystemExit) as caught:
         command.main(["nothing"])
     assert caught.value.code == 2
