@@ -50,7 +50,7 @@ class Stats:
     orphaned: int
     """Queues that threads left behind when they ended."""
     longest_grace_ns: int
-    """The longest time from a goal to its being seen as reached, in nanoseconds."""
+    """The longest time from seeing a goal not reached to seeing it reached, in ns; waits of a microsecond are not timed."""
 
 
 @dataclass(frozen=True)
