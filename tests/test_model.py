@@ -76,6 +76,7 @@ WHOLE = [
     "object-detached",
     "object-ending",
     "object-outside",
+    "object-immortal",
     "object-try",
     "object-slot",
 ]
@@ -156,7 +157,7 @@ BREAKS = {
     "pool": ["heap-heirs"],
     "goal": ["heap-goal-again"],
     # that who merges writes the owner's words before the shared one: for what is queued, and for the last local reference
-    "merge": ["object-drop", "object-detached", "object-counted"],
+    "merge": ["object-drop", "object-detached", "object-counted", "object-immortal"],
     # the compare-and-swap by which an owner takes its name off, against who queues the object
     "disown": ["object-name"],
     # that an owner's last drop of an open object is one that others see

@@ -168,10 +168,14 @@ TEST(the_wrong_thread_or_type_is_named)
     up();
     pyrt_interp *other = pyrt_interp_new(NULL);
     pyrt_type *foreign = thing_type_new(other);
+    errno = 0;
     CHECK(pyrt_object_new(self, foreign) == NULL);
+    CHECK_INT(errno, EINVAL);
     EXPECT_REPORT("pyrt_object_new", "type 'thing' is of interpreter 1", "of interpreter 0");
     pyrt_detach(self);
+    errno = 0;
     CHECK(pyrt_object_new(self, thing_type) == NULL);
+    CHECK_INT(errno, EINVAL);
     EXPECT_REPORT("pyrt_object_new", "attach it first");
     pyrt_attach(self);
     CHECK(pyrt_object_new(NULL, thing_type) == NULL);

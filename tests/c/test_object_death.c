@@ -45,8 +45,10 @@ check_is_dying(pyrt_object *object)
     CHECK(!pyrt_try_incref(object));
     CHECK(object->flags & PYRT_OBJECT_DYING);
     CHECK(!pyrt_is_uniquely_referenced(object));
+    CHECK_INT(pyrt_refcount(object), 0);
     /* Counting it up and down does no harm, and opens it to nobody. */
     pyrt_incref(object);
+    CHECK_INT(pyrt_refcount(object), 1);
     CHECK(!pyrt_try_incref(object));
     pyrt_decref(object);
 }
@@ -246,8 +248,14 @@ TEST(a_destructor_that_keeps_its_object_is_reported_and_the_memory_stays)
     pyrt_decref(&other->base);
     pyrt_decref(kept);
     CHECK_UINT(things_died(), 2);
+    /* Its type stays, too: that reference is the test's to give up. */
+    pyrt_decref((pyrt_object *)thing_type);
+    CHECK_INT(pyrt_merge_unique_counts(pyrt_interp_main()), 0);
+    CHECK_STR(pyrt_type_name(kept->type), "thing");
     pyrt_free(kept);
-    down();
+    pyrt_decref((pyrt_object *)thing_type);
+    pyrt_thread_release(self);
+    runtime_down();
 }
 
 static void
@@ -265,6 +273,7 @@ TEST(a_destructor_that_drops_its_object_once_more_is_reported)
     EXPECT_REPORT("type 'thing'", "or dropped one too many");
     CHECK_UINT(things_died(), 1);
     pyrt_free(t);
+    pyrt_decref((pyrt_object *)thing_type);
     down();
 }
 

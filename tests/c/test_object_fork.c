@@ -256,6 +256,32 @@ TEST(the_queue_of_a_lost_thread_is_merged)
     things_down();
 }
 
+static void
+what_was_pushed_is_merged(void)
+{
+    pyrt_safepoint(f.self);
+    CHECK_UINT(things_died(), 1);
+}
+
+TEST(what_a_lost_thread_had_not_told_the_owner_of_is_merged_by_that)
+{
+    things_up();
+    worker w;
+    worker_start(&w);
+    f.self = pyrt_thread_ensure(pyrt_interp_main());
+    thing *t = thing_new(f.self);
+    worker_do(&w, count_down, t);
+    CHECK_UINT(thing_look(t).state, PYRT_SHARED_QUEUED);
+    /* As it is when the fork comes between the push and the flag. */
+    (void)pyrt_fetch_and_seq_cst(&f.self->slot.flags, ~(uint32_t)PYRT_FLAG_MERGE);
+    in_a_child(fork, what_was_pushed_is_merged);
+    pyrt_merge_refcounts(f.self);
+    CHECK_UINT(things_died(), 1);
+    worker_end(&w);
+    pyrt_thread_release(f.self);
+    things_down();
+}
+
 /* ---- forks inside of destructors ------------------------------------------------------------------------------------- */
 
 static void

@@ -435,8 +435,68 @@ TEST(the_life_of_a_traced_object_is_told)
     EXPECT_REPORT("type 'thing' is dropped by");
     pyrt_decref(&t->base);
     EXPECT_REPORT("type 'thing' is dropped by");
-    EXPECT_REPORT("type 'thing' dies by", named(self));
+    EXPECT_REPORT("type 'thing' dies by", named(self), "shared count 0, state 3");
     CHECK_UINT(things_died(), 1);
+    down();
+}
+
+/* A hook may do what it likes: no lock is held. */
+static int told;
+
+static void
+look_again(const char *message, void *weak)
+{
+    static bool is_inside;
+    (void)message;
+    if (!is_inside) {
+        is_inside = true;
+        told++;
+        pyrt_xdecref(pyrt_weakref_get(weak));
+        is_inside = false;
+    }
+}
+
+static void
+get_and_drop(void *weak)
+{
+    pyrt_object *found = pyrt_weakref_get(weak);
+    CHECK(found != NULL);
+    pyrt_decref(found);
+}
+
+static int
+check_is_cleared(pyrt_weakref *weak, void *arg)
+{
+    (void)arg;
+    CHECK(pyrt_weakref_get(weak) == NULL);
+    return 0;
+}
+
+TEST(who_is_told_of_a_traced_object_may_look_at_it)
+{
+    up();
+    thing *t = thing_new(self);
+    pyrt_weakref *weak = pyrt_weakref_new(self, &t->base, NULL, NULL);
+    pyrt_weakref *calls = pyrt_weakref_new(self, &t->base, check_is_cleared, NULL);
+    pyrt_set_report_hook(look_again, weak);
+    pyrt_object_trace(&t->base, true);
+    pyrt_object_trace(&weak->base, true);
+    pyrt_object_trace(&calls->base, true);
+    CHECK_INT(told, 3);
+    /* Found and dropped, with a state and without. */
+    get_and_drop(weak);
+    CHECK_INT(told, 5);
+    worker_do(&w, get_and_drop, weak);
+    CHECK_INT(told, 7);
+    CHECK_PTR(pyrt_weakref_new(self, &t->base, NULL, NULL), weak);
+    CHECK_INT(told, 8);
+    /* Dropped, and dies; the one with a callback is counted for that, and dropped. */
+    pyrt_decref(&t->base);
+    CHECK_INT(told, 12);
+    CHECK_UINT(things_died(), 1);
+    pyrt_decref(&calls->base);
+    pyrt_decref(&weak->base);
+    pyrt_decref(&weak->base);
     down();
 }
 

@@ -120,6 +120,59 @@ TEST(wrong_use_is_refused)
     down();
 }
 
+TEST(another_interpreters_object_gets_no_id)
+{
+    up();
+    static struct {
+        pyrt_object base;
+        uint32_t id;
+    } of_static_memory = {PYRT_OBJECT_IMMORTAL_INIT(NULL), 0};
+    pyrt_interp *other = pyrt_interp_new(NULL);
+    thing *t = thing_new(self);
+    CHECK_STATUS(pyrt_unique_id_new(other, &t->base, &t->id), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_unique_id_new(other, &of_static_memory.base, &of_static_memory.id), PYRT_EINVAL);
+    CHECK_UINT(t->id, 0);
+    CHECK_OK(pyrt_interp_delete(other));
+    pyrt_decref(&t->base);
+    CHECK_UINT(things_died(), 1);
+    down();
+}
+
+enum { IDS = 20000, ASKERS = 2 };
+
+static thing *to_be_counted[IDS];
+static uint32_t given[ASKERS][IDS];
+
+static void
+ask_for_ids(void *arg, int number)
+{
+    uint64_t *gave = arg;
+    for (int i = 0; i < IDS; i++) {
+        pyrt_status status = pyrt_unique_id_new(pyrt_interp_main(), &to_be_counted[i]->base, &given[number][i]);
+        CHECK(status == PYRT_OK || status == PYRT_EEXIST);
+        CHECK((status == PYRT_OK) == (given[number][i] != 0));
+        (void)pyrt_fetch_add_seq_cst(gave, (uint64_t)(status == PYRT_OK));
+    }
+}
+
+TEST(of_several_who_ask_for_the_id_of_one_object_one_gets_it)
+{
+    up();
+    uint64_t gave = 0;
+    for (int i = 0; i < IDS; i++) {
+        to_be_counted[i] = thing_new(self);
+    }
+    run_crowd(ASKERS, ask_for_ids, &gave);
+    CHECK_UINT(gave, IDS);
+    CHECK_UINT(object_stats().unique_ids, IDS + 1);
+    for (int i = 0; i < IDS; i++) {
+        pyrt_decref(&to_be_counted[i]->base);
+    }
+    CHECK_INT(merge_counts(), IDS);
+    CHECK_UINT(things_died(), IDS);
+    down();
+}
+
 TEST(counting_without_an_id_is_plain)
 {
     up();
@@ -186,6 +239,59 @@ TEST(a_thread_that_is_older_than_an_id_makes_room)
     }
     CHECK_INT(merge_counts(), 40);
     worker_end(&w);
+    down();
+}
+
+/* ---- weak references --------------------------------------------------------------------------------------------- */
+
+enum { WATCHED = 1000, LOOKERS = 2 };
+
+static pyrt_weakref *watched[WATCHED];
+
+/* The others have no state attached, so that no pause stops them. */
+static void
+merge_or_look(void *arg, int number)
+{
+    int *over = arg;
+    if (number == 0) {
+        int64_t left = WATCHED;
+        while (left != 0) {
+            left -= merge_counts();
+        }
+        (void)pyrt_fetch_add_seq_cst(over, 1);
+    }
+    while (number != 0 && pyrt_load_seq_cst(over) == 0) {
+        for (int i = 0; i < WATCHED; i++) {
+            pyrt_object *found = pyrt_weakref_get(watched[i]);
+            if (found != NULL) {
+                thing_check((thing *)(void *)found);
+                pyrt_decref(found);
+            }
+        }
+    }
+}
+
+TEST(who_is_not_stopped_finds_an_object_alive_or_not_at_all)
+{
+    up();
+    for (int round = 1; round <= 20; round++) {
+        for (int i = 0; i < WATCHED; i++) {
+            thing *t = thing_with_id();
+            watched[i] = pyrt_weakref_new(self, &t->base, NULL, NULL);
+            pyrt_decref(&t->base);
+        }
+        int over = 0;
+        pyrt_detach(self);
+        run_crowd(1 + LOOKERS, merge_or_look, &over);
+        pyrt_attach(self);
+        for (int i = 0; i < WATCHED; i++) {
+            CHECK(pyrt_weakref_get(watched[i]) == NULL);
+            pyrt_decref(&watched[i]->base);
+        }
+        pyrt_safepoint(self);
+        CHECK_UINT(things_died(), (uint64_t)round * WATCHED);
+    }
+    CHECK_UINT(reports_pending(), 0);
     down();
 }
 

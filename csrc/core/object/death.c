@@ -77,27 +77,35 @@ drop_type(pyrt_type *type)
     }
 }
 
+/* Something of it is left in hands that should not have it: the memory stays, and with it the type. */
+static bool
+is_kept(const pyrt_object *object)
+{
+    if (pyrt_likely(pyrt_load_relaxed(&object->shared) == PYRT_SHARED_DYING)) {
+        return false;
+    }
+    pyrt_report(
+        "object %p of type '%s': a destructor has kept a reference to it, or dropped one too many; its memory is not freed",
+        (const void *)object, object->type->name);
+    return true;
+}
+
 /* It has given up everything: its memory goes. relaxed: readers that still look see one word or the other, and both say no. */
 static void
 end(pyrt_object *object)
 {
+    if (is_kept(object)) {
+        return;
+    }
     pyrt_type *type = object->type;
-    if (pyrt_unlikely(pyrt_load_relaxed(&object->shared) != PYRT_SHARED_DYING)) {
-        pyrt_report(
-            "object %p of type '%s': a destructor has kept a reference to it, or dropped one too many; its memory is not "
-            "freed",
-            (void *)object, type->name);
+    pyrt_store_relaxed(&object->flags, (uint16_t)0);
+    pyrt_store_relaxed(&object->local, 0u);
+    pyrt_store_relaxed(&object->shared, pyrt_shared_word(0, PYRT_SHARED_MERGED));
+    if (pyrt_unlikely(pyrt_load_relaxed(&object->mutex.state) != PYRT_MUTEX_UNLOCKED)) {
+        pyrt_lock_forget(object, sizeof(*object));
+        pyrt_store_relaxed(&object->mutex.state, (uint8_t)PYRT_MUTEX_UNLOCKED);
     }
-    else {
-        pyrt_store_relaxed(&object->flags, (uint16_t)0);
-        pyrt_store_relaxed(&object->local, 0u);
-        pyrt_store_relaxed(&object->shared, pyrt_shared_word(0, PYRT_SHARED_MERGED));
-        if (pyrt_unlikely(pyrt_load_relaxed(&object->mutex.state) != PYRT_MUTEX_UNLOCKED)) {
-            pyrt_lock_forget(object, sizeof(*object));
-            pyrt_store_relaxed(&object->mutex.state, (uint8_t)PYRT_MUTEX_UNLOCKED);
-        }
-        pyrt_free(object);
-    }
+    pyrt_free(object);
     drop_type(type);
 }
 

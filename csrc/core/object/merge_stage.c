@@ -249,11 +249,13 @@ thread_lost(pyrt_thread_impl *thread)
     pyrt_merge_unlist(queue);
 }
 
+/* Those that are left see to what lost threads have left: the dead, and what was put into a queue whose owner has not been told
+ * yet. */
 static void
 fork_settle(pyrt_interp *interp)
 {
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
-        if (pyrt_merge_of_interp(interp)->dead != NULL) {
+        if (pyrt_merge_of_interp(interp)->dead != NULL || pyrt_merge_queue_of(thread)->head != NULL) {
             pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_MERGE);
         }
     }

@@ -12,7 +12,8 @@ pyrt_object_init(pyrt_thread *thread, pyrt_object *object, pyrt_type *type)
 {
     bool owned = thread->self_id != 0;
     /* relaxed, all of them: whoever gets the object from its maker gets it through something that orders them. Who still looks at
-     * what stood here finds a shared count of 0 in state PLAIN or MERGED, and takes nothing. */
+     * what stood here finds a shared count of 0 in state PLAIN or MERGED, and takes nothing; if the new object is nobody's he may
+     * get a reference, finds that it is not what he was looking for, and drops it again. */
     pyrt_store_relaxed(&object->shared,
                        owned ? pyrt_shared_word(0, PYRT_SHARED_PLAIN) : pyrt_shared_word(1, PYRT_SHARED_MERGED));
     pyrt_store_relaxed(&object->owner, owned ? thread->self_id : PYRT_UNOWNED);
@@ -28,11 +29,13 @@ make(pyrt_thread *thread, pyrt_type *type, size_t size)
 {
     if (thread == NULL || pyrt_thread_current() != thread) {
         pyrt_report("pyrt_object_new: the thread is not the one that is attached here; attach it first");
+        errno = EINVAL;
         return NULL;
     }
     if (type->interp != thread->interp) {
         pyrt_report("pyrt_object_new: the type '%s' is of interpreter %lld, the thread of interpreter %lld", type->name,
                     (long long)type->interp_id, (long long)pyrt_interp_id(thread->interp));
+        errno = EINVAL;
         return NULL;
     }
     pyrt_object *object = pyrt_heap_malloc(thread, type->heap, size);

@@ -37,6 +37,14 @@ pyrt_home_of(const pyrt_object *object)
     return object->type == &pyrt_type_of_types ? (const pyrt_type *)(const void *)object : object->type;
 }
 
+/* False for one of static memory, too. */
+static inline bool
+pyrt_is_of_interp(const pyrt_object *object, const pyrt_interp *interp)
+{
+    const pyrt_type *home = object->type == NULL ? NULL : pyrt_home_of(object);
+    return home != NULL && home->interp == interp && home->interp_id == interp->id;
+}
+
 /* Writes the header of an object that the thread makes. */
 void pyrt_object_init(pyrt_thread *thread, pyrt_object *object, pyrt_type *type);
 
@@ -73,6 +81,13 @@ static inline int64_t
 pyrt_kept_by(uint16_t flags)
 {
     return __builtin_popcount(flags & PYRT_OBJECT_KEPT) * PYRT_DEFERRED_COUNT;
+}
+
+/* The references that are counted in the shared word; while it is being destroyed, those of destructors. */
+static inline int64_t
+pyrt_shared_references(int64_t shared, uint16_t flags)
+{
+    return pyrt_shared_count(shared) + (flags & PYRT_OBJECT_DYING ? PYRT_DEFERRED_COUNT : -pyrt_kept_by(flags));
 }
 
 /* What `local` counts. */
@@ -123,7 +138,11 @@ bool pyrt_drop(pyrt_object *object, int64_t count);
  * it does not, or if the object stands in its queue. */
 bool pyrt_disown(pyrt_object *object, int64_t *local);
 
-/* Reports a step in the life of a traced object. */
+/* Reports a step in the life of a traced object. With no lock held: the report hook is user code. */
 void pyrt_trace(const pyrt_object *object, const char *what, const void *from);
+
+/* pyrt_try_incref in two parts, for who holds a lock: the reference, and, later, the report of it. */
+bool pyrt_try_count(pyrt_object *object);
+void pyrt_trace_found(const pyrt_object *object, const void *from);
 
 #endif

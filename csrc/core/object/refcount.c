@@ -13,12 +13,14 @@
 bool
 pyrt_merge(pyrt_object *object, int64_t count)
 {
-    pyrt_store_relaxed(&object->local, pyrt_local_of_unowned(pyrt_load_relaxed(&object->flags)));
-    /* release: whoever finds that it is nobody's finds `local` as it stays. Pairs with the acquire of settle. */
+    /* release: whoever finds that it is nobody's may write `local` from then on. Pairs with the acquire of settle (special.c). */
     pyrt_store_release(&object->owner, PYRT_UNOWNED);
-    int64_t shared = pyrt_load_relaxed(&object->shared);
+    /* acquire, here and in what fails below: who makes it immortal sets the flag and then changes the shared word. Either that is
+     * seen here, and the flag with it, or it comes after the swap, and he sees that the object is nobody's. */
+    int64_t shared = pyrt_load_acquire(&object->shared);
     int64_t left;
     do {
+        pyrt_store_relaxed(&object->local, pyrt_local_of_unowned(pyrt_load_relaxed(&object->flags)));
         left = pyrt_shared_count(shared) + count;
         /* acq_rel: what was done with the object before any reference was dropped comes before its end; the stores above before
          * whatever others do with it now. Pairs with itself and with the release of every other drop. */
@@ -117,10 +119,14 @@ pyrt_incref_slow(pyrt_object *object)
 }
 
 bool
-pyrt_try_incref_slow(pyrt_object *object)
+pyrt_try_count(pyrt_object *object)
 {
-    uint32_t local = pyrt_load_relaxed(&object->local);
-    if (local == PYRT_LOCAL_IMMORTAL) {
+    uint64_t self_id = PYRT_TLS.self_id;
+    if (pyrt_load_relaxed(&object->owner) == self_id) {
+        pyrt_incref_by(self_id, object);
+        return true;
+    }
+    if (pyrt_load_relaxed(&object->local) == PYRT_LOCAL_IMMORTAL) {
         return true;
     }
     int64_t shared = pyrt_load_relaxed(&object->shared);
@@ -132,9 +138,16 @@ pyrt_try_incref_slow(pyrt_object *object)
         }
         /* acquire: as in pyrt_try_incref. */
     } while (!pyrt_cas_acquire(&object->shared, &shared, shared + PYRT_SHARED_ONE));
-    if (local == PYRT_LOCAL_TRACED) {
-        pyrt_trace(object, "is found and counted", __builtin_return_address(0));
+    return true;
+}
+
+bool
+pyrt_try_incref_slow(pyrt_object *object)
+{
+    if (!pyrt_try_count(object)) {
+        return false;
     }
+    pyrt_trace_found(object, __builtin_return_address(0));
     return true;
 }
 
@@ -158,7 +171,7 @@ pyrt_refcount(const pyrt_object *object)
         return INT64_MAX;
     }
     int64_t shared = pyrt_load_relaxed(&object->shared);
-    int64_t count = pyrt_shared_count(shared) - pyrt_kept_by(pyrt_load_relaxed(&object->flags));
+    int64_t count = pyrt_shared_references(shared, pyrt_load_relaxed(&object->flags));
     return count + pyrt_local_count(object) - (pyrt_shared_state(shared) == PYRT_SHARED_QUEUED);
 }
 
@@ -174,7 +187,7 @@ pyrt_object_look(const pyrt_object *object, pyrt_object_info *out)
     *out = (pyrt_object_info){
         .struct_size = sizeof(*out),
         .local = (uint32_t)pyrt_local_count(object),
-        .shared = pyrt_shared_count(shared) - pyrt_kept_by(flags),
+        .shared = pyrt_shared_references(shared, flags),
         .owner = owner & PYRT_UNOWNED ? 0 : owner,
         .state = (uint8_t)pyrt_shared_state(shared),
         .immortal = (flags & PYRT_OBJECT_IMMORTAL) != 0,
@@ -193,6 +206,13 @@ pyrt_trace(const pyrt_object *object, const char *what, const void *from)
     int64_t shared = pyrt_load_relaxed(&object->shared);
     pyrt_report("object %p of type '%s' %s by thread %llu from %p: shared count %lld, state %d", (const void *)object,
                 object->type->name, what, (unsigned long long)(current == NULL ? 0 : current->id), from,
-                (long long)(pyrt_shared_count(shared) - pyrt_kept_by(pyrt_load_relaxed(&object->flags))),
-                pyrt_shared_state(shared));
+                (long long)pyrt_shared_references(shared, pyrt_load_relaxed(&object->flags)), pyrt_shared_state(shared));
+}
+
+void
+pyrt_trace_found(const pyrt_object *object, const void *from)
+{
+    if (pyrt_load_relaxed(&object->local) == PYRT_LOCAL_TRACED) {
+        pyrt_trace(object, "is found and counted", from);
+    }
 }

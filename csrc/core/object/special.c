@@ -66,7 +66,7 @@ settle(pyrt_object *object)
         (void)pyrt_merge(object, local);
         return;
     }
-    /* acquire: pairs with the release of pyrt_merge, after which nobody writes `local` but this function. */
+    /* acquire: pairs with the release of pyrt_merge, which writes the same to `local` until it is done, and nobody else does. */
     if (pyrt_load_acquire(&object->owner) != PYRT_UNOWNED) {
         ask_owner(object);
     }
@@ -78,10 +78,15 @@ settle(pyrt_object *object)
 void
 pyrt_set_immortal(pyrt_object *object)
 {
-    if (pyrt_keep(object, PYRT_OBJECT_IMMORTAL)) {
-        pyrt_merge_count_immortal(object);
-        settle(object);
+    if (pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_IMMORTAL ||
+        pyrt_fetch_or_seq_cst(&object->flags, (uint16_t)PYRT_OBJECT_IMMORTAL) & PYRT_OBJECT_IMMORTAL) {
+        return;
     }
+    /* First the flag, which nobody takes off, then the share: whoever merges and sees the share sees the flag, or else has merged
+     * before, and settle sees that it is nobody's. seq_cst, as release and acquire: pairs with pyrt_merge. */
+    (void)pyrt_fetch_add_seq_cst(&object->shared, KEPT_WORD);
+    pyrt_merge_count_immortal(object);
+    settle(object);
 }
 
 void
@@ -106,8 +111,7 @@ pyrt_object_trace(pyrt_object *object, bool on)
         (void)pyrt_fetch_and_seq_cst(&object->flags, (uint16_t)~PYRT_OBJECT_TRACED);
         return;
     }
-    if ((pyrt_fetch_or_seq_cst(&object->flags, (uint16_t)PYRT_OBJECT_TRACED) & PYRT_OBJECT_TRACED) == 0) {
-        settle(object);
-        pyrt_trace(object, "is traced from here on", __builtin_return_address(0));
-    }
+    (void)pyrt_fetch_or_seq_cst(&object->flags, (uint16_t)PYRT_OBJECT_TRACED);
+    settle(object);
+    pyrt_trace(object, "is traced from here on", __builtin_return_address(0));
 }

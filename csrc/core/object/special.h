@@ -4,7 +4,7 @@
 
 #include "object/object_impl.h"
 
-/* Sets one of PYRT_OBJECT_KEPT and adds its share; false if it was set. The caller has a reference. */
+/* Sets PYRT_OBJECT_DEFERRED or PYRT_OBJECT_HAS_ID and adds its share; false if it was set. The caller has a reference. */
 bool pyrt_keep(pyrt_object *object, uint16_t flag);
 
 /* Takes both away again. Says whether nothing is left: then the caller has to see to the death. */

@@ -99,27 +99,39 @@ is_ending(pyrt_interp *interp)
     return ending;
 }
 
+/* Under the lock, so that of two who ask at a time one comes too late. */
+static pyrt_status
+give_first_id(id_pool *pool, pyrt_object *object, uint32_t *field)
+{
+    if (pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_HAS_ID) {
+        return PYRT_EEXIST;
+    }
+    uint32_t id = take_id(pool, object, field);
+    if (id == 0) {
+        return PYRT_ENOMEM;
+    }
+    (void)pyrt_keep(object, PYRT_OBJECT_HAS_ID);
+    pyrt_store_relaxed(field, id);
+    return PYRT_OK;
+}
+
 pyrt_status
 pyrt_unique_id_new(pyrt_interp *interp, pyrt_object *object, uint32_t *field)
 {
     if (interp == NULL || object == NULL || field == NULL || *field != 0) {
         return PYRT_EINVAL;
     }
-    if (pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_HAS_ID) {
-        return PYRT_EEXIST;
+    if (!pyrt_is_of_interp(object, interp)) {
+        return PYRT_EINVAL;
     }
     if (is_ending(interp)) {
         return PYRT_ESTATE;
     }
     id_pool *pool = pool_of(interp);
     pyrt_raw_mutex_lock(&pool->lock);
-    uint32_t id = take_id(pool, object, field);
-    if (id != 0) {
-        (void)pyrt_keep(object, PYRT_OBJECT_HAS_ID);
-        pyrt_store_relaxed(field, id);
-    }
+    pyrt_status status = give_first_id(pool, object, field);
     pyrt_raw_mutex_unlock(&pool->lock);
-    return id != 0 ? PYRT_OK : PYRT_ENOMEM;
+    return status;
 }
 
 uint32_t
@@ -198,15 +210,18 @@ add_up(id_pool *pool, pyrt_unique_counts *counts)
     }
 }
 
-/* Whether nobody refers to an object that has an id: with all counts added up, and its owner not counting. */
+/* Takes an object that has an id for destroying, if nobody refers to it: with all counts added up, and its owner not counting. */
 static bool
-is_unreferenced(const pyrt_object *object)
+take_unreferenced(pyrt_object *object)
 {
     uint16_t flags = pyrt_load_relaxed(&object->flags);
     /* acquire: pairs with the release of every drop. */
     int64_t shared = pyrt_load_acquire(&object->shared);
+    /* acq_rel: against who is not stopped, having no thread attached, and gets a reference out of a weak one: one of the two
+     * wins. */
     return (flags & PYRT_OBJECT_KEPT) == PYRT_OBJECT_HAS_ID &&
-           pyrt_shared_count(shared) + pyrt_local_count(object) == pyrt_kept_by(flags);
+           pyrt_shared_count(shared) + pyrt_local_count(object) == pyrt_kept_by(flags) &&
+           pyrt_cas_acq_rel(&object->shared, &shared, PYRT_SHARED_DYING);
 }
 
 /* The world of the interpreter is stopped. */
@@ -222,7 +237,7 @@ find_dead(pyrt_interp *interp, pyrt_object **dead)
     }
     for (uint32_t id = 1; id <= pool->size; id++) {
         pyrt_object *object = pool->table[id - 1].object;
-        if (object != NULL && is_unreferenced(object)) {
+        if (object != NULL && take_unreferenced(object)) {
             give_id(pool, id);
             pyrt_dead_push(dead, object);
             found++;
@@ -280,7 +295,9 @@ thread_exit(pyrt_thread_impl *thread)
     pyrt_raw_mutex_unlock(&pool->lock);
     int64_t *values = counts->values;
     size_t size = counts->size;
-    *counts = (pyrt_unique_counts){0};
+    /* The size first, and release: a fork that comes in between finds an array or none. */
+    pyrt_store_relaxed(&counts->size, (size_t)0);
+    pyrt_store_release(&counts->values, (int64_t *)NULL);
     if (size != 0) {
         pyrt_meta_free(values, size * sizeof(*values));
     }

@@ -194,7 +194,7 @@ static pyrt_weakref *
 find_shared(stripe *locked, const pyrt_object *object)
 {
     pyrt_weakref *first = *place_of(locked, object);
-    return first != NULL && first->callback == NULL && pyrt_try_incref(&first->base) ? first : NULL;
+    return first != NULL && first->callback == NULL && pyrt_try_count(&first->base) ? first : NULL;
 }
 
 /* ---- the end of a weak reference --------------------------------------------------------------------------------- */
@@ -221,7 +221,7 @@ dealloc(pyrt_object *object)
 static void
 clear_one(stripe *locked, pyrt_weakref *weak)
 {
-    if (weak->callback == NULL || !pyrt_try_incref(&weak->base)) {
+    if (weak->callback == NULL || !pyrt_try_count(&weak->base)) {
         take_out(locked, weak);
     }
     /* release: the last step. Pairs with the acquire in pyrt_weakref_get, which must see it when it has counted up what is in
@@ -277,6 +277,7 @@ clear_weakrefs(pyrt_object *dying)
     pyrt_weakref *weak;
     int (*callback)(pyrt_weakref *, void *) = NULL;
     while ((weak = next_to_call(dying, &callback)) != NULL) {
+        pyrt_trace_found(&weak->base, NULL);
         int status = callback == NULL ? 0 : callback(weak, weak->arg);
         if (status != 0) {
             pyrt_report("the callback of a weak reference (%p) to an object of type '%s' failed with %d", (void *)weak,
@@ -319,13 +320,6 @@ refuse(pyrt_thread *thread, const char *what)
     return NULL;
 }
 
-static bool
-is_of_interp(const pyrt_object *object, const pyrt_interp *interp)
-{
-    const pyrt_type *home = object->type == NULL ? NULL : pyrt_home_of(object);
-    return home != NULL && home->interp == interp && home->interp_id == interp->id;
-}
-
 /* From now on the object can be found by what refers to it weakly. */
 static void
 open_to_weakrefs(pyrt_object *object)
@@ -343,6 +337,9 @@ look_for_shared(const pyrt_object *object)
     stripe *locked = lock_stripe(object);
     pyrt_weakref *shared = find_shared(locked, object);
     pyrt_raw_mutex_unlock(&locked->lock);
+    if (shared != NULL) {
+        pyrt_trace_found(&shared->base, __builtin_return_address(0));
+    }
     return shared;
 }
 
@@ -379,6 +376,7 @@ publish(pyrt_weakref *made)
     if (shared == NULL) {
         return made;
     }
+    pyrt_trace_found(&shared->base, __builtin_return_address(0));
     pyrt_decref(&made->base);
     return shared;
 }
@@ -391,7 +389,7 @@ pyrt_weakref_new(pyrt_thread *thread, pyrt_object *object, int (*callback)(pyrt_
         errno = EINVAL;
         return NULL;
     }
-    if (object == NULL || !is_of_interp(object, thread->interp)) {
+    if (object == NULL || !pyrt_is_of_interp(object, thread->interp)) {
         return refuse(thread, "wants a weak reference to what is no object of its interpreter");
     }
     if (pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_DYING) {
@@ -414,10 +412,13 @@ pyrt_weakref_get_slow(pyrt_weakref *weak)
 {
     stripe *locked = lock_stripe(weak->key);
     pyrt_object *referent = pyrt_load_relaxed(&weak->referent);
-    if (referent != NULL && !pyrt_try_incref(referent)) {
+    if (referent != NULL && !pyrt_try_count(referent)) {
         referent = NULL;
     }
     pyrt_raw_mutex_unlock(&locked->lock);
+    if (referent != NULL) {
+        pyrt_trace_found(referent, __builtin_return_address(0));
+    }
     return referent;
 }
 

@@ -107,14 +107,15 @@ enum {
 /* cdef: begin */
 /* What is said of the functions holds for all objects of the type. They run where the last reference is dropped: on any thread,
  * attached or not, with no lock of the library held. They may do anything, also end the OS thread (the object goes all the
- * same, when that ends); what they drop dies. */
+ * same, when that ends); what they drop dies. The object's own memory is the library's: it frees that when `dealloc` has
+ * returned, or at once where there is none. A `dealloc` frees what the body points to, and never the object. */
 typedef struct pyrt_type_spec {
     uint32_t struct_size;     /* sizeof(pyrt_type_spec) */
     const char *name;         /* copied, cut to 63 bytes */
     size_t basic_size;        /* of your struct, header included */
     size_t item_size;         /* added for each item of pyrt_object_new_var */
     size_t weaklist_offset;   /* of a word of yours for the list of weak references, a multiple of 8; 0: there is none */
-    void (*dealloc)(pyrt_object *dying);  /* gives up what the body holds; then the memory goes. NULL: nothing to do */
+    void (*dealloc)(pyrt_object *dying);  /* gives up what the body holds, see above; NULL: nothing */
     void (*finalize)(pyrt_object *dying); /* before dealloc, the body still whole; NULL: none */
     int (*traverse)(pyrt_object *, int (*visit)(pyrt_object *, void *), void *); /* for a collector; NULL: none */
     int (*clear)(pyrt_object *);          /* for a collector; NULL: none */
@@ -135,7 +136,7 @@ const char *pyrt_type_name(const pyrt_type *type);
 /* ---- objects ----------------------------------------------------------------------------------------------------- */
 
 /* A new object with one reference, owned by the thread, its body zeroed; the second form adds n items (and does not keep n). The
- * thread must be the one attached here, and the type of its interpreter. NULL when memory is short or the size absurd, and,
+ * thread must be the one attached here, and the type of its interpreter. NULL, with errno: ENOMEM, also for an absurd size; EINVAL,
  * reported, for the wrong thread or type.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 pyrt_object *pyrt_object_new(pyrt_thread *thread, pyrt_type *type);
@@ -146,13 +147,13 @@ pyrt_object *pyrt_object_new_var(pyrt_thread *thread, pyrt_type *type, size_t n)
 /* Makes an object immortal, for good: it never dies, and counting it writes nothing. The caller has a reference, which need not be
  * dropped any more. Of an object that another thread owns, or that is queued, counting goes on writing until that owner
  * has merged it. No way back.
- * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+ * blocks: shortly · allocates: no · runs user code: yes, when others die that wait for a detached owner · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_set_immortal(pyrt_object *object);
 
 /* Defers an object's death: PYRT_DEFERRED_COUNT is added to its shared count, so that counting alone never ends it; a collector
  * does, by the second call, which takes it away again. The caller has a reference. Doing either twice does nothing.
- * blocks: shortly · allocates: no · runs user code: no (the second: yes, when objects die) · quiescent: never · needs attached: no
- * · async-signal-safe: no */
+ * blocks: shortly · allocates: no · runs user code: yes, when objects die · quiescent: never · needs attached: no ·
+ * async-signal-safe: no */
 void pyrt_set_deferred(pyrt_object *object);
 void pyrt_clear_deferred(pyrt_object *object);
 
@@ -166,7 +167,8 @@ void pyrt_merge_refcounts(pyrt_thread *thread);
 /* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 /* How many references there are, as far as this thread can see: exact where no other thread counts meanwhile; without a deferred
- * or a queue's share, and without per-thread counts that have not been merged. INT64_MAX for an immortal one.
+ * or a queue's share, and without per-thread counts that have not been merged. INT64_MAX for an immortal one; in a destructor,
+ * what that has added.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 int64_t pyrt_refcount(const pyrt_object *object);
 
@@ -184,10 +186,10 @@ typedef struct pyrt_object_info {
 void pyrt_object_look(const pyrt_object *object, pyrt_object_info *out);
 
 /* Traces one object: from here on every time that it is counted, who does so and from where is told through the report hook,
- * until its end. The caller has a reference. What others count while its owner has not merged it yet is not told of. Off: counting
- * is silent again, and costs a call still.
- * blocks: shortly · allocates: no · runs user code: no (but the report hook) · quiescent: never · needs attached: no ·
- * async-signal-safe: no */
+ * until its end. The caller has a reference. What is counted before its owner has merged it is not told of, and if it is being
+ * merged at this moment, nothing until it is asked for once more. Off: counting is silent again, and costs a call still.
+ * blocks: shortly · allocates: no · runs user code: the report hook, and when others die that wait for a detached owner ·
+ * quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_object_trace(pyrt_object *object, bool on);
 
 typedef struct pyrt_object_stats {

@@ -23,8 +23,9 @@ void pyrt_count_by_id_slow(pyrt_thread *thread, pyrt_object *object, uint32_t id
 
 /* cdef: begin */
 /* Gives an object a unique id in an interpreter and writes it to the field, which must live as long as the object and be 0. The
- * caller has a reference. The id goes when the object dies. Errors, with 0 in the field and the object as it was: PYRT_ENOMEM,
- * PYRT_EINVAL (NULL, or the field is not 0), PYRT_EEXIST (the object has an id), PYRT_ESTATE (the interpreter is ending).
+ * caller has a reference. The id goes when the object dies. Errors, with the field and the object as they were: PYRT_ENOMEM,
+ * PYRT_EINVAL (NULL, a field that is not 0, an object of another interpreter or of static memory), PYRT_EEXIST (the object has
+ * an id), PYRT_ESTATE (the interpreter is ending).
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_unique_id_new(pyrt_interp *interp, pyrt_object *object, uint32_t *field);
 

@@ -72,8 +72,8 @@ PYRT_STATIC_ASSERT(offsetof(pyrt_weakref, referent) == 32, "inline code of embed
 PYRT_STATIC_ASSERT(offsetof(pyrt_weakref, interp) == 40, "inline code of embedding extensions reads it there");
 
 /* A new reference to the referent, or NULL when it is gone or going. The caller has a reference to the weak reference.
- * blocks: shortly, if not attached to its interpreter · allocates: no · runs user code: no · quiescent: never · needs attached: no
- * · async-signal-safe: no */
+ * blocks: shortly, if not attached to its interpreter · allocates: no · runs user code: yes, when another that has come in the
+ * referent's place dies here · quiescent: never · needs attached: no · async-signal-safe: no */
 static inline pyrt_object *
 pyrt_weakref_get(pyrt_weakref *weak)
 {

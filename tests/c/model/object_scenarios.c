@@ -290,6 +290,38 @@ outside_body(int thread)
     }
 }
 
+/* ---- no count any more --------------------------------------------------------------------------------------------- */
+
+/* The owner merges what it has been asked to, another makes that immortal. */
+static void
+immortal_body(int thread)
+{
+    pyrt_thread *self = attached_thread(thread);
+    if (thread == 0) {
+        object_init(0, self, 2, PYRT_SHARED_PLAIN);
+    }
+    else {
+        pyrt_decref(&objects[0]);
+    }
+    model_begin();
+    if (thread == 0) {
+        pyrt_safepoint(self);
+    }
+    else {
+        pyrt_set_immortal(&objects[0]);
+    }
+    model_end();
+    end_thread(self);
+}
+
+static void
+finish_immortal(void)
+{
+    MODEL_CHECK(objects[0].local == PYRT_LOCAL_IMMORTAL, "it is immortal and counted all the same: local %u",
+                objects[0].local);
+    finish_with(0);
+}
+
 /* ---- references out of nothing ------------------------------------------------------------------------------------- */
 
 /* The owner drops the last reference, another tries to get one. */
@@ -388,6 +420,13 @@ const model_scenario model_object_scenarios[] = {
      outside_body,
      finish,
      {"owner", "outside"}},
+    {"object-immortal",
+     "the owner merges what another makes immortal",
+     MODEL_ALL,
+     setup,
+     immortal_body,
+     finish_immortal,
+     {"owner", "other"}},
     {"object-try",
      "the owner drops the last reference, another tries to get one",
      MODEL_ALL,
