@@ -136,8 +136,8 @@ const char *pyrt_type_name(const pyrt_type *type);
 /* ---- objects ----------------------------------------------------------------------------------------------------- */
 
 /* A new object with one reference, owned by the thread, its body zeroed; the second form adds n items (and does not keep n). The
- * thread must be the one attached here, and the type of its interpreter. NULL, with errno: ENOMEM, also for an absurd size; EINVAL,
- * reported, for the wrong thread or type.
+ * thread must be the one attached here, and the type of its interpreter. NULL, with errno: ENOMEM, also for an absurd size;
+ * EINVAL, reported, for the wrong thread or type.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 pyrt_object *pyrt_object_new(pyrt_thread *thread, pyrt_type *type);
 pyrt_object *pyrt_object_new_var(pyrt_thread *thread, pyrt_type *type, size_t n);
@@ -147,7 +147,8 @@ pyrt_object *pyrt_object_new_var(pyrt_thread *thread, pyrt_type *type, size_t n)
 /* Makes an object immortal, for good: it never dies, and counting it writes nothing. The caller has a reference, which need not be
  * dropped any more. Of an object that another thread owns, or that is queued, counting goes on writing until that owner
  * has merged it. No way back.
- * blocks: shortly · allocates: no · runs user code: yes, when others die that wait for a detached owner · quiescent: never · needs attached: no · async-signal-safe: no */
+ * blocks: shortly · allocates: no · runs user code: yes, when others die that wait for a detached owner · quiescent: never ·
+ * needs attached: no · async-signal-safe: no */
 void pyrt_set_immortal(pyrt_object *object);
 
 /* Defers an object's death: PYRT_DEFERRED_COUNT is added to its shared count, so that counting alone never ends it; a collector
