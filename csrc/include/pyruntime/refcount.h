@@ -181,8 +181,8 @@ pyrt_try_incref(pyrt_object *object)
 /* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 /* A new reference to what is in the slot, or NULL. Everything that the object's publisher did before is seen.
- * blocks: as pyrt_decref · allocates: no · runs user code: yes, when what was there before dies here · quiescent: never · needs attached: yes, to the interpreter of the objects ·
- * async-signal-safe: no */
+ * blocks: as pyrt_decref · allocates: no · runs user code: yes, when what was there before dies here · quiescent: never ·
+ * needs attached: yes, to the interpreter of the objects · async-signal-safe: no */
 static inline pyrt_object *
 pyrt_load_ref(pyrt_object *const *slot)
 {
