@@ -8,6 +8,7 @@ What stands here are the best names of the modules:
 - :mod:`pyruntime.state`: thread states, pauses, and what runs here.
 - :mod:`pyruntime.refcount`: references that many threads count without a counter in common.
 - :mod:`pyruntime.weakref`: a cache of living objects that many threads look up.
+- :mod:`pyruntime.rcu`: one object that many threads read without a lock, and replace as a whole.
 - :mod:`pyruntime.errors`: the exceptions.
 
 Extensions in C use the same runtime through the headers in :func:`get_include` and the capsule ``pyruntime._C_API``.
@@ -45,7 +46,7 @@ from pyruntime.qsbr import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pyruntime import errors, heap, refcount, state, sync, weakref
+    from pyruntime import errors, heap, rcu, refcount, state, sync, weakref
     from pyruntime._embedding import get_cmake_dir, get_include, get_pkgconfig_dir, get_sources
     from pyruntime.errors import (
         ArgumentError,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     )
     from pyruntime.heap import Buffer, Heap
     from pyruntime.qsbr import Section, StallReport, Stats
+    from pyruntime.rcu import RCUCell
     from pyruntime.refcount import SharedRef
     from pyruntime.state import (
         InterpreterInfo,
@@ -111,6 +113,7 @@ __all__ = [
     "OutOfMemoryError",
     "Pause",
     "PauseStats",
+    "RCUCell",
     "RLock",
     "RWLock",
     "RWLockSide",
@@ -143,6 +146,7 @@ __all__ = [
     "poll",
     "qsbr",
     "quiescent",
+    "rcu",
     "reading",
     "refcount",
     "retire",
@@ -167,6 +171,7 @@ _HOMES = {
     "_embedding": ("get_cmake_dir", "get_include", "get_pkgconfig_dir", "get_sources"),
     "heap": ("Buffer", "Heap"),
     "qsbr": ("Section", "StallReport", "Stats"),
+    "rcu": ("RCUCell",),
     "refcount": ("SharedRef",),
     "sync": (
         "Condition",
@@ -196,7 +201,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    if name in ("errors", "heap", "refcount", "state", "sync", "weakref"):
+    if name in ("errors", "heap", "rcu", "refcount", "state", "sync", "weakref"):
         return import_module(f"pyruntime.{name}")
     value: object = getattr(import_module(_home_of(name)), name)
     globals()[name] = value

@@ -122,6 +122,32 @@ def test_what_is_retired_runs_in_its_own_interpreter(python: Python) -> None:
 
 
 @needs_subinterpreters
+def test_a_cell_ends_with_its_interpreter(python: Python) -> None:
+    """The one in a circle with its value, and the one that a module holds."""
+    result = python.run(
+        program('''
+        import pyruntime
+        for turn in range(3):
+            interpreter = create("legacy")
+            run(interpreter, """if True:
+                from pyruntime import RCUCell
+                class Thing:
+                    def __del__(self, report=print):
+                        report("ends")
+                thing = Thing()
+                thing.cell = RCUCell([thing])
+                del thing
+                kept = RCUCell(Thing())
+                kept.update(lambda old: Thing())
+            """)
+            interpreters.destroy(interpreter)
+        print([one.name for one in pyruntime.interpreters()])
+        ''')
+    )
+    assert result.out.splitlines() == ["ends"] * 9 + ["['main']"]
+
+
+@needs_subinterpreters
 def test_interpreters_come_and_go_without_a_trace(python: Python) -> None:
     python.run(
         program('''

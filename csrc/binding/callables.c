@@ -9,6 +9,8 @@
 #include <limits.h>
 #include <stdlib.h>
 
+enum { RETIRES_BETWEEN = 128, BYTES_BETWEEN = 64 * 1024 };
+
 pyrt_py_callable *
 pyrt_py_callable_new_node(pyrt_py_home *home)
 {
@@ -98,9 +100,22 @@ pyrt_py_release_later(pyrt_py_home *home, PyObject *object)
 
 /* ---- pending calls ----------------------------------------------------------------------------------------------- */
 
-/* What threads retired and then left alone: one look at everybody's queues, without waiting for anybody. */
-static void
-process_queues(void)
+bool
+pyrt_py_is_time_to_process(size_t bytes, bool busy)
+{
+    pyrt_py_words *words = pyrt_py_my_words();
+    words->retires++;
+    words->retired_bytes += bytes;
+    bool is_time = busy || words->retires >= RETIRES_BETWEEN || words->retired_bytes >= BYTES_BETWEEN;
+    if (is_time) {
+        words->retires = 0;
+        words->retired_bytes = 0;
+    }
+    return is_time;
+}
+
+void
+pyrt_py_process_queues(void)
 {
     if (pyrt_thread_current() == NULL) {
         PyThreadState *outer = pyrt_py_enter();
@@ -118,7 +133,7 @@ on_pending_call(void *arg)
         return 0;
     }
     if (due & PYRT_PY_DUE_PROCESS) {
-        process_queues();
+        pyrt_py_process_queues();
     }
     pyrt_py_run_if_outside(home);
     return 0;

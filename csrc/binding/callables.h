@@ -74,6 +74,14 @@ pyrt_py_run_if_any(pyrt_py_home *home)
 /* The same for calls that may come anywhere: not inside a block, which it would interrupt. */
 void pyrt_py_run_if_outside(pyrt_py_home *home);
 
+/* Detached threads pass no safepoint, so what they retire might wait until they come back. Counts what this OS thread retires;
+ * true once in a while: somebody else should look after it now. */
+bool pyrt_py_is_time_to_process(size_t bytes, bool busy);
+
+/* What threads retired and then left alone: one look at everybody's queues, without waiting for anybody. Nothing inside of a
+ * block. */
+void pyrt_py_process_queues(void);
+
 /* What a pending call of Python's main thread is asked to do. */
 enum {
     PYRT_PY_DUE_RUN = 1,     /* run what has been disposed of */

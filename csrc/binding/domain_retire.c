@@ -7,8 +7,6 @@
 #include "binding/callables.h"
 #include "binding/uses.h"
 
-enum { RETIRES_BETWEEN = 128, BYTES_BETWEEN = 64 * 1024 };
-
 static bool
 size_argument(PyObject *object, size_t *size)
 {
@@ -77,21 +75,6 @@ retire_node(pyrt_py_domain *domain, pyrt_py_callable *node, size_t bytes)
     return (int)status;
 }
 
-/* Detached threads pass no safepoint. So that what they retire does not wait until they come back, the main thread looks
- * after it now and then. */
-static void
-ask_to_process(pyrt_py_home *home, size_t bytes, bool busy)
-{
-    pyrt_py_words *words = pyrt_py_my_words();
-    words->retires++;
-    words->retired_bytes += bytes;
-    if (busy || words->retires >= RETIRES_BETWEEN || words->retired_bytes >= BYTES_BETWEEN) {
-        words->retires = 0;
-        words->retired_bytes = 0;
-        pyrt_py_schedule(home, PYRT_PY_DUE_PROCESS);
-    }
-}
-
 const char pyrt_py_domain_retire_doc[] =
     "retire($self, callable, /, nbytes=0)\n--\n\n"
     "Has a callable called when every reader that is inside now has left.\n\n"
@@ -139,6 +122,8 @@ pyrt_py_domain_retire(PyObject *self, PyObject *const *args, Py_ssize_t count, P
                    ? NULL
                    : pyrt_py_raise(status, "retire(): %s; the callable was not taken", pyrt_strerror((pyrt_status)status));
     }
-    ask_to_process(home, bytes, status == PYRT_EBUSY);
+    if (pyrt_py_is_time_to_process(bytes, status == PYRT_EBUSY)) {
+        pyrt_py_schedule(home, PYRT_PY_DUE_PROCESS);
+    }
     return PyBool_FromLong(status == PYRT_OK);
 }

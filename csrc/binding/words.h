@@ -39,7 +39,7 @@ typedef struct pyrt_py_words {
     struct pyrt_py_words *next_taker, *previous_taker; /* left_behind.c, under its lock; while is_watched */
     uint64_t taker_id;            /* its OS thread's, for that */
     uint64_t numbers;             /* of blocks, given out so far */
-    size_t retired_bytes;         /* since a pending call was last asked for on their account */
+    size_t retired_bytes;         /* since somebody was last asked to look after them */
     uint32_t retires;             /* the same */
     bool is_watched;              /* the end of this OS thread will be seen */
     bool is_ending;               /* it has been seen, and the core is to see it first */

@@ -10,12 +10,24 @@ from typing import Any
 
 from pyruntime import sync
 from pyruntime.heap import Heap
+from pyruntime.rcu import RCUCell
 from pyruntime.refcount import SharedRef
 from pyruntime.weakref import WeakRegistry
 
 from .measure import Sampler
 from .python_calls import statement_sampler
-from .suite import BYTEARRAY, CEREGGII, EVENT, FT_UTILS, LOCK, LOCKED_COUNT, OURS, WEAK_DICTIONARY
+from .suite import (
+    ATTRIBUTE,
+    BYTEARRAY,
+    CEREGGII,
+    EVENT,
+    FT_UTILS,
+    LOCK,
+    LOCKED_ATTRIBUTE,
+    LOCKED_COUNT,
+    OURS,
+    WEAK_DICTIONARY,
+)
 
 _WAIT = "event.wait()"
 _SET_CLEAR = "event.set(); event.clear()"
@@ -60,6 +72,14 @@ def _with_ft_utils(side: str) -> Sampler:
 
 class _Thing:
     pass
+
+
+class _Holder:
+    """What one writes in Python: an attribute, and a lock where more than one step has to be one."""
+
+    def __init__(self) -> None:
+        self.value = object()
+        self.lock = threading.Lock()
 
 
 def _get(make: Callable[[], WeakRegistry[int, _Thing] | weakref.WeakValueDictionary[int, _Thing]]) -> Sampler:
@@ -125,6 +145,11 @@ MAKERS: dict[str, dict[str, Callable[[], Sampler]]] = {
     "refcount.python": {
         OURS: lambda: _clone_and_drop(SharedRef(None)),
         LOCKED_COUNT: lambda: _clone_and_drop(_LockedCount((None, threading.Lock(), [1]))),
+    },
+    "rcu.get": {
+        OURS: lambda: statement_sampler("cell.get()", cell=RCUCell(object())),
+        ATTRIBUTE: lambda: statement_sampler("holder.value", holder=_Holder()),
+        LOCKED_ATTRIBUTE: lambda: statement_sampler("with holder.lock: holder.value", holder=_Holder()),
     },
     "weakref.registry": {OURS: lambda: _get(WeakRegistry), WEAK_DICTIONARY: lambda: _get(weakref.WeakValueDictionary)},
 }

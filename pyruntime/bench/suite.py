@@ -21,6 +21,7 @@ ATOMIC_ADD, BATCHED_CALL, BATCHED_FREE, IMMEDIATE_FREE = "atomic-add", "batched-
 PYTHON_CALL, PYTHON_BLOCK, LOCK, BARE = "python-call", "python-block", "threading.Lock", "bare-python"
 NONE_DETACHED = "none-detached"
 WEAK_DICTIONARY, BYTEARRAY, LOCKED_COUNT = "WeakValueDictionary", "bytearray", "count-under-a-lock"
+ATTRIBUTE, LOCKED_ATTRIBUTE = "attribute", "attribute-under-a-lock"
 PLAIN_COUNT, ATOMIC_COUNT, EMBEDDED, SHARED_PTR = "plain-count", "atomic-count", "pyruntime-embedded", "shared_ptr"
 PTHREAD_MUTEX, PTHREAD_RWLOCK = "pthread-mutex", "pthread-rwlock"
 CK_SPINLOCK, CK_RWLOCK = "ck-spinlock", "ck-rwlock"
@@ -376,6 +377,15 @@ SUITE: tuple[Bench, ...] = (
         with_threads=False,
         sample_ns=(3e6, 5e6),
         rounds=(31, 101),
+    ),
+    Bench(
+        "rcu.get",
+        "in Python: cell.get(); an attribute, which promises less, and one that a lock guards",
+        kind=Kind.CALL,
+        peers=(ATTRIBUTE, LOCKED_ATTRIBUTE),
+        bare=ATTRIBUTE,
+        goals=(Goal(Figure.OVER_BARE, 20.0, ATTRIBUTE),),
+        with_threads=False,
     ),
     _in_python("weakref.registry", "in Python: registry.get(key) of an object that lives", WEAK_DICTIONARY),
     Bench(
