@@ -26,6 +26,7 @@ from pyruntime.bench import (
     memory_figures,
     native,
     own_process,
+    page,
     peer_build,
     plot,
     progress,
@@ -772,7 +773,8 @@ def recorded(tmp_path: Path) -> Path:
     bench = next(bench for bench in SUITE if bench.name == "qsbr.quiescent")
     done = {OURS: rounds_of(10.0, 12.0), "liburcu-qsbr": rounds_of(20.0, 20.0)}
     results = worker.results_of(bench, order_of(bench, *done), done)
-    file.write_text(json.dumps({"schema": cli.SCHEMA, "machine": machine.describe(), "results": results}))
+    run = {"schema": cli.SCHEMA, "machine": {**machine.describe(), "peers": {"liburcu": "0.14.0"}}, "results": results}
+    file.write_text(json.dumps({**run, "length": "full run", "warnings": ["the machine was busy"]}))
     return file
 
 
@@ -814,9 +816,33 @@ def test_a_file_that_is_no_recorded_run_is_refused(
     assert said in capsys.readouterr().err
 
 
-def test_a_recorded_run_is_only_for_a_picture(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recorded_run_makes_a_page(recorded: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.md"
+    assert cli.main(["--from-json", str(recorded), "--page", str(file)]) == 0
+    text = file.read_text()
+    assert "\n## qsbr\n\n### qsbr.quiescent\n\nA quiescent state with no new goal.\n" in text
+    assert "\n```sh\npython -m pyruntime bench qsbr.quiescent\n```\n" in text
+    assert "| 1 | pyruntime | 10.0 ns | 11.0 ns |  |  |  |\n|  | liburcu-qsbr | 20.0 ns | 20.0 ns | 0.50x | 0.55x |" in text
+    assert "\n- peer liburcu 0.14.0\n- full run\n- warning: the machine was busy\n" in text
+
+
+def test_a_page_tells_how_many_threads_were_asked_for(tmp_path: Path) -> None:
+    bench = next(bench for bench in SUITE if bench.name == "qsbr.quiescent")
+    done = {OURS: rounds_of(10.0)}
+    results = [
+        row
+        for threads in (1, 2)
+        for row in worker.results_of(bench, dataclasses.replace(order_of(bench, *done), threads=threads), done)
+    ]
+    text = page.text(results, {**machine.describe(), "peers": {}}, "full run", [])
+    assert "python -m pyruntime bench qsbr.quiescent --threads 1,2\n" in text
+    assert text.count("| pyruntime |") == 2
+    assert text.count("### ") == 1
+
+
+def test_a_recorded_run_is_only_for_a_picture_or_a_page(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--from-json", str(recorded)]) == 2
-    assert "needs --plot" in capsys.readouterr().err
+    assert "needs --plot FILE.svg or --page FILE.md" in capsys.readouterr().err
 
 
 def test_without_a_terminal_or_without_tqdm_rows_are_printed_plainly(
@@ -861,7 +887,7 @@ def test_a_run_prints_a_table_and_writes_a_file(
     assert cli.main(["control", "qsbr.poll", *no_peers, "--threads", "1,2", "--json", str(file)]) == 0
     shown = capsys.readouterr().out
     written = json.loads(file.read_text())
-    assert written["schema"] == 1
+    assert written["schema"] == cli.SCHEMA
     assert written["machine"]["cores"] >= 1
     assert [(row["bench"], row["impl"], row["threads"]) for row in written["results"]] == [
         ("control.cores", "two-threads", 2),

@@ -15,7 +15,7 @@ from typing import Any
 
 import pyruntime
 
-from . import allocators, machine, memory_figures, peer_build, plot
+from . import allocators, machine, memory_figures, page, peer_build, plot
 from .progress import Progress
 from .suite import (
     Bench,
@@ -27,7 +27,7 @@ from .suite import (
 from .table import Table, footer, missed_text
 from .worker import Order, goals_of
 
-SCHEMA = 1
+SCHEMA = 2
 ENOUGH_CORES = 1.8
 MAX_THREADS = 256
 SAMPLE_NS = (3e6, 20e6)  # quick and full
@@ -73,8 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", metavar="FILE", help="write the results there as well")
     parser.add_argument("--plot", metavar="FILE.svg", help=f"draw the ratios there; needs {plot.INSTALL}")
+    parser.add_argument("--page", metavar="FILE.md", help="write a page of tables there, with the command of each")
     parser.add_argument(
-        "--from-json", metavar="FILE", help="measure nothing: draw, with --plot, what an earlier run wrote with --json"
+        "--from-json", metavar="FILE", help="measure nothing: --plot or --page what an earlier run wrote with --json"
     )
     parser.add_argument("--list", action="store_true", help="say what there is, and measure nothing")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what compilers and failed benchmarks said")
@@ -169,6 +170,7 @@ class _Run:
         self.built = _build_peers(benches, peers, self.directory)
         ready = {built.peer.name: built.peer for built in self.built.values() if built.state is peer_build.State.READY}
         self.machine["peers"] = {name: peer_build.version_of(peer) for name, peer in ready.items()}
+        self.length = "quick run, short rounds: use it for a first look" if options.quick else "full run"
         self.results: list[dict[str, Any]] = []
         self.failures: list[str] = []
 
@@ -252,8 +254,7 @@ class _Run:
             if built.state is not peer_build.State.READY:
                 self.warnings.append(f"peer {built.peer.name} {built.state.value}: {built.reason}")
         self.warnings += [f"failed: {failure}" for failure in self.failures]
-        length = "quick run, short rounds: use it for a first look" if self.options.quick else "full run"
-        print("\n".join(footer(self.machine, length, self.warnings)))
+        print("\n".join(footer(self.machine, self.length, self.warnings)))
         goals = [(result, goal) for result in self.results for goal in result.get("goals", ())]
         if goals:
             missed = [missed_text(result["bench"], goal) for result, goal in goals if not goal["met"]]
@@ -267,6 +268,7 @@ class _Run:
         return {
             "schema": SCHEMA,
             "machine": self.machine,
+            "length": self.length,
             "results": self.results,
             "absent": {name: {"state": built.state.value, "reason": built.reason} for name, built in absent.items()},
             "failures": self.failures,
@@ -303,11 +305,13 @@ def _recorded(parser: argparse.ArgumentParser, file: str) -> dict[str, Any]:
     return recorded
 
 
-def _draw(results: Sequence[Mapping[str, Any]], machine_of_run: Mapping[str, Any], file: Path | None) -> int:
-    """The picture, if one is wanted; the status."""
-    if file is not None:
+def _show(run: Mapping[str, Any], picture: Path | None, text: Path | None) -> int:
+    """The picture and the page of what --json writes, where they are wanted; the status."""
+    if text is not None:
+        text.write_text(page.text(run["results"], run["machine"], run["length"], run["warnings"]))
+    if picture is not None:
         try:
-            plot.draw(results, machine_of_run, file)
+            plot.draw(run["results"], run["machine"], picture)
         except plot.PlotError as error:
             print(error, file=sys.stderr)
             return 1
@@ -341,15 +345,15 @@ def _main(argv: Sequence[str] | None) -> int:
             plot.check()
         except plot.PlotError as error:
             parser.error(str(error))
-    elif options.from_json is not None:
-        parser.error("--from-json measures nothing, it needs --plot FILE.svg")
+    elif options.from_json is not None and options.page is None:
+        parser.error("--from-json measures nothing, it needs --plot FILE.svg or --page FILE.md")
     recorded = None if options.from_json is None else _recorded(parser, options.from_json)
     json_file = _writable(parser, "--json", options.json)
     picture = _writable(parser, "--plot", options.plot)
+    text = _writable(parser, "--page", options.page)
     if recorded is not None:
         names = {bench.name for bench in benches}
-        results = [row for row in recorded["results"] if row["bench"] in names]
-        return _draw(results, recorded["machine"], picture)
+        return _show({**recorded, "results": [row for row in recorded["results"] if row["bench"] in names]}, picture, text)
 
     run = _Run(options, benches, peers)
     if options.verbose:
@@ -358,6 +362,7 @@ def _main(argv: Sequence[str] | None) -> int:
                 print(f"peer {built.peer.name}:\n{textwrap.indent(built.details, '    ')}", file=sys.stderr)
     run.measure_all()
     run.print_footer()
+    document = run.as_json()
     if json_file is not None:
-        json_file.write_text(json.dumps(run.as_json(), indent=1) + "\n")
-    return _draw(run.results, run.machine, picture) or (1 if run.failures else 0)
+        json_file.write_text(json.dumps(document, indent=1) + "\n")
+    return _show(document, picture, text) or (1 if run.failures else 0)

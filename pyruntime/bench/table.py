@@ -101,70 +101,80 @@ def _goals_of(impl: str, bench: Bench, goals: Iterable[Mapping[str, Any]]) -> It
             yield goal
 
 
+# The titles of the columns, and to which side each is set.
+COLUMNS = (
+    ("benchmark", "<"),
+    ("threads", ">"),
+    ("implementation", "<"),
+    ("best", ">"),
+    ("median", ">"),
+    ("ours/it", ">"),
+    ("median", ">"),
+    ("goal", "<"),
+)
+
+Cells = tuple[str, str, str, str, str, str, str, str]
+
+
+def cells(bench: Bench, threads: int, results: Sequence[Mapping[str, Any]], absent: Mapping[str, str]) -> Iterator[Cells]:
+    """The rows of a benchmark. `absent`: for each implementation that has no result, why."""
+    by_impl = {result["impl"]: result for result in results}
+    ours = by_impl.get(bench.ours, {})
+    goals: Sequence[Mapping[str, Any]] = ours.get("goals", ())
+    name, shown_threads = bench.name, str(threads)
+    for impl in bench.impls:
+        if impl in by_impl:
+            ratio = ours.get("ratio_to", {}).get(impl)
+            yield _cells(name, shown_threads, by_impl[impl], ratio, _goals_of(impl, bench, goals))
+        elif impl in absent:
+            yield (name, shown_threads, impl, absent[impl], "", "", "", "")
+        else:
+            continue
+        name = shown_threads = ""
+
+
+def _cells(
+    name: str,
+    threads: str,
+    result: Mapping[str, Any],
+    ratio: Mapping[str, float] | None,
+    goals: Iterable[Mapping[str, Any]],
+) -> Cells:
+    notes = [figure_text(result.get("figures", {}))]
+    notes += [goal_text(goal) for goal in goals]
+    return (
+        name,
+        str(result["threads"]) if threads else "",
+        result["impl"],
+        time_text(result["ns_per_op"]["min"]),
+        time_text(result["ns_per_op"]["median"]),
+        f"{ratio['best']:.2f}x" if ratio else "",
+        f"{ratio['median']:.2f}x" if ratio else "",
+        "; ".join(filter(None, notes)),
+    )
+
+
 class Table:
     """Lays out rows as they come: the widths are those of the names that may come, so that no row waits for the next."""
 
     def __init__(self, benches: Sequence[Bench]) -> None:
         impls = {impl for bench in benches for impl in bench.impls}
-        self._columns = (
-            ("benchmark", max(len("benchmark"), *(len(bench.name) for bench in benches)), "<"),
-            ("threads", 7, ">"),
-            ("implementation", max(len("implementation"), *map(len, impls)), "<"),
-            ("best", 8, ">"),
-            ("median", 8, ">"),
-            ("ours/it", 7, ">"),
-            ("median", 7, ">"),
-            ("goal", 0, "<"),
-        )
+        names = max(len("benchmark"), *(len(bench.name) for bench in benches))
+        self._widths = (names, 7, max(len("implementation"), *map(len, impls)), 8, 8, 7, 7, 0)
 
-    def _line(self, *cells: str) -> str:
-        padded = (f"{cell:{align}{width}}" for cell, (_, width, align) in zip(cells, self._columns, strict=True))
+    def _line(self, texts: Iterable[str]) -> str:
+        padded = (f"{text:{align}{width}}" for text, (_, align), width in zip(texts, COLUMNS, self._widths, strict=True))
         return "  ".join(padded).rstrip()
 
     def header(self) -> list[str]:
-        line = self._line(*(title for title, _, _ in self._columns))
+        line = self._line(title for title, _ in COLUMNS)
         return [line, "-" * max(len(line) + 20, 100)]
 
     def rows(
         self, bench: Bench, threads: int, results: Sequence[Mapping[str, Any]], absent: Mapping[str, str]
     ) -> Iterator[str]:
-        """`absent`: for each implementation that has no result, why."""
-        by_impl = {result["impl"]: result for result in results}
-        ours = by_impl.get(bench.ours, {})
-        goals: Sequence[Mapping[str, Any]] = ours.get("goals", ())
-        name, shown_threads = bench.name, str(threads)
-        for impl in bench.impls:
-            if impl in by_impl:
-                yield self._row(
-                    name, shown_threads, by_impl[impl], ours.get("ratio_to", {}).get(impl), _goals_of(impl, bench, goals)
-                )
-            elif impl in absent:
-                yield self._line(name, shown_threads, impl, absent[impl], "", "", "", "")
-            else:
-                continue
-            name = shown_threads = ""
-
-    def _row(
-        self,
-        name: str,
-        threads: str,
-        result: Mapping[str, Any],
-        ratio: Mapping[str, float] | None,
-        goals: Iterable[Mapping[str, Any]],
-    ) -> str:
-        impl = result["impl"]
-        notes = [figure_text(result.get("figures", {}))]
-        notes += [goal_text(goal) for goal in goals]
-        return self._line(
-            name,
-            str(result["threads"]) if threads else "",
-            impl,
-            time_text(result["ns_per_op"]["min"]),
-            time_text(result["ns_per_op"]["median"]),
-            f"{ratio['best']:.2f}x" if ratio else "",
-            f"{ratio['median']:.2f}x" if ratio else "",
-            "; ".join(filter(None, notes)),
-        )
+        """The lines of a benchmark; the arguments are those of cells()."""
+        return map(self._line, cells(bench, threads, results, absent))
 
 
 def footer(machine: Mapping[str, Any], rounds: str, warnings: Sequence[str]) -> list[str]:
