@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pyruntime._records import HeapStats, MemoryStats
-from pyruntime._text import bytes_text
+from pyruntime._records import HeapStats, LeftBlocks, MemoryStats
+from pyruntime._text import bytes_text, counted
 
 
 def lay_out(rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -27,7 +27,7 @@ def _memory_rows(memory: Iterable[MemoryStats]) -> list[list[str]]:
         rows.append(
             [
                 str(one.owner),
-                "" if one.owner == "process" else one.name,
+                "" if one.owner == "process" else f"{one.name}, ended" if one.ended else one.name,
                 bytes_text(one.reserved_bytes),
                 bytes_text(one.page_bytes),
                 str(one.pages),
@@ -63,14 +63,23 @@ def _heap_rows(heaps: Iterable[HeapStats]) -> list[list[str]]:
     return rows
 
 
-def table(memory: Sequence[MemoryStats], leaks: Sequence[HeapStats]) -> str:
-    """Both tables, and a sentence for each heap that is closed and has blocks in use."""
+def _sentence(leak: HeapStats | LeftBlocks) -> str:
+    if isinstance(leak, HeapStats):
+        blocks = counted(leak.blocks, "buffer")
+        return f"heap '{leak.name}' is closed and has {blocks} in use, {bytes_text(leak.block_bytes)}"
+    kinds = [f"{blocks} of {bytes_text(size) if size else '> 64 KiB'}" for size, blocks in leak.by_size.items()]
+    kinds += [f"{blocks} with tag {tag}" for tag, blocks in leak.by_tag.items()]
+    return (
+        f"interpreter {leak.owner} '{leak.name}' has ended, and C code has {counted(leak.blocks, 'block')} of it in use, "
+        f"{bytes_text(leak.block_bytes)}: {', '.join(kinds)}"
+    )
+
+
+def table(memory: Sequence[MemoryStats], leaks: Iterable[HeapStats | LeftBlocks]) -> str:
+    """Both tables, and a sentence for each heap that is closed and has blocks in use, and for what C code has left."""
     lines = lay_out(_memory_rows(memory), 2)
     heaps = [heap for one in memory for heap in one.heaps]
     if heaps:
         lines += ["", *lay_out(_heap_rows(heaps), 1)]
-    lines += [""] if leaks else []
-    for heap in leaks:
-        blocks = "1 buffer" if heap.blocks == 1 else f"{heap.blocks} buffers"
-        lines.append(f"heap '{heap.name}' is closed and has {blocks} in use, {bytes_text(heap.block_bytes)}")
-    return "\n".join(lines)
+    sentences = [_sentence(leak) for leak in leaks]
+    return "\n".join(lines + [""] * bool(sentences) + sentences)

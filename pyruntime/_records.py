@@ -9,11 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pyruntime._text import counted
+
 ThreadState = Literal["detached", "attached", "suspended", "shutting down"]
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class StallReport:
     def __str__(self) -> str:
         seconds = self.held_seconds
         held = f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
-        waits = f"{_counted(self.pending_items, 'item')} ({_counted(self.pending_bytes, 'byte')})"
+        waits = f"{counted(self.pending_items, 'item')} ({counted(self.pending_bytes, 'byte')})"
         if self.pending_items == 0:
             waits = "nothing retired"
         verb = "wait" if self.pending_items > 1 else "waits"
@@ -215,6 +213,8 @@ class MemoryStats:
     owner: Owner
     """The interpreter's id, or "process": the domain of ``pyrt_malloc``."""
     name: str
+    ended: bool
+    """Whether the interpreter has ended, and this is what blocks in use keep of its memory."""
     reserved_bytes: int
     """Address space that was reserved for it."""
     page_bytes: int
@@ -233,3 +233,24 @@ class MemoryStats:
     """Heaps that are not ended, C code's included."""
     heaps: tuple[HeapStats, ...]
     """Those that Python has made, oldest first."""
+
+
+@dataclass(frozen=True)
+class LeftBlocks:
+    """Blocks that C code has in use of an interpreter that has ended. What buffers of Python have is not counted here."""
+
+    name: str
+    """The interpreter's."""
+    owner: int
+    """Its id."""
+    by_size: dict[int, int]
+    """How many blocks of so many bytes; 0: those above 64 KiB."""
+    by_tag: dict[int, int]
+    """How many blocks of heaps with that tag."""
+    block_bytes: int
+    """Bytes of the blocks."""
+
+    @property
+    def blocks(self) -> int:
+        """How many there are."""
+        return sum(self.by_size.values())

@@ -21,3 +21,8 @@ def bytes_text(count: float) -> str:
     """The same of bytes: ``"67.4 KiB"``; below a kibibyte all digits."""
     scale, unit = next((pair for pair in _BYTE_UNITS if count >= pair[0]), _BYTE_UNITS[-1])
     return f"{_three_digits(count / scale) if scale > 1 else round(count)} {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``"1 block"``, ``"2 blocks"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

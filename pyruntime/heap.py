@@ -41,12 +41,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer as AnyBuffer
 
-    from pyruntime._records import HeapStats, MemoryStats, SizeClassStats
+    from pyruntime._records import HeapStats, LeftBlocks, MemoryStats, SizeClassStats
 
 __all__ = [
     "Buffer",
     "Heap",
     "HeapStats",
+    "LeftBlocks",
     "MemoryStats",
     "SizeClassStats",
     "leaks",
@@ -105,6 +106,7 @@ def _memory_of(interp: Any, number: int | None, name: str, heaps: list[HeapStats
     return MemoryStats(
         owner="process" if number is None else number,
         name=name,
+        ended=False,
         reserved_bytes=stats.reserved_bytes,
         page_bytes=stats.page_bytes,
         pages=stats.pages,
@@ -114,6 +116,62 @@ def _memory_of(interp: Any, number: int | None, name: str, heaps: list[HeapStats
         adopted_segments=stats.adopted_segments,
         heap_count=stats.heaps,
         heaps=tuple(heap for heap in heaps if heap.owner == number),
+    )
+
+
+def _ended() -> list[Any]:
+    """What is left of interpreters that have ended, in the order of their ends."""
+    found: list[Any] = []
+    place = ffi.new("uint64_t *")
+    while True:
+        one = ffi.new("pyrt_ended_memory *", {"struct_size": ffi.sizeof("pyrt_ended_memory")})
+        if lib.pyrt_ended_memory_next(place, one) != lib.PYRT_OK:
+            return found
+        found.append(one)
+
+
+def _name_of(one: Any) -> str:
+    return bytes(ffi.string(one.name)).decode(errors="replace")
+
+
+def _memory_left(one: Any, heaps: list[HeapStats]) -> MemoryStats:
+    from pyruntime._records import MemoryStats
+
+    return MemoryStats(
+        owner=one.interp_id,
+        name=_name_of(one),
+        ended=True,
+        reserved_bytes=one.reserved_bytes,
+        page_bytes=one.page_bytes,
+        pages=one.pages,
+        huge_bytes=one.huge_bytes,
+        held_bytes=0,
+        abandoned_segments=0,
+        adopted_segments=0,
+        heap_count=0,
+        heaps=tuple(heap for heap in heaps if heap.owner == one.interp_id),
+    )
+
+
+def _blocks_left(one: Any, heaps: list[HeapStats]) -> LeftBlocks:
+    """Without those that the heaps of Python account for. Their figures are older: a block of theirs never counts here."""
+    from pyruntime._records import LeftBlocks
+
+    by_size = {count.block_size: count.blocks for count in one.by_class}
+    by_tag = dict(enumerate(one.by_tag))
+    block_bytes = one.bytes
+    for heap in heaps:
+        if heap.owner == one.interp_id:
+            block_bytes -= heap.block_bytes
+            by_tag[heap.tag] -= heap.blocks
+            for figures in heap.size_classes:
+                by_size[figures.block_size] -= figures.blocks
+    return LeftBlocks(
+        name=_name_of(one),
+        owner=one.interp_id,
+        by_size={size: blocks for size, blocks in by_size.items() if blocks > 0},
+        by_tag={tag: blocks for tag, blocks in by_tag.items() if blocks > 0},
+        block_bytes=max(block_bytes, 0),
     )
 
 
@@ -128,6 +186,8 @@ def stats() -> list[MemoryStats]:
         (3, 336)
         >>> stats()[0].owner
         'process'
+
+    Interpreters that have ended come last, as long as blocks in use keep something of their memory.
 
     A snapshot: threads go on while it is taken, and none waits. The process's domain is what C code has of ``pyrt_malloc``;
     Python's own objects are not in it. :meth:`Heap.stats` is about one heap. After CPython's ``sys._debugmallocstats`` and
@@ -144,11 +204,14 @@ def stats() -> list[MemoryStats]:
                 found.append(_memory_of(interp, interpreter.id, interpreter.name, heaps))
             finally:
                 lib.pyrt_interp_unpin(interp)
-    return found
+    return found + [_memory_left(one, heaps) for one in _ended()]
 
 
-def leaks() -> list[HeapStats]:
-    """The heaps of Python that are closed, by themselves or with their domain, and have buffers in use; oldest first.
+def leaks() -> list[HeapStats | LeftBlocks]:
+    """The heaps of Python that are closed and have buffers in use, oldest first, and what C code has left of ended ones.
+
+    A heap is closed by itself or with its domain. C code's blocks in use of an interpreter that has ended are one
+    :class:`LeftBlocks`.
 
         >>> from pyruntime.heap import Heap, leaks
         >>> with Heap("cache") as cache:
@@ -159,11 +222,12 @@ def leaks() -> list[HeapStats]:
         >>> leaks()
         []
 
-    Nothing is lost where only the heap is closed: the memory goes back when the buffers die. Of a domain that was closed
-    before its buffers died, most of that memory stays with the process, as of an interpreter in which C code leaves
-    blocks: both are reported when they end. After the leak report of Go's and LLVM's heap checkers.
+    Nothing is lost: the memory goes back when the buffers die, and when C code frees its blocks, also if their domain was
+    closed before. After the leak report of Go's and LLVM's heap checkers.
     """
-    return [heap for heap in map(_heap_stats, _core.heap_figures()) if heap.closed and heap.blocks]
+    heaps = [_heap_stats(one) for one in _core.heap_figures()]
+    left = (_blocks_left(one, heaps) for one in _ended())
+    return [heap for heap in heaps if heap.closed and heap.blocks] + [one for one in left if one.blocks]
 
 
 def report() -> str:
@@ -181,7 +245,7 @@ def report() -> str:
 
 
 def __getattr__(name: str) -> object:
-    if name in ("HeapStats", "MemoryStats", "SizeClassStats"):
+    if name in ("HeapStats", "LeftBlocks", "MemoryStats", "SizeClassStats"):
         from pyruntime import _records
 
         return getattr(_records, name)

@@ -32,7 +32,7 @@ from test_interpreters import program as in_interpreters
 import pyruntime
 from pyruntime import __main__ as command
 from pyruntime import _core, _heap_sample, errors, heap, qsbr
-from pyruntime.heap import Buffer, Heap, HeapStats, MemoryStats, SizeClassStats, leaks, owner, report, stats
+from pyruntime.heap import Buffer, Heap, HeapStats, LeftBlocks, MemoryStats, SizeClassStats, leaks, owner, report, stats
 
 ROUNDS = 2000 if FREE_THREADED else 500
 SIZES = [0, 1, 8, 9, 16, 100, 1024, 1025, 4096, 65536, 65537, 300_000, 2 << 20, (2 << 20) + 1, 5 << 20]
@@ -514,16 +514,107 @@ def test_a_domain_that_is_closed_under_its_buffers(capfd: pytest.CaptureFixture[
     domain.close()
     assert one.closed
     assert "interpreter" in (said := capfd.readouterr().err)
-    assert "'short' has ended with 1 blocks of its heaps in use" in said
+    assert "'short' has ended with 1 block of its heaps in use, 112 bytes, which go back when they are freed" in said
     with pytest.raises(errors.StateError, match="domain 'short' is closed"):
         one.alloc(1)
     buffer[:] = b"y" * 100
     assert owner(buffer) == number
     assert [(leak.name, leak.owner, leak.blocks) for leak in leaks()] == [("long", number, 1)]
+    left = stats()[-1]
+    assert (left.owner, left.name, left.ended, left.pages, left.page_bytes) == (number, "short", True, 1, 65536)
+    assert left.reserved_bytes >= 4 << 20
+    assert [heap.name for heap in left.heaps] == ["long"]
+    text = report()
+    assert re.search(rf"^{number} +short, ended +4\.00 MiB +64\.0 KiB +1 ", text, re.MULTILINE), text
+    assert text.endswith("heap 'long' is closed and has 1 buffer in use, 112 B")
+    address = buffer.address
     one.close()
     del buffer
     assert leaks() == []
+    assert owner(address) is None
+    assert not any(one.ended for one in stats())
     assert counts(one) == (1, 0)
+
+
+def test_what_c_code_leaves_of_an_interpreter_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    lib, ffi = _core.lib, _core.ffi
+    domain = pyruntime.Domain("both")
+    buffer = Heap("python's", domain=domain, tag=2).alloc(100)
+    interp = lib.pyrt_interp_pin(domain.interpreter_id)
+    config = ffi.new("pyrt_heap_config *", {"struct_size": ffi.sizeof("pyrt_heap_config"), "tag": 7})
+    of_c = lib.pyrt_heap_new(interp, config)
+    thread = lib.pyrt_thread_ensure(interp)
+    blocks = [lib.pyrt_heap_alloc_slow(thread, of_c, size, False) for size in (100, 100, 90_000)]
+    lib.pyrt_thread_release(thread)
+    lib.pyrt_interp_unpin(interp)
+    assert leaks() == []
+    domain.close()
+    assert "'both' has ended with 4 blocks of its heaps in use" in capfd.readouterr().err
+    of_python, left = leaks()
+    assert (of_python.name, of_python.blocks) == ("python's", 1)
+    assert isinstance(left, LeftBlocks)
+    assert (left.name, left.owner, left.blocks, left.block_bytes) == ("both", buffer.owner, 3, 224 + (128 << 10))
+    assert (left.by_size, left.by_tag) == ({112: 2, 0: 1}, {7: 3})
+    assert report().endswith(
+        f"interpreter {buffer.owner} 'both' has ended, and C code has 3 blocks of it in use, 128 KiB: "
+        "2 of 112 B, 1 of > 64 KiB, 3 with tag 7"
+    )
+    buffer.release()
+    lib.pyrt_free(blocks.pop())
+    (left,) = leaks()
+    assert (left.blocks, left.block_bytes) == (2, 224)
+    for block in blocks:
+        lib.pyrt_free(block)
+    assert leaks() == []
+    assert not any(one.ended for one in stats())
+
+
+@pytest.mark.parametrize("die", [True, False])
+def test_memory_stays_flat_when_buffers_outlive_their_domains(python: Python, die: bool) -> None:
+    """Each domain is closed before its buffer dies, on another thread. Where they do not die, that is seen."""
+    result = python.run(f"""
+        import threading
+        import pyruntime
+        from pyruntime.heap import Heap, leaks
+
+        def kib():
+            lines = dict(line.split(":") for line in open("/proc/self/status"))
+            return [int(lines[name].split()[0]) for name in ("VmRSS", "VmSize")]
+
+        def outlive():
+            with pyruntime.Domain("short") as domain:
+                buffer = Heap("long", domain=domain).alloc(300_000, zero=False)
+            buffer[:] = bytes(300_000)
+            return buffer
+
+        kept = []
+
+        def live(times):
+            for _ in range(times):
+                kept.append(outlive())
+                if {die}:
+                    thread = threading.Thread(target=kept.pop(0).release)
+                    thread.start()
+                    thread.join()
+
+        kept.append(outlive())
+        live(50)
+        before = kib()
+        live(300)
+        grown = [now - then for now, then in zip(kib(), before)]
+        print(len(leaks()), *grown)
+        kept.clear()
+        assert leaks() == []
+    """)
+    count, resident, reserved = map(int, result.out.split())
+    if die:
+        assert count == 1
+        assert resident < 4096, "KiB are resident: 300 buffers have 87 890"
+        assert reserved < 100 * 1024, "KiB are reserved: 300 arenas have 1 228 800"
+    else:
+        assert count == 351
+        assert resident > 80_000
+        assert reserved > 1_000_000
 
 
 # ---- other blocks and pauses -----------------------------------------------------------------------------------------

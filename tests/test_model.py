@@ -68,6 +68,7 @@ WHOLE = [
     "heap-collect",
     "heap-take-over",
     "heap-heirs",
+    "heap-end",
     "heap-goal",
     "heap-goal-again",
     "object-drop",
@@ -151,8 +152,8 @@ BREAKS = {
     # that a stopped thread passes on what it was woken for
     "give-back": ["mutex-requester"],
     # the compare-and-swap of a foreign free, and the exchange of who collects
-    "free": ["heap-collect", "heap-take-over"],
-    "collect": ["heap-collect", "heap-take-over"],
+    "free": ["heap-collect", "heap-take-over", "heap-end"],
+    "collect": ["heap-collect", "heap-take-over", "heap-end"],
     # the lock of the pool, and that a page which is empty again waits for the readers of then
     "pool": ["heap-heirs"],
     "goal": ["heap-goal-again"],

@@ -163,6 +163,7 @@ static pyrt_capi table = {
     .heap_visit = pyrt_heap_visit,
     .interp_memory_stats = pyrt_interp_memory_stats,
     .heap_debug = pyrt_heap_debug,
+    .ended_memory_next = pyrt_ended_memory_next,
     .os_thread_identity_new = pyrt_os_thread_identity_new,
     .attach_timed = pyrt_attach_timed,
     .thread_ensure_timed = pyrt_thread_ensure_timed,

@@ -153,7 +153,7 @@ TEST(what_is_left_is_named_once_and_lives_on)
         leave(shares, 0);
         CHECK_OK(pyrt_runtime_fini());
         EXPECT_REPORT("interpreter 1 ", "2 blocks", "1 of 112 bytes", "1 larger", "2 with tag 3");
-        EXPECT_REPORT("interpreter 0 ", "1 blocks", "1 of 112 bytes", "1 with tag 4");
+        EXPECT_REPORT("interpreter 0 ", "1 block ", "1 of 112 bytes", "1 with tag 4");
         CHECK_UINT(reports_pending(), 0);
         free_what_is_left();
         CHECK(left.of_main[99] == 0x5A);

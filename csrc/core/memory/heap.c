@@ -226,21 +226,13 @@ part_of(pyrt_thread_impl *thread, pyrt_heap_impl *heap)
     return part;
 }
 
-/* A page whose part cannot be made for want of memory stays nobody's: it is adopted again when this thread has ended. So does
- * one that an interpreter which has ended left to the main one, unless its blocks are free by now. */
+/* A page whose part cannot be made for want of memory stays nobody's: it is adopted again when this thread has ended. */
 void
-pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment)
+pyrt_heap_adopt(const pyrt_segment *segment)
 {
     pyrt_thread_impl *thread = pyrt_thread_impl_of(pyrt_thread_current());
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
-        if (page->heap == NULL) {
-            pyrt_page_collect(page);
-            if (pyrt_page_used(page) == 0) {
-                pyrt_slices_give(asking->share, page);
-            }
-            continue;
-        }
         pyrt_part *part = part_of(thread, page->heap);
         if (part != NULL) {
             pyrt_part_adopt(part, page);
@@ -413,27 +405,6 @@ pyrt_heap_destroy(pyrt_heap *heap)
 /* ---- the lives of threads and interpreters ----------------------------------------------------------------------- */
 
 static pyrt_status
-interp_init(pyrt_interp *interp)
-{
-    pyrt_interp_heaps *heaps = pyrt_meta_alloc(sizeof(*heaps));
-    if (heaps == NULL) {
-        return PYRT_ENOMEM;
-    }
-    heaps->pool.number = pyrt_owner_number(interp->id);
-    if (heaps->pool.number == 0) {
-        pyrt_meta_free(heaps, sizeof(*heaps));
-        return PYRT_ENOMEM;
-    }
-    pyrt_interp *main = pyrt_interp_main();
-    bool share = interp->use_main_allocator != 0 && main != NULL && main != interp;
-    heaps->own.number = heaps->pool.number;
-    heaps->pool.interp = interp;
-    heaps->pool.memory = heaps->memory = share ? &pyrt_heaps_of_interp(main)->own : &heaps->own;
-    interp->stage[PYRT_STAGE_HEAPS] = heaps;
-    return PYRT_OK;
-}
-
-static pyrt_status
 thread_init(pyrt_thread_impl *thread)
 {
     pyrt_thread_heaps *mine = pyrt_meta_alloc(sizeof(*mine));
@@ -493,53 +464,23 @@ thread_lost(pyrt_thread_impl *thread)
     pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
     bool was_attached = pyrt_load_relaxed(&thread->base.slot.word) % 2 == 1;
     if (mine != NULL && was_attached && mine->table.count != 0) {
-        pyrt_heaps_of_interp(thread->base.interp)->frozen++;
+        pyrt_heaps_of_interp(thread->base.interp)->pool.frozen++;
         thread->stage[PYRT_STAGE_HEAPS] = NULL;
         return;
     }
     thread_exit(thread);
 }
 
-static void
-fork_prepare(pyrt_interp *interp)
-{
-    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
-    pyrt_raw_mutex_lock(&heaps->pool.lock);
-    pyrt_raw_mutex_lock(&heaps->lock);
-    pyrt_raw_mutex_lock(&heaps->own.lock);
-}
-
-static void
-fork_parent(pyrt_interp *interp)
-{
-    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
-    pyrt_raw_mutex_unlock(&heaps->own.lock);
-    pyrt_raw_mutex_unlock(&heaps->lock);
-    pyrt_raw_mutex_unlock(&heaps->pool.lock);
-}
-
-static void
-fork_child(pyrt_interp *interp)
-{
-    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
-    pyrt_raw_mutex_reinit(&heaps->own.lock);
-    pyrt_raw_mutex_reinit(&heaps->pool.lock);
-    pyrt_raw_mutex_reinit(&heaps->lock);
-}
-
 __attribute__((constructor)) static void
 register_stage(void)
 {
     static const pyrt_stage stage = {
-        .interp_init = interp_init,
+        .interp_init = pyrt_heaps_interp_init,
         .interp_fini = pyrt_heaps_interp_fini,
         .thread_init = thread_init,
         .thread_fini = thread_fini,
         .thread_release = thread_release,
         .thread_exit = thread_exit,
-        .fork_prepare = fork_prepare,
-        .fork_parent = fork_parent,
-        .fork_child = fork_child,
         .thread_lost = thread_lost,
     };
     pyrt_stage_register(PYRT_STAGE_HEAPS, &stage);

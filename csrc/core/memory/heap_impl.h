@@ -32,7 +32,12 @@ typedef struct pyrt_interp_heaps {
     pyrt_index_pool indexes;
     uint32_t ended;            /* heaps deleted or destroyed, ever; read without the lock */
     uint64_t adopted;          /* by threads that have ended */
-    uint32_t frozen;           /* threads lost in a fork, with all that they had */
+    /* Among all, under the lock of the list (interp_memory.c). */
+    struct pyrt_interp_heaps *next, *previous;
+    uint32_t users;            /* of `own`, and of this struct */
+    uint64_t ended_as;         /* the how manieth interpreter to end; 0: it has not */
+    int64_t interp_id;
+    char name[PYRT_INTERP_NAME];
 } pyrt_interp_heaps;
 
 /* A thread's: its table is what pyrt_thread.heaps points to, and the token of its share. */
@@ -54,8 +59,12 @@ pyrt_heaps_of(pyrt_thread_impl *thread)
     return thread->stage[PYRT_STAGE_HEAPS];
 }
 
-/* The stage's interp_fini. */
+/* The stage's interp_init and interp_fini; and, around a fork, the locks of all interpreters' memory, ended ones' too. */
+pyrt_status pyrt_heaps_interp_init(pyrt_interp *interp);
 void pyrt_heaps_interp_fini(pyrt_interp *interp);
+void pyrt_heaps_fork_prepare(void);
+void pyrt_heaps_fork_parent(void);
+void pyrt_heaps_fork_child(void);
 
 /* Looks at the process's domain with these. */
 void pyrt_process_memory_look(pyrt_memory_stats *out, void (*share)(pyrt_memory_stats *, const pyrt_share *),

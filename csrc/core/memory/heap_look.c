@@ -1,14 +1,7 @@
-/* heap_look.c -- looking at memory from outside of its threads: whose an address is, the blocks in use, figures, and what is
- * left when an interpreter ends.
- */
+/* heap_look.c -- looking at memory from outside of its threads: whose an address is, the blocks in use, and figures. */
 #include "memory/heap_impl.h"
 
-#include "platform/meta_alloc.h"
 #include "platform/report.h"
-
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
 
 int64_t
 pyrt_address_owner(const void *address)
@@ -51,11 +44,7 @@ each_page_of_segments(pyrt_segment *segment, page_function *function, void *arg)
 static bool
 each_page_of_pool(pyrt_pool *pool, page_function *function, void *arg)
 {
-    /* Another interpreter that ends may be putting segments in front of these. */
-    pyrt_raw_mutex_lock(&pool->lock);
-    pyrt_segment *abandoned = pool->abandoned;
-    pyrt_raw_mutex_unlock(&pool->lock);
-    bool go_on = each_page_of_segments(abandoned, function, arg);
+    bool go_on = each_page_of_segments(pool->abandoned, function, arg);
     /* Huge blocks are freed by whoever frees them, attached or not: that waits. */
     pyrt_raw_mutex_lock(&pool->lock);
     for (pyrt_page *page = pool->huge; page != NULL && go_on; page = page->next) {
@@ -191,139 +180,4 @@ pyrt_interp_memory_stats(pyrt_interp *or_null, pyrt_memory_stats *out)
         stats.adopted_segments += pyrt_load_relaxed(&heaps->adopted);
     }
     *out = stats;
-}
-
-/* ---- the end of an interpreter ----------------------------------------------------------------------------------- */
-
-/* Blocks in use by class and tag; and how many of them are in use of interpreters that have ended before. */
-typedef struct leaks {
-    uint64_t blocks, bytes;
-    uint64_t inherited;
-    uint64_t by_class[PYRT_CLASSES];
-    uint64_t by_tag[32];
-} leaks;
-
-/* Its heap goes with the interpreter. Who frees a huge block looks at that under the pool's lock, which is held here. What is of
- * no heap any more came from an interpreter that shared the memory, and was reported at that one's end. */
-static bool
-count_leaks(pyrt_page *page, void *arg)
-{
-    leaks *found = arg;
-    const pyrt_heap_impl *heap = page->heap;
-    page->heap = NULL;
-    if (heap != NULL && pyrt_load_acquire(&heap->state) == PYRT_HEAP_DESTROYED) {
-        return true;
-    }
-    if (pyrt_load_relaxed(&page->head.owner) != PYRT_WHOEVER) {
-        pyrt_page_collect(page);
-    }
-    if (heap == NULL) {
-        found->inherited += pyrt_page_used(page);
-        return true;
-    }
-    found->blocks += pyrt_page_used(page);
-    found->bytes += pyrt_page_used(page) * page->head.block_size;
-    found->by_class[page->head.class_] += pyrt_page_used(page);
-    found->by_tag[page->head.tag] += pyrt_page_used(page);
-    return true;
-}
-
-/* A report that may be longer than one: what does not fit any more begins the next. */
-typedef struct leak_report {
-    const pyrt_interp *interp;
-    size_t at;
-    char text[400];
-} leak_report;
-
-static void
-end_report(leak_report *report)
-{
-    pyrt_report("interpreter %lld '%s' %s", (long long)report->interp->id, report->interp->name, report->text);
-    report->at = 0;
-}
-
-__attribute__((format(printf, 2, 3))) static void
-add_to_report(leak_report *report, const char *format, ...)
-{
-    char more[100];
-    va_list args;
-    va_start(args, format);
-    size_t length = (size_t)vsnprintf(more, sizeof(more), format, args);
-    va_end(args);
-    if (report->at + length >= sizeof(report->text)) {
-        end_report(report);
-        report->at = (size_t)snprintf(report->text, sizeof(report->text), "has left besides");
-    }
-    memcpy(report->text + report->at, more, length + 1);
-    report->at += length;
-}
-
-static void
-report_leaks(const pyrt_interp *interp, const leaks *found)
-{
-    leak_report report = {.interp = interp};
-    add_to_report(&report, "has ended with %llu blocks of its heaps in use, %llu bytes; their memory stays",
-                  (unsigned long long)found->blocks, (unsigned long long)found->bytes);
-    for (unsigned class = 0; class < PYRT_CLASSES; class++) {
-        unsigned long long count = found->by_class[class];
-        if (count != 0 && class < PYRT_CLASS_LARGE) {
-            add_to_report(&report, ", %llu of %zu bytes", count, pyrt_class_size(class));
-        }
-        else if (count != 0) {
-            add_to_report(&report, ", %llu larger", count);
-        }
-    }
-    for (unsigned tag = 0; tag < 32; tag++) {
-        if (found->by_tag[tag] != 0) {
-            add_to_report(&report, ", %llu with tag %u", (unsigned long long)found->by_tag[tag], tag);
-        }
-    }
-    end_report(&report);
-}
-
-static void
-free_heap_structs(pyrt_interp_heaps *heaps)
-{
-    while (heaps->heaps != NULL) {
-        pyrt_heap_impl *heap = heaps->heaps;
-        heaps->heaps = heap->next;
-        pyrt_meta_free(heap, sizeof(*heap));
-    }
-    pyrt_index_pool_fini(&heaps->indexes);
-}
-
-/* Its threads are gone. What it shares with the main interpreter goes over to that. Else, with blocks still in use everything
- * stays as it is, for those who use them: freeing goes on working, and pyrt_address_owner goes on naming the interpreter. So
- * it does, unreported, with what threads had that were lost in the middle of something: nobody knows which of it is in use. */
-void
-pyrt_heaps_interp_fini(pyrt_interp *interp)
-{
-    pyrt_interp_heaps *heaps = pyrt_heaps_of_interp(interp);
-    leaks found = {0};
-    if (heaps == NULL) {
-        return;
-    }
-    (void)each_page_of_pool(&heaps->pool, count_leaks, &found);
-    interp->stage[PYRT_STAGE_HEAPS] = NULL;
-    free_heap_structs(heaps);
-    bool shares = heaps->memory != &heaps->own;
-    bool in_use = found.blocks != 0 || found.inherited != 0 || heaps->frozen != 0;
-    if (in_use && !interp->free_leaked_blocks) {
-        if (found.blocks != 0) {
-            report_leaks(interp, &found);
-        }
-        if (shares) {
-            pyrt_pool_move(&heaps->pool, &pyrt_heaps_of_interp(pyrt_interp_main())->pool);
-        }
-        else {
-            pyrt_memory_keep(&heaps->own, &heaps->pool);
-        }
-        /* Somebody may be freeing a block at this moment, and hold the lock of the pool. */
-        pyrt_meta_keep(sizeof(*heaps));
-        return;
-    }
-    pyrt_pool_fini(&heaps->pool);
-    pyrt_memory_fini(&heaps->own);
-    pyrt_owner_forget(heaps->pool.number);
-    pyrt_meta_free(heaps, sizeof(*heaps));
 }

@@ -17,19 +17,19 @@ enum {
 };
 
 void *
-pyrt_memory_struct_new(const pyrt_memory *memory, size_t size)
+pyrt_memory_struct_new(bool for_good, size_t size)
 {
     void *p = pyrt_meta_alloc(size);
-    if (p != NULL && memory->for_good) {
+    if (p != NULL && for_good) {
         pyrt_meta_keep(size);
     }
     return p;
 }
 
 void
-pyrt_memory_struct_free(const pyrt_memory *memory, void *p, size_t size)
+pyrt_memory_struct_free(bool for_good, void *p, size_t size)
 {
-    if (p != NULL && memory->for_good) {
+    if (p != NULL && for_good) {
         pyrt_meta_unkeep(size);
     }
     pyrt_meta_free(p, size);
@@ -49,7 +49,7 @@ arena_new(pyrt_memory *memory)
     pyrt_arena *newest = memory->arenas;
     uint32_t segments = newest == NULL ? ARENA_FIRST : newest->segments * 2;
     segments = segments < ARENA_MOST ? segments : ARENA_MOST;
-    pyrt_arena *arena = pyrt_memory_struct_new(memory, sizeof(*arena));
+    pyrt_arena *arena = pyrt_memory_struct_new(memory->for_good, sizeof(*arena));
     if (arena == NULL) {
         return NULL;
     }
@@ -64,7 +64,7 @@ arena_new(pyrt_memory *memory)
         if (arena->start != NULL) {
             pyrt_os_unmap(arena->start, bytes);
         }
-        pyrt_memory_struct_free(memory, arena, sizeof(*arena));
+        pyrt_memory_struct_free(memory->for_good, arena, sizeof(*arena));
         return NULL;
     }
     pyrt_map_set(arena->start, bytes, NULL, memory->number);
@@ -84,7 +84,7 @@ arena_free(pyrt_memory *memory, pyrt_arena *arena)
     pyrt_unpoison(arena->start, bytes);
     pyrt_os_unmap(arena->start, bytes);
     memory->reserved_bytes -= bytes;
-    pyrt_memory_struct_free(memory, arena, sizeof(*arena));
+    pyrt_memory_struct_free(memory->for_good, arena, sizeof(*arena));
 }
 
 /* ---- segments ---------------------------------------------------------------------------------------------------- */
@@ -138,8 +138,8 @@ pyrt_segment *
 pyrt_segment_new(pyrt_share *share)
 {
     pyrt_memory *memory = share->memory;
-    pyrt_segment *segment = pyrt_memory_struct_new(memory, sizeof(*segment));
-    pyrt_page *pages = pyrt_memory_struct_new(memory, pages_size);
+    pyrt_segment *segment = pyrt_memory_struct_new(share->pool->for_good, sizeof(*segment));
+    pyrt_page *pages = pyrt_memory_struct_new(share->pool->for_good, pages_size);
     pyrt_arena *arena = NULL;
     if (segment != NULL && pages != NULL) {
         pyrt_raw_mutex_lock(&memory->lock);
@@ -154,11 +154,11 @@ pyrt_segment_new(pyrt_share *share)
         pyrt_raw_mutex_unlock(&memory->lock);
     }
     if (arena == NULL) {
-        pyrt_memory_struct_free(memory, pages, pages_size);
-        pyrt_memory_struct_free(memory, segment, sizeof(*segment));
+        pyrt_memory_struct_free(share->pool->for_good, pages, pages_size);
+        pyrt_memory_struct_free(share->pool->for_good, segment, sizeof(*segment));
         return NULL;
     }
-    segment->memory = memory;
+    segment->pool = share->pool;
     segment->arena = arena;
     segment->pages = pages;
     segment->free = PYRT_ALL_SLICES;
@@ -176,7 +176,7 @@ pyrt_segment_new(pyrt_share *share)
 void
 pyrt_segment_free(pyrt_segment *segment)
 {
-    pyrt_memory *memory = segment->memory;
+    pyrt_memory *memory = segment->pool->memory;
     pyrt_arena *arena = segment->arena;
     become_small(segment);
     /* An arena hands out zero memory. What cannot be purged stays reserved for good: nothing is lost but room. */
@@ -184,7 +184,7 @@ pyrt_segment_free(pyrt_segment *segment)
     pyrt_raw_mutex_lock(&memory->lock);
     if (zero) {
         arena->free |= (uint32_t)1 << (size_t)(segment->start - arena->start) / PYRT_SEGMENT;
-        if (arena->free == low_bits(arena->segments) && arena != memory->arenas) {
+        if (arena->free == low_bits(arena->segments) && (arena != memory->arenas || memory->ended)) {
             pyrt_arena **link = &memory->arenas;
             while (*link != arena) {
                 link = &(*link)->next;
@@ -194,8 +194,9 @@ pyrt_segment_free(pyrt_segment *segment)
         }
     }
     pyrt_raw_mutex_unlock(&memory->lock);
-    pyrt_memory_struct_free(memory, segment->pages, pages_size);
-    pyrt_memory_struct_free(memory, segment, sizeof(*segment));
+    bool for_good = segment->pool->for_good;
+    pyrt_memory_struct_free(for_good, segment->pages, pages_size);
+    pyrt_memory_struct_free(for_good, segment, sizeof(*segment));
 }
 
 /* ---- slices ------------------------------------------------------------------------------------------------------ */
@@ -269,12 +270,12 @@ pyrt_slices_take(pyrt_share *share, size_t slices, bool *zero)
     return page;
 }
 
-/* Marks the slices of a page free, wherever the segment is. */
-static void
-free_slices(pyrt_segment *segment, pyrt_page *page)
+void
+pyrt_slices_free(pyrt_page *page)
 {
+    pyrt_segment *segment = page->segment;
     int slice = (int)((size_t)(page->head.start - segment->start) / PYRT_SLICE);
-    pyrt_map_set(page->head.start, page->bytes, NULL, segment->memory->number);
+    pyrt_map_set(page->head.start, page->bytes, NULL, segment->pool->memory->number);
     segment->free |= run_at(slice, page->bytes / PYRT_SLICE);
     segment->first &= ~(UINT64_C(1) << slice);
     pyrt_page_unwatch(page);
@@ -302,7 +303,7 @@ pyrt_slices_give(pyrt_share *share, pyrt_page *page)
 {
     pyrt_segment *segment = page->segment;
     bool was_full = segment->free == 0;
-    free_slices(segment, page);
+    pyrt_slices_free(page);
     if (was_full) {
         pyrt_segment_list_remove(&share->full, segment);
         pyrt_segment_list_push(&share->open, segment);
@@ -321,14 +322,13 @@ pyrt_slices_give(pyrt_share *share, pyrt_page *page)
     }
 }
 
-/* Gives back what has aged; the rest of what is free ages from now on. */
-static void
-purge_segment(pyrt_segment *segment, int64_t now)
+void
+pyrt_segment_purge(pyrt_segment *segment, uint64_t wanted)
 {
-    if (segment->aged != 0) {
+    if (wanted != 0) {
         become_small(segment);
     }
-    for (uint64_t wanted = segment->aged; wanted != 0;) {
+    while (wanted != 0) {
         int slice = __builtin_ctzll(wanted);
         uint64_t rest = ~(wanted >> slice);
         size_t slices = rest == 0 ? 64 : (size_t)__builtin_ctzll(rest);
@@ -338,6 +338,13 @@ purge_segment(pyrt_segment *segment, int64_t now)
         }
         wanted &= ~run;
     }
+}
+
+/* Gives back what has aged; the rest of what is free ages from now on. */
+static void
+purge_aged(pyrt_segment *segment, int64_t now)
+{
+    pyrt_segment_purge(segment, segment->aged);
     segment->aged = segment->free & segment->dirty;
     segment->purge_at = segment->aged != 0 ? now + PURGE_DELAY_NS : 0;
 }
@@ -354,7 +361,7 @@ pyrt_share_purge(pyrt_share *share, int64_t now)
                 spare_free(share, segment);
                 continue;
             }
-            purge_segment(segment, now);
+            purge_aged(segment, now);
         }
         if (segment->purge_at != 0 && segment->purge_at < share->next_purge) {
             share->next_purge = segment->purge_at;
@@ -363,6 +370,24 @@ pyrt_share_purge(pyrt_share *share, int64_t now)
 }
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+void
+pyrt_memory_end(pyrt_memory *memory)
+{
+    pyrt_raw_mutex_lock(&memory->lock);
+    for (pyrt_arena **link = &memory->arenas; *link != NULL;) {
+        pyrt_arena *arena = *link;
+        if (arena->free == low_bits(arena->segments)) {
+            *link = arena->next;
+            arena_free(memory, arena);
+            continue;
+        }
+        pyrt_meta_keep(sizeof(*arena));
+        link = &arena->next;
+    }
+    memory->ended = memory->for_good = true;
+    pyrt_raw_mutex_unlock(&memory->lock);
+}
 
 void
 pyrt_memory_fini(pyrt_memory *memory)

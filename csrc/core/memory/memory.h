@@ -26,7 +26,7 @@ typedef struct pyrt_part pyrt_part;
 typedef struct pyrt_segment {
     struct pyrt_segment *next, *previous; /* in a list of its share, or in the pool */
     char *start;
-    pyrt_memory *memory;
+    pyrt_pool *pool;      /* its interpreter's, or the process's; where it is when its thread has ended. Never changes */
     struct pyrt_arena *arena;
     pyrt_page *pages;     /* one for each slice; the first slice of a page has it */
     /* A bit for each slice. */
@@ -68,7 +68,8 @@ typedef struct pyrt_share {
 struct pyrt_memory {
     pyrt_raw_mutex lock;
     uint32_t number;           /* in the map, for slices that are in no page */
-    bool for_good;             /* the process's: outlives every runtime */
+    bool for_good;             /* outlives every runtime: the process's, or that of an interpreter which has ended */
+    bool ended;                /* its interpreter has: no arena is kept for the next segment */
     pyrt_arena *arenas;        /* newest first */
     size_t reserved_bytes;
 };
@@ -84,8 +85,11 @@ struct pyrt_pool {
     size_t huge_bytes;
     pyrt_page *held;           /* huge ones that are free, of type-stable heaps, which wait for readers */
     size_t held_bytes;         /* read without the lock, too */
-    const pyrt_memory *memory; /* never changes */
+    pyrt_memory *memory;       /* never changes */
     struct pyrt_interp *interp; /* whose readers; NULL: the process's. Never changes */
+    uint32_t frozen;           /* threads lost in a fork: nobody knows which blocks of theirs are in use */
+    bool for_good;             /* as in its memory */
+    bool ended;                /* its interpreter has: what is freed goes back to the system at once, by who frees it */
 };
 
 /* A number for an owner, in the map; 0 when there are too many or memory is short. What pyrt_owner_find says of a number that
@@ -99,21 +103,34 @@ void pyrt_owners_fork_prepare(void);
 void pyrt_owners_fork_parent(void);
 void pyrt_owners_fork_child(void);
 
+/* The interpreter of a state ends: what is not in use goes, and what is belongs to the process. */
+void pyrt_memory_end(pyrt_memory *memory);
+
 /* Frees the arenas of a state; its blocks are gone. */
 void pyrt_memory_fini(pyrt_memory *memory);
 
-/* What is in a state and its pool stays with the process from now on. */
-void pyrt_memory_keep(pyrt_memory *memory, pyrt_pool *pool);
+/* The end of a pool, in two steps, when the threads of its interpreter are gone; others may be freeing its blocks all the while.
+ * First every page is marked: from then on who frees a block of it does so under the pool's lock. Then what is in no use goes
+ * back to the system, and what is in use stays until it is freed; `all`: everything goes, and the blocks with it. True if nothing
+ * is left. Else who frees the last block calls pyrt_heaps_release. */
+void pyrt_pool_mark(pyrt_pool *pool);
+bool pyrt_pool_end(pyrt_pool *pool, bool all);
 
-/* Moves what is in a pool, whose readers are gone, to another of the same state. Its pages are of no heap any more. */
-void pyrt_pool_move(pyrt_pool *from, pyrt_pool *to);
+/* Frees a block of a page that is marked. */
+void pyrt_pool_free(pyrt_page *page, void *block);
 
-/* Frees what is in a pool, the blocks with it. */
-void pyrt_pool_fini(pyrt_pool *pool);
+/* A block of a page that is no thread's has been freed, under its pool's lock, which this gives up. */
+void pyrt_pool_freed(pyrt_page *page);
 
-/* Memory for a structure of a state; zeroed. */
-void *pyrt_memory_struct_new(const pyrt_memory *memory, size_t size);
-void pyrt_memory_struct_free(const pyrt_memory *memory, void *p, size_t size);
+/* Nothing is left in the pool of an interpreter that has ended. (ended_memory.c) */
+void pyrt_heaps_release(pyrt_pool *pool);
+
+/* Memory for a structure; zeroed. `for_good` as its state or pool says: then it is the process's (platform/meta_alloc.h). */
+void *pyrt_memory_struct_new(bool for_good, size_t size);
+void pyrt_memory_struct_free(bool for_good, void *p, size_t size);
+
+/* Those of a segment are from now on. */
+void pyrt_segment_keep(const pyrt_segment *segment);
 
 /* What a share has in pages before its next segments are to be in huge pages of the system's: of those up to 2 MiB are resident
  * for a block, and that is to be a small part of the whole. */
@@ -126,9 +143,6 @@ void pyrt_segment_free(pyrt_segment *segment);
 void pyrt_segment_list_remove(pyrt_segment **list, pyrt_segment *segment);
 void pyrt_segment_list_push(pyrt_segment **list, pyrt_segment *segment);
 
-/* The structures of a segment belong to the process for good (platform/meta_alloc.h). */
-void pyrt_segment_keep(const pyrt_segment *segment);
-
 /* Whether so many slices in a row are free in the share's segments. */
 bool pyrt_share_has_room(const pyrt_share *share, size_t slices);
 
@@ -136,6 +150,12 @@ bool pyrt_share_has_room(const pyrt_share *share, size_t slices);
  * only its place set. NULL when memory is short. */
 pyrt_page *pyrt_slices_take(pyrt_share *share, size_t slices, bool *zero);
 void pyrt_slices_give(pyrt_share *share, pyrt_page *page);
+
+/* Marks the slices of a page free, wherever its segment is. */
+void pyrt_slices_free(pyrt_page *page);
+
+/* Gives free slices, a bit for each, back to the system. */
+void pyrt_segment_purge(pyrt_segment *segment, uint64_t slices);
 
 /* Gives memory that has been free for a while back to the system. */
 void pyrt_share_purge(pyrt_share *share, int64_t now);

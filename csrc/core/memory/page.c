@@ -148,6 +148,28 @@ renew_goal(pyrt_page *page)
     }
 }
 
+/* How long a list is that others have made, and its last block; 0, reported, if that cannot be. */
+static uint32_t
+measure_foreign(const pyrt_page *page, void *first, uint32_t most, void **last)
+{
+    uint32_t count = measure(page, first, most, last);
+    if (count == 0) {
+        pyrt_report(
+            "pyrt_free: blocks of %zu bytes near %p were freed twice, on threads that do not own them, or written to "
+            "after that; they are not used any more",
+            page->head.block_size, first);
+    }
+    return count;
+}
+
+static void
+put_before_local(pyrt_page *page, void *first, void *last, uint32_t count)
+{
+    page->head.until_slow -= (int32_t)count;
+    pyrt_link_write(page, last, page->head.local);
+    page->head.local = first;
+}
+
 static void
 collect_foreign(pyrt_page *page)
 {
@@ -158,18 +180,25 @@ collect_foreign(pyrt_page *page)
     /* acquire: pairs with the release in pyrt_page_free_foreign; links and bodies are seen as they were left. */
     void *first = pyrt_exchange_acquire(&page->foreign, NULL);
     void *last;
-    uint32_t count = measure(page, first, pyrt_page_used(page), &last);
-    if (count == 0) {
-        pyrt_report(
-            "pyrt_free: blocks of %zu bytes near %p were freed twice, on threads that do not own them, or written to "
-            "after that; they are not used any more",
-            page->head.block_size, first);
-        return;
+    uint32_t count = measure_foreign(page, first, pyrt_page_used(page), &last);
+    if (count != 0) {
+        put_before_local(page, first, last, count);
+        renew_goal(page);
     }
-    page->head.until_slow -= (int32_t)count;
-    pyrt_link_write(page, last, page->head.local);
-    page->head.local = first;
-    renew_goal(page);
+}
+
+void
+pyrt_page_mark(pyrt_page *page)
+{
+    /* acquire: as above. What is taken out belongs to nobody else; the other lists may change under the lock from now on. */
+    void *first = pyrt_exchange_acquire(&page->foreign, PYRT_ENDED);
+    void *last;
+    uint32_t count = first == NULL ? 0 : measure_foreign(page, first, page->head.carved, &last);
+    if (count != 0) {
+        pyrt_raw_mutex_lock(&page->segment->pool->lock);
+        put_before_local(page, first, last, count);
+        pyrt_raw_mutex_unlock(&page->segment->pool->lock);
+    }
 }
 
 bool
@@ -206,6 +235,10 @@ pyrt_page_free_foreign(pyrt_page *page, void *block)
     do {
         if (pyrt_unlikely(head == block)) {
             pyrt_page_freed_twice(block);
+            return;
+        }
+        if (pyrt_unlikely(head == PYRT_ENDED)) {
+            pyrt_pool_free(page, block);
             return;
         }
         pyrt_link_write(page, block, head);

@@ -8,6 +8,16 @@
  * All three are linked through the blocks, each link encoded with the page's key, so that what a program writes into a freed block
  * is seen and followed by nobody.
  *
+ * When the interpreter of a page that is no thread's any more ends, `foreign` becomes PYRT_ENDED for good. From then on who
+ * frees a block puts it into `local` under the lock of the pool, and gives back what is empty: nobody would come to collect.
+ *
+ * State table of `foreign`:
+ *   NULL, or a block   the first of those that others have freed   who frees one, by compare-and-swap, which fails at PYRT_ENDED
+ *                                                                  and then takes the lock; taken out as a whole by the owner
+ *   PYRT_ENDED         none, nor will there be                     who ends the interpreter, by the exchange that takes out the
+ *                                                                  last ones. Never cleared
+ * So a free comes before that exchange, and is found by it, or sees the mark: none is lost.
+ *
  * The owner moves foreign to local and local to free when free has run out, so that allocation passes its long way now and
  * then. A page with used == 0 has no foreign blocks: it may go.
  *
@@ -27,6 +37,9 @@
 #define PYRT_NOBODY ((uintptr_t)1)
 #define PYRT_WHOEVER ((uintptr_t)2)
 
+/* In `foreign`; no block. */
+#define PYRT_ENDED ((void *)1)
+
 /* What `slow_below` of a page says: never, for the only usable page of its class, which stays when it is empty because the next
  * block is wanted soon; when it is empty; always, when it is full. */
 enum { PYRT_SLOW_NEVER = 0, PYRT_SLOW_WHEN_EMPTY = 1, PYRT_SLOW_ALWAYS = 1 << 30 };
@@ -41,7 +54,7 @@ enum {
 struct PYRT_ALIGNED(128) pyrt_page {
     pyrt_page_head head;   /* heap.h */
 
-    void *foreign;         /* atomic: blocks freed by others, linked like the rest */
+    void *foreign;         /* atomic: blocks freed by others, linked like the rest; or PYRT_ENDED */
     struct pyrt_page *next, *previous; /* in a list of its part, or among the pool's huge ones; NULL: in none */
     struct pyrt_part *part; /* NULL: abandoned, or huge */
     union {
@@ -135,6 +148,9 @@ void pyrt_page_freed_twice(const void *block);
 
 /* Frees a block that the calling thread does not own. */
 void pyrt_page_free_foreign(pyrt_page *page, void *block);
+
+/* Its interpreter ends, and no thread owns it: `foreign` becomes PYRT_ENDED. */
+void pyrt_page_mark(pyrt_page *page);
 
 /* The block that an address in the page lies in, or NULL beyond the last. */
 void *pyrt_page_block_at(const pyrt_page *page, const void *address);

@@ -255,7 +255,7 @@ adopt(pyrt_part *part, pyrt_segment *segment)
 {
     COUNT(part->share, adopted, 1);
     if (part->heap != NULL) {
-        pyrt_heap_adopt(part, segment);
+        pyrt_heap_adopt(segment);
         return;
     }
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {

@@ -72,7 +72,7 @@ void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
 
 /* The heaps' half (heap.c). Adopting hands each page to the part of its heap; releasing gives back what all heaps of this
  * thread need no more; sweeping looks at all their pages for that (pyrt_part_trim). For parts that are of a heap. */
-void pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment);
+void pyrt_heap_adopt(const pyrt_segment *segment);
 void pyrt_heap_release(const pyrt_part *asking);
 void pyrt_heap_sweep(void);
 

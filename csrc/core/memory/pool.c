@@ -19,7 +19,7 @@ pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
     }
     bytes = bytes == 0 ? PYRT_SLICE : (bytes + PYRT_SLICE - 1) & ~(PYRT_SLICE - 1);
     pyrt_pool *pool = part->share->pool;
-    pyrt_page *page = pyrt_memory_struct_new(pool->memory, sizeof(*page));
+    pyrt_page *page = pyrt_memory_struct_new(pool->for_good, sizeof(*page));
     if (page == NULL) {
         return NULL;
     }
@@ -28,7 +28,7 @@ pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
         if (page->head.start != NULL) {
             pyrt_os_unmap(page->head.start, bytes);
         }
-        pyrt_memory_struct_free(pool->memory, page, sizeof(*page));
+        pyrt_memory_struct_free(pool->for_good, page, sizeof(*page));
         return NULL;
     }
     page->bytes = bytes;
@@ -52,18 +52,11 @@ pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
     return page;
 }
 
-/* It may be moving to another pool, under the locks of both. */
-static pyrt_pool *
-lock_pool_of(pyrt_page *page)
+/* Under its lock: nothing is left of an interpreter that has ended. */
+static bool
+pool_is_over(const pyrt_pool *pool)
 {
-    for (;;) {
-        pyrt_pool *pool = pyrt_load_relaxed(&page->pool);
-        pyrt_raw_mutex_lock(&pool->lock);
-        if (page->pool == pool) {
-            return pool;
-        }
-        pyrt_raw_mutex_unlock(&pool->lock);
-    }
+    return pool->ended && pool->abandoned == NULL && pool->huge == NULL && pool->frozen == 0;
 }
 
 /* It is in no list any more. Under the pool's lock: the state may go when nothing of its interpreter is left in the pool. */
@@ -72,20 +65,27 @@ unmap_huge(const pyrt_pool *pool, pyrt_page *page)
 {
     pyrt_map_set(page->head.start, page->bytes, NULL, 0);
     pyrt_os_unmap(page->head.start, page->bytes);
-    pyrt_memory_struct_free(pool->memory, page, sizeof(*page));
+    pyrt_memory_struct_free(pool->for_good, page, sizeof(*page));
 }
 
-void
-pyrt_huge_free(pyrt_page *page)
+static void
+remove_huge(pyrt_pool *pool, pyrt_page *page)
 {
-    pyrt_pool *pool = lock_pool_of(page);
-    /* The page goes out of the map first: who frees the same block again finds nothing. */
-    pyrt_map_set(page->head.start, page->bytes, NULL, pool->number);
     *(page->previous != NULL ? &page->previous->next : &pool->huge) = page->next;
     if (page->next != NULL) {
         page->next->previous = page->previous;
     }
     pool->huge_bytes -= page->bytes;
+}
+
+void
+pyrt_huge_free(pyrt_page *page)
+{
+    pyrt_pool *pool = page->pool;
+    pyrt_raw_mutex_lock(&pool->lock);
+    /* The page goes out of the map first: who frees the same block again finds nothing. */
+    pyrt_map_set(page->head.start, page->bytes, NULL, pool->number);
+    remove_huge(pool, page);
     pyrt_heap_impl *heap = page->heap;
     bool is_held = heap != NULL && heap->type_stable;
     if (is_held) {
@@ -102,8 +102,12 @@ pyrt_huge_free(pyrt_page *page)
     }
     pyrt_thread *current = pyrt_thread_current();
     bool is_ours = is_held && current != NULL && current->interp == pool->interp;
+    bool is_over = pool_is_over(pool);
     pyrt_raw_mutex_unlock(&pool->lock);
-    if (is_ours) {
+    if (is_over) {
+        pyrt_heaps_release(pool);
+    }
+    else if (is_ours) {
         pyrt_share_note_held(&pyrt_heaps_of(pyrt_thread_impl_of(current))->share);
     }
 }
@@ -195,71 +199,125 @@ pyrt_segment_adopt(pyrt_share *share)
     return segment;
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------------- */
+/* ---- when the interpreter has ended ------------------------------------------------------------------------------ */
 
-void
-pyrt_pool_fini(pyrt_pool *pool)
+/* A segment of the pool has free slices more. */
+static void
+give_back(pyrt_pool *pool, pyrt_segment *segment)
 {
-    while (pool->huge != NULL) {
-        pyrt_huge_free(pool->huge);
+    if (segment->free != PYRT_ALL_SLICES) {
+        pyrt_segment_purge(segment, segment->free & segment->dirty);
+        return;
     }
-    release_held(pool, true);
-    while (pool->abandoned != NULL) {
-        pyrt_segment *segment = pool->abandoned;
-        pool->abandoned = segment->next;
-        pyrt_map_set(segment->start, PYRT_SEGMENT, NULL, segment->memory->number);
-        for (uint64_t left = segment->first; left != 0; left &= left - 1) {
-            pyrt_page_unwatch(&segment->pages[__builtin_ctzll(left)]);
-        }
-        segment->free = PYRT_ALL_SLICES;
-        pyrt_segment_free(segment);
-    }
-    pool->abandoned_count = 0;
+    pyrt_segment_list_remove(&pool->abandoned, segment);
+    pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count - 1);
+    pyrt_segment_free(segment);
 }
 
 void
-pyrt_memory_keep(pyrt_memory *memory, pyrt_pool *pool)
+pyrt_pool_freed(pyrt_page *page)
 {
-    /* Somebody may be freeing a huge block. */
-    pyrt_raw_mutex_lock(&pool->lock);
-    release_held(pool, true);
-    memory->for_good = true;
-    for (const pyrt_arena *arena = memory->arenas; arena != NULL; arena = arena->next) {
-        pyrt_meta_keep(sizeof(*arena));
+    pyrt_pool *pool = page->segment->pool;
+    if (pool->ended && pyrt_page_is_watched(page)) {
+        (void)pyrt_watched_collect(page);
     }
+    bool goes = pool->ended && pyrt_page_used(page) == 0;
+    if (goes) {
+        pyrt_slices_free(page);
+        give_back(pool, page->segment);
+    }
+    bool is_over = goes && pool_is_over(pool);
+    pyrt_raw_mutex_unlock(&pool->lock);
+    if (is_over) {
+        pyrt_heaps_release(pool);
+    }
+}
+
+void
+pyrt_pool_free(pyrt_page *page, void *block)
+{
+    pyrt_pool *pool = page->segment->pool;
+    pyrt_raw_mutex_lock(&pool->lock);
+    if (block == page->head.local) {
+        pyrt_raw_mutex_unlock(&pool->lock);
+        pyrt_page_freed_twice(block);
+        return;
+    }
+    pyrt_link_write(page, block, page->head.local);
+    page->head.local = block;
+    page->head.until_slow--;
+    pyrt_pool_freed(page);
+}
+
+void
+pyrt_pool_mark(pyrt_pool *pool)
+{
+    /* Nobody adds a segment any more, and none goes before the pool has ended. */
+    for (const pyrt_segment *segment = pool->abandoned; segment != NULL; segment = segment->next) {
+        for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+            pyrt_page_mark(&segment->pages[__builtin_ctzll(left)]);
+        }
+    }
+}
+
+/* Whether a page goes with its interpreter. The heap of one that does not, does all the same. */
+static bool
+goes_too(pyrt_page *page, bool all)
+{
+    const pyrt_heap_impl *heap = page->heap;
+    page->heap = NULL;
+    return all || pyrt_page_used(page) == 0 || (heap != NULL && pyrt_load_acquire(&heap->state) == PYRT_HEAP_DESTROYED);
+}
+
+static void
+end_segment(pyrt_pool *pool, pyrt_segment *segment, bool all)
+{
+    for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+        pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
+        if (pyrt_page_is_watched(page)) {
+            (void)pyrt_watched_collect(page);
+        }
+        if (goes_too(page, all)) {
+            pyrt_slices_free(page);
+        }
+    }
+    give_back(pool, segment);
+}
+
+/* Under its lock: what is left belongs to the process. */
+static void
+keep(pyrt_pool *pool)
+{
+    pool->for_good = true;
     for (const pyrt_segment *segment = pool->abandoned; segment != NULL; segment = segment->next) {
         pyrt_segment_keep(segment);
     }
     for (const pyrt_page *page = pool->huge; page != NULL; page = page->next) {
         pyrt_meta_keep(sizeof(*page));
     }
-    pyrt_raw_mutex_unlock(&pool->lock);
 }
 
-void
-pyrt_pool_move(pyrt_pool *from, pyrt_pool *to)
+bool
+pyrt_pool_end(pyrt_pool *pool, bool all)
 {
-    pyrt_raw_mutex_lock(&from->lock);
-    pyrt_raw_mutex_lock(&to->lock);
-    release_held(from, true);
-    while (from->abandoned != NULL) {
-        pyrt_segment *segment = from->abandoned;
-        pyrt_segment_list_remove(&from->abandoned, segment);
-        pyrt_segment_list_push(&to->abandoned, segment);
-        pyrt_store_relaxed(&to->abandoned_count, to->abandoned_count + 1);
+    pyrt_raw_mutex_lock(&pool->lock);
+    release_held(pool, true);
+    pyrt_segment *next_segment;
+    for (pyrt_segment *segment = pool->abandoned; segment != NULL; segment = next_segment) {
+        next_segment = segment->next;
+        end_segment(pool, segment, all);
     }
-    while (from->huge != NULL) {
-        pyrt_page *page = from->huge;
-        from->huge = page->next;
-        pyrt_store_relaxed(&page->pool, to);
-        page->previous = NULL;
-        page->next = to->huge;
-        if (to->huge != NULL) {
-            to->huge->previous = page;
+    pyrt_page *next_page;
+    for (pyrt_page *page = pool->huge; page != NULL; page = next_page) {
+        next_page = page->next;
+        if (goes_too(page, all)) {
+            remove_huge(pool, page);
+            unmap_huge(pool, page);
         }
-        to->huge = page;
-        to->huge_bytes += page->bytes;
     }
-    pyrt_raw_mutex_unlock(&to->lock);
-    pyrt_raw_mutex_unlock(&from->lock);
+    pool->ended = true;
+    keep(pool);
+    bool is_over = all || pool_is_over(pool);
+    pyrt_raw_mutex_unlock(&pool->lock);
+    return is_over;
 }

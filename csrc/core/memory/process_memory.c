@@ -21,7 +21,7 @@ static pyrt_part no_part = {.base = {.direct = {[0 ... PYRT_HEAP_DIRECT - 1] = &
 static __thread pyrt_part *process_part __attribute__((tls_model("initial-exec"))) = &no_part;
 
 static pyrt_memory process_memory = {.for_good = true};
-static pyrt_pool process_pool = {.memory = &process_memory};
+static pyrt_pool process_pool = {.memory = &process_memory, .for_good = true};
 static pyrt_raw_mutex init_lock;
 static bool initialized;
 static pthread_key_t exit_key;
@@ -48,7 +48,7 @@ on_thread_exit(void *arg)
         mine->next->previous = mine->previous;
     }
     pyrt_raw_mutex_unlock(&process_pool.lock);
-    pyrt_memory_struct_free(&process_memory, mine, sizeof(*mine));
+    pyrt_memory_struct_free(true, mine, sizeof(*mine));
 }
 
 static bool
@@ -76,7 +76,7 @@ init(void)
 static pyrt_part *
 make_part(void)
 {
-    process_thread *mine = init() ? pyrt_memory_struct_new(&process_memory, sizeof(*mine)) : NULL;
+    process_thread *mine = init() ? pyrt_memory_struct_new(true, sizeof(*mine)) : NULL;
     if (mine == NULL) {
         return NULL;
     }
@@ -296,7 +296,8 @@ pyrt_process_memory_look(pyrt_memory_stats *out, void (*share)(pyrt_memory_stats
 
 /* ---- fork -------------------------------------------------------------------------------------------------------- */
 
-/* Parts of threads that are not in the child stay as they are: their blocks can only be freed from abroad. */
+/* The locks of all memory, the interpreters' after the process's. Parts of threads that are not in the child stay as they are:
+ * their blocks can only be freed from abroad. */
 static void
 fork_prepare(void)
 {
@@ -304,11 +305,13 @@ fork_prepare(void)
     pyrt_raw_mutex_lock(&process_pool.lock);
     pyrt_raw_mutex_lock(&process_memory.lock);
     pyrt_owners_fork_prepare();
+    pyrt_heaps_fork_prepare();
 }
 
 static void
 fork_parent(void)
 {
+    pyrt_heaps_fork_parent();
     pyrt_owners_fork_parent();
     pyrt_raw_mutex_unlock(&process_memory.lock);
     pyrt_raw_mutex_unlock(&process_pool.lock);
@@ -318,6 +321,7 @@ fork_parent(void)
 static void
 fork_child(void)
 {
+    pyrt_heaps_fork_child();
     pyrt_owners_fork_child();
     pyrt_raw_mutex_reinit(&process_memory.lock);
     pyrt_raw_mutex_reinit(&process_pool.lock);

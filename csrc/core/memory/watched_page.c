@@ -75,7 +75,7 @@ pyrt_page_watch(pyrt_page *page)
 {
     uint32_t flags = pyrt_load_relaxed(&pyrt_heap_debug_flags);
     uint32_t words = (page->head.capacity + BITS - 1) / BITS;
-    watch *w = flags == 0 ? NULL : pyrt_memory_struct_new(page->segment->memory, watch_bytes(words));
+    watch *w = flags == 0 ? NULL : pyrt_memory_struct_new(page->segment->pool->for_good, watch_bytes(words));
     if (w == NULL) {
         return;
     }
@@ -97,7 +97,7 @@ pyrt_page_unwatch(pyrt_page *page)
         if (watch_of(page)->poison) {
             pyrt_poison(page->head.start, page->bytes);
         }
-        pyrt_memory_struct_free(page->segment->memory, watch_of(page), pyrt_watched_bytes(page));
+        pyrt_memory_struct_free(page->segment->pool->for_good, watch_of(page), pyrt_watched_bytes(page));
         page->head.local = NULL;
     }
 }
@@ -231,10 +231,18 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
         return;
     }
     fill_dead(page, block);
-    pyrt_fetch_and_seq_cst(&taken(w)[index / BITS], ~bit);
-    if (mine && pyrt_page_count_free(page)) {
-        pyrt_part_freed(page);
+    pyrt_pool *pool = page->segment->pool;
+    if (mine || pool->interp == NULL) {
+        pyrt_fetch_and_seq_cst(&taken(w)[index / BITS], ~bit);
+        if (mine && pyrt_page_count_free(page)) {
+            pyrt_part_freed(page);
+        }
+        return;
     }
+    /* Its interpreter may be ending, or have ended: then the page goes with its last block. */
+    pyrt_raw_mutex_lock(&pool->lock);
+    pyrt_fetch_and_seq_cst(&taken(w)[index / BITS], ~bit);
+    pyrt_pool_freed(page);
 }
 
 bool

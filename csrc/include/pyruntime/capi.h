@@ -209,6 +209,7 @@
 #define pyrt_weakref_get_slow PYRT_CALL(weakref_get_slow)
 #define pyrt_weakref_count PYRT_CALL(weakref_count)
 #define pyrt_weakref_hash PYRT_CALL(weakref_hash)
+#define pyrt_ended_memory_next PYRT_CALL(ended_memory_next)
 #if defined(Py_PYTHON_H)
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
  * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the

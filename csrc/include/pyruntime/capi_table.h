@@ -18,6 +18,7 @@ PYRT_BEGIN_DECLS
 
 typedef struct pyrt_block_hooks pyrt_block_hooks;
 typedef struct pyrt_condition pyrt_condition;
+typedef struct pyrt_ended_memory pyrt_ended_memory;
 typedef struct pyrt_event pyrt_event;
 typedef struct pyrt_critical_section pyrt_critical_section;
 typedef struct pyrt_critical_section2 pyrt_critical_section2;
@@ -267,6 +268,8 @@ typedef struct pyrt_capi {
     pyrt_object *(*weakref_get_slow)(pyrt_weakref *weak);
     size_t (*weakref_count)(const pyrt_object *object);
     pyrt_status (*weakref_hash)(pyrt_weakref *weak, int64_t (*hash)(pyrt_object *), int64_t *out);
+    /* heap.h */
+    pyrt_status (*ended_memory_next)(uint64_t *place, pyrt_ended_memory *out);
 } pyrt_capi;
 
 #if defined(PYRT_USE_CAPI)

@@ -235,6 +235,37 @@ typedef struct pyrt_memory_stats {
  * struct as it was.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_interp_memory_stats(pyrt_interp *or_null, pyrt_memory_stats *out);
+
+enum { PYRT_HEAP_CLASSES = 46, PYRT_HEAP_TAGS = 32 };
+
+/* Blocks of one size class that are in use. */
+typedef struct pyrt_block_count {
+    uint64_t block_size; /* 0: the last class, of which each block has a size of its own */
+    uint64_t blocks;
+    uint64_t bytes;
+} pyrt_block_count;
+
+/* What is left of the heaps of an interpreter that has ended. */
+typedef struct pyrt_ended_memory {
+    uint32_t struct_size; /* in: sizeof(pyrt_ended_memory) */
+    int64_t interp_id;
+    char name[32];
+    uint64_t blocks; /* in use */
+    uint64_t bytes; /* in those */
+    uint64_t reserved_bytes; /* address space of the allocator state that they are in */
+    uint64_t page_bytes; /* in pages of blocks */
+    uint64_t pages;
+    uint64_t huge_bytes; /* in blocks that are mappings of their own */
+    pyrt_block_count by_class[PYRT_HEAP_CLASSES];
+    uint64_t by_tag[PYRT_HEAP_TAGS]; /* blocks */
+} pyrt_ended_memory;
+
+/* An interpreter that ends with blocks in use is reported, and their memory stays until they are freed, by whoever frees them: an
+ * empty page goes back to the system at once, an arena with its last page, and with the last block everything. This tells of
+ * the interpreters of which something is left, in the order of their ends: *place is 0 before the first one, and is moved on.
+ * PYRT_ENOTFOUND after the last; PYRT_EINVAL for NULL or another struct_size.
+ * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
+pyrt_status pyrt_ended_memory_next(uint64_t *place, pyrt_ended_memory *out);
 /* cdef: end */
 
 PYRT_END_DECLS

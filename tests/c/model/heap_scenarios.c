@@ -1,5 +1,5 @@
-/* heap_scenarios.c -- blocks that are freed from abroad while their owner ends and others take its segment over; and a page of a
- * type-stable heap that must not go while somebody reads.
+/* heap_scenarios.c -- blocks that are freed from abroad while their owner ends and others take its segment over, or while their
+ * interpreter ends; and a page of a type-stable heap that must not go while somebody reads.
  *
  * The memory floor is the real one but for heaps (heap.c), of which there is one, and for the system's memory. In the end every
  * block is in use, or in exactly one list: none is lost and none is there twice.
@@ -65,16 +65,27 @@ pyrt_os_advise_huge(void *start, size_t bytes, bool wanted)
     model_fail("so much is in use that huge pages are wanted");
 }
 
+static size_t kept;
+static int releases;
+
 void
 pyrt_meta_keep(size_t size)
 {
-    model_fail("%zu bytes are to stay with the process", size);
+    kept += size;
 }
 
 void
 pyrt_meta_unkeep(size_t size)
 {
-    model_fail("%zu bytes have stayed with the process", size);
+    MODEL_CHECK(kept >= size, "%zu bytes have not stayed with the process", size);
+    kept -= size;
+}
+
+void
+pyrt_heaps_release(pyrt_pool *pool)
+{
+    (void)pool;
+    releases++;
 }
 
 void
@@ -101,10 +112,9 @@ pyrt_heap_sweep(void)
 }
 
 void
-pyrt_heap_adopt(pyrt_part *asking, pyrt_segment *segment)
+pyrt_heap_adopt(const pyrt_segment *segment)
 {
-    (void)segment;
-    model_fail("part %p adopts on its own", (void *)asking);
+    model_fail("segment %p is adopted by itself", (const void *)segment);
 }
 
 /* ---- three owners, one after the other --------------------------------------------------------------------------- */
@@ -232,9 +242,10 @@ all_end(void)
     for (int n = 0; n < OWNERS; n++) {
         leave(n);
     }
-    pyrt_pool_fini(&pool);
+    MODEL_CHECK(pyrt_pool_end(&pool, true), "something is left in the pool");
     pyrt_memory_fini(&memory);
     MODEL_CHECK(!segment_used, "the segment has not been given back");
+    MODEL_CHECK(kept == 0, "%zu bytes have stayed with the process", kept);
 }
 
 /* Two who free, and the owner who looks. */
@@ -331,6 +342,46 @@ heirs_finish(void)
     MODEL_CHECK(taken[2] || take(2), "what was left is not there");
     check_blocks(2);
     all_end();
+}
+
+/* ---- the end of the interpreter ---------------------------------------------------------------------------------- */
+
+static bool was_over;
+
+/* Two blocks are left in use. */
+static void
+end_setup(void)
+{
+    releases = 0;
+    was_over = false;
+    setup_with_foreign();
+    free_as(0, blocks[3]);
+    leave(0);
+    model_unlocked = &pool.lock;
+}
+
+static void
+end_body(int thread)
+{
+    model_begin();
+    if (thread == 0) {
+        pyrt_pool_mark(&pool);
+        pyrt_memory_end(&memory);
+        was_over = pyrt_pool_end(&pool, false);
+    }
+    else {
+        free_as(-1, blocks[thread == 1 ? 0 : 2]);
+    }
+    model_end();
+}
+
+static void
+end_finish(void)
+{
+    MODEL_CHECK(pool.abandoned == NULL && page_of(blocks[0]) == NULL, "every block is free, and the page is there");
+    MODEL_CHECK(releases + was_over == 1, "the end of it is seen %d times", releases + was_over);
+    MODEL_CHECK(!segment_used && memory.arenas == NULL, "the segment has not been given back");
+    MODEL_CHECK(kept == 0, "%zu bytes have stayed with the process", kept);
 }
 
 /* ---- type-stable pages ------------------------------------------------------------------------------------------- */
@@ -475,6 +526,13 @@ const model_scenario model_heap_scenarios[] = {
      heirs_body,
      heirs_finish,
      {"heir", "other", "freer"}},
+    {"heap-end",
+     "two foreign frees of the last blocks, while the interpreter ends",
+     MODEL_ALL,
+     end_setup,
+     end_body,
+     end_finish,
+     {"ender", "one", "two"}},
     {"heap-goal",
      "an empty page of a type-stable heap goes, and a reader looks at its last block",
      MODEL_ALL,

@@ -122,7 +122,7 @@ change_word(change change, volatile void *address, size_t size, uint64_t operand
 uint64_t
 model_exchange(volatile void *address, size_t size, uint64_t value, const char *text, const char *function)
 {
-    if (model_broken == MODEL_BREAK_COLLECT && is_in(function, "collect_foreign")) {
+    if (model_broken == MODEL_BREAK_COLLECT && (is_in(function, "collect_foreign") || is_in(function, "pyrt_page_mark"))) {
         uint64_t found = model_load(address, size, text, function);
         model_store(address, size, value, text, function);
         return found;
