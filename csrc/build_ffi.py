@@ -28,7 +28,7 @@ COMPILE_ARGS = ["-std=gnu11", "-O2", "-g0", "-fvisibility=hidden", "-pthread"]
 LINK_ARGS = ["-Wl,-z,nodelete", "-pthread"]
 
 # The public headers whose regions refer to each other, lower ones first.
-PUBLIC = ["status.h", "qsbr_slot.h", "thread.h", "qsbr.h", "retire.h", "heap.h", "stop_the_world.h"]
+PUBLIC = ["status.h", "qsbr_slot.h", "thread.h", "qsbr.h", "retire.h", "heap.h", "stop_the_world.h", "mutex.h", "object.h"]
 
 # Calls keep the GIL. Where the core really sleeps, the block hooks let go of it: see csrc/binding/gil.h.
 PREAMBLE = """

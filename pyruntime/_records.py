@@ -123,6 +123,31 @@ class PauseStats:
 
 
 @dataclass(frozen=True)
+class RefcountStats:
+    """What counting has asked of owners in one domain since it was made, for SharedRefs and for the objects of C code.
+
+    An owner is asked to *merge* its count with that of all others when one of these drops what may be the last reference.
+    """
+
+    merges_asked: int
+    """Objects put into their owner's queue."""
+    merges_done: int
+    """Of these, taken out and merged."""
+    merges_for_ended: int
+    """Objects merged by who dropped a reference, because the owner had ended."""
+    queues_borrowed: int
+    """Times that the queue of a detached owner was worked off by another thread."""
+    longest_queue: int
+    """The most objects that were taken out of a queue at once."""
+    longest_wait: float
+    """The longest time that an object stood in a queue, in seconds."""
+    immortal: int
+    """Objects made immortal."""
+    unique_ids: int
+    """Ids in use, for counts that each thread keeps by itself; each type has one."""
+
+
+@dataclass(frozen=True)
 class InterpreterInfo:
     """One of pyruntime's interpreters.
 

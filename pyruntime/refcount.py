@@ -43,8 +43,10 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pyruntime import _core
-from pyruntime.errors import ArgumentTypeError
-from pyruntime.qsbr import default_domain
+from pyruntime._core import ffi, lib
+from pyruntime._records import RefcountStats
+from pyruntime.errors import ArgumentTypeError, StateError
+from pyruntime.qsbr import Domain, default_domain
 
 _core.add_sync_types()
 
@@ -53,7 +55,43 @@ from pyruntime._core import SharedRef, settle  # noqa: E402  (made by the line a
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["SharedRef", "explain", "settle"]
+__all__ = ["RefcountStats", "SharedRef", "explain", "settle", "stats"]
+
+
+def stats(*, domain: Domain | None = None) -> RefcountStats:
+    """How often owners have been asked to merge their counts, and what came of it. Threads go on while it is read.
+
+        >>> from threading import Thread
+        >>> from pyruntime.refcount import SharedRef, stats
+        >>> first = SharedRef("made here")
+        >>> before = stats().merges_asked
+        >>> thread = Thread(target=first.drop)
+        >>> thread.start(); thread.join()
+        >>> stats().merges_asked - before
+        1
+
+    domain: None: :data:`~pyruntime.qsbr.default_domain`, which has all SharedRefs; others have objects of C code. Raises
+    ArgumentTypeError, and StateError when the domain is closed.
+    """
+    whose = default_domain if domain is None else domain
+    if not isinstance(whose, Domain):
+        raise ArgumentTypeError(f"domain is a Domain, or None for the default one, not {domain!r}")
+    interp = lib.pyrt_interp_pin(whose.interpreter_id)
+    if interp == ffi.NULL:
+        raise StateError(f"stats(): {whose!r} is closed")
+    found = ffi.new("pyrt_object_stats *", {"struct_size": ffi.sizeof("pyrt_object_stats")})
+    lib.pyrt_object_stats_read(interp, found)
+    lib.pyrt_interp_unpin(interp)
+    return RefcountStats(
+        merges_asked=found.merges_asked,
+        merges_done=found.merges_done,
+        merges_for_ended=found.merges_for_ended,
+        queues_borrowed=found.queues_borrowed,
+        longest_queue=found.longest_queue,
+        longest_wait=found.longest_wait_ns * 1e-9,
+        immortal=found.immortal,
+        unique_ids=found.unique_ids,
+    )
 
 
 class _Actor:
@@ -100,7 +138,9 @@ def explain(file: TextIO | None = None) -> None:
 
     It is a real count that real threads count in; what is printed is read from it. The output is always the same.
 
-    file: where to print, with a method write(); None: ``sys.stdout``. Raises ArgumentTypeError for something else.
+    file: where to print, with a method write(); None: ``sys.stdout``. Raises ArgumentTypeError for something else, and
+    StateError inside of a block of pyruntime or of this thread's stop_the_world(), where the two and this thread might wait
+    for each other without end.
 
         >>> from io import StringIO
         >>> from pyruntime.refcount import explain
@@ -114,6 +154,16 @@ def explain(file: TextIO | None = None) -> None:
     out = sys.stdout if file is None else file
     if not callable(getattr(out, "write", None)):
         raise ArgumentTypeError(f"file is something with a method write(), or None for sys.stdout, not {file!r}")
+    if _core.has_stopped_the_world():
+        raise StateError(
+            "explain() waits for two threads of its own, which would wait for the end of this stop_the_world() block: call "
+            "it outside"
+        )
+    if _core.attached_thread() is not None:
+        raise StateError(
+            "explain() waits for two threads of its own, which a pause might stop that waits for the end of this block of "
+            "pyruntime: call it outside"
+        )
     owner, other = _Actor("owner"), _Actor("other")
     try:
         _explain(out, owner, other)

@@ -100,8 +100,10 @@ def test_each_statistic_has_words_and_they_are_those_of_the_core() -> None:
         assert re.search(rf'    {field}: int\n    """.+"""\n', source), field
 
 
-@pytest.mark.parametrize("record", [heap.HeapStats, heap.LeftBlocks, heap.MemoryStats, heap.SizeClassStats])
-def test_each_figure_of_memory_that_is_not_plain_has_words(record: type) -> None:
+@pytest.mark.parametrize(
+    "record", [heap.HeapStats, heap.LeftBlocks, heap.MemoryStats, heap.SizeClassStats, refcount.RefcountStats]
+)
+def test_each_figure_that_is_not_plain_has_words(record: type) -> None:
     source = inspect.getsource(record)
     plain = {"name", "tag", "type_stable"}
     for field in set(inspect.get_annotations(record)) - plain:

@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import pyruntime
 from pyruntime import __main__ as command
 from pyruntime import errors, qsbr, refcount
-from pyruntime.refcount import SharedRef, explain, settle
+from pyruntime.refcount import SharedRef, explain, settle, stats
 
 
 class Led:
@@ -745,11 +745,63 @@ def test_explain_wants_something_to_write_to() -> None:
     assert threading.active_count() == before
 
 
-def test_explain_inside_of_a_block() -> None:
+def test_explain_waits_for_nobody_who_would_wait_for_it() -> None:
     text = io.StringIO()
-    with pyruntime.Domain() as domain, domain.attached():
-        explain(text)
+    before = threading.active_count()
+    with pyruntime.Domain() as domain:
+        for block in (domain.attached(), qsbr.attached(), qsbr.reading()):
+            with block, pytest.raises(errors.StateError, match="the end of this block of pyruntime: call it outside"):
+                explain(text)
+        stop = pyruntime.stop_the_world
+        for pause in (stop(), stop(domain=domain), stop(everything=True)):
+            with pause, pytest.raises(errors.StateError, match=r"of this stop_the_world\(\) block: call it outside"):
+                explain(text)
+    assert text.getvalue() == ""
+    assert threading.active_count() == before
+    explain(text)
     assert "8. " in text.getvalue()
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_owners_were_asked_is_counted() -> None:
+    owner = Led()
+    block = qsbr.default_domain.attached()
+    before = stats()
+    assert before.unique_ids >= 1  # the type of SharedRefs
+    try:
+        ours = owner.do(lambda: [SharedRef(number) for number in range(5)])
+        owner.do(block.__enter__)
+        for one in ours[:3]:
+            one.drop()
+        asked = stats()
+        assert (asked.merges_asked, asked.merges_done) == (before.merges_asked + 3, before.merges_done)
+        owner.do(qsbr.quiescent)
+        done = stats()
+        assert done.merges_done == before.merges_done + 3
+        assert done.longest_queue >= 3
+        assert done.longest_wait > 0
+        assert done.queues_borrowed == before.queues_borrowed
+        owner.do(lambda: block.__exit__(None, None, None))
+        ours[3].drop()
+        assert stats().queues_borrowed == before.queues_borrowed + 1
+    finally:
+        owner.end()
+    ours[4].drop()
+    assert stats().merges_for_ended == before.merges_for_ended + 1
+    assert stats().immortal == before.immortal
+
+
+def test_figures_of_a_domain() -> None:
+    with pyruntime.Domain() as domain:
+        found = stats(domain=domain)
+        assert found == refcount.RefcountStats(0, 0, 0, 0, 0, 0.0, 0, 0)
+    with pytest.raises(errors.StateError, match="is closed"):
+        stats(domain=domain)
+    wrong: Any = 5
+    with pytest.raises(errors.ArgumentTypeError, match="domain is a Domain, or None for the default one, not 5"):
+        stats(domain=wrong)
 
 
 def test_examples_of_the_module() -> None:

@@ -91,8 +91,20 @@ attached_thread(PyObject *module, PyObject *unused)
 PyDoc_STRVAR(attached_thread_doc, "attached_thread($module, /)\n--\n\n"
                                   "The ids of the attached state of this thread and of its interpreter, or None.");
 
+static PyObject *
+has_stopped_the_world(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyBool_FromLong(pyrt_tls()->pause != NULL);
+}
+
+PyDoc_STRVAR(has_stopped_the_world_doc, "has_stopped_the_world($module, /)\n--\n\n"
+                                        "Whether this thread is inside of a pause of its own, of whichever domain.");
+
 static PyMethodDef functions[] = {
     {"attached_thread", attached_thread, METH_NOARGS, attached_thread_doc},
+    {"has_stopped_the_world", has_stopped_the_world, METH_NOARGS, has_stopped_the_world_doc},
     {"new_pause", pyrt_py_pause_new, METH_VARARGS, "A block that stops a domain, or everything for None; in nanoseconds."},
     {"add_sync_types", pyrt_py_sync_add_types, METH_NOARGS,
      "Makes the types of pyruntime.sync, and Pause; no matter how often."},

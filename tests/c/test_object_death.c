@@ -98,6 +98,67 @@ TEST(weak_references_then_finalize_then_dealloc)
     down();
 }
 
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+static int deallocs;
+
+static void
+count_dealloc(pyrt_object *object)
+{
+    (void)object;
+    deallocs++;
+}
+
+static pyrt_type *
+type_with(void (*dealloc)(pyrt_object *))
+{
+    pyrt_type_spec spec = {.struct_size = sizeof(spec), .name = "body", .basic_size = 64, .dealloc = dealloc};
+    pyrt_type *type = pyrt_type_new(pyrt_interp_main(), &spec);
+    CHECK(type != NULL);
+    return type;
+}
+
+static uint64_t
+pages(void)
+{
+    pyrt_memory_stats stats = {.struct_size = sizeof(stats)};
+    pyrt_interp_memory_stats(pyrt_interp_main(), &stats);
+    return stats.pages;
+}
+
+/* Any number of them, one after the other, are in one page; and the end of the interpreter finds nothing left. */
+TEST(the_memory_is_the_librarys_to_free_with_a_dealloc_and_without)
+{
+    enum { MANY = 10000 };
+    up();
+    pyrt_type *types[] = {type_with(NULL), type_with(count_dealloc)};
+    uint64_t before = pages();
+    for (int i = 0; i < MANY; i++) {
+        pyrt_decref(pyrt_object_new(self, types[i % 2]));
+    }
+    CHECK_INT(deallocs, MANY / 2);
+    CHECK(pages() <= before + 1);
+    pyrt_decref((pyrt_object *)types[0]);
+    pyrt_decref((pyrt_object *)types[1]);
+    down();
+}
+
+static void
+free_the_object(pyrt_object *object)
+{
+    pyrt_free(object);
+}
+
+TEST(a_dealloc_that_frees_its_object_is_told_of)
+{
+    up();
+    pyrt_type *type = type_with(free_the_object);
+    pyrt_decref(pyrt_object_new(self, type));
+    EXPECT_REPORT("pyrt_free");
+    pyrt_decref((pyrt_object *)type);
+    down();
+}
+
 /* ---- depth ------------------------------------------------------------------------------------------------------- */
 
 typedef struct link {
