@@ -7,8 +7,8 @@
 #   make malloc          build/libpyruntime-malloc.so: malloc, free, new, delete and the rest of them, for LD_PRELOAD
 #   make clean
 #
-# One executable a concept: tests/c/test_NAME.c, with the support code of tests/c and the whole core. Everything is built
-# out of tree, in build/c/COMPILER-SAN.
+# One executable a concept: tests/c/test_NAME.c, or .cc for the headers of C++, with the support code of tests/c and the whole core.
+# Everything is built out of tree, in build/c/COMPILER-SAN.
 
 CC := gcc
 SAN := plain
@@ -25,18 +25,22 @@ FLAGS_thread := -O1 -fsanitize=thread -fno-omit-frame-pointer
 # Of code that uses the library; the core is the same with and without it.
 TEST_FLAGS_debug := -DPYRT_DEBUG
 
-CFLAGS := -std=gnu11 -g -Wall -Wextra -Werror -pthread $(FLAGS_$(SAN))
+CXX := $(if $(findstring clang,$(CC)),clang++,g++)
+COMMON := -g -Wall -Wextra -Werror -pthread $(FLAGS_$(SAN))
+CFLAGS := -std=gnu11 $(COMMON)
+CXXFLAGS := -std=c++17 -Wconversion $(COMMON)
 CPPFLAGS := -Icsrc/include -Icsrc -Icsrc/core
 DEPENDENCIES := -MMD -MP
 
 CORE := $(sort $(shell find csrc/core -name '*.c'))
 TESTS := $(sort $(wildcard tests/c/test_*.c))
+CXX_TESTS := $(sort $(wildcard tests/c/test_*.cc))
 SUPPORT := $(filter-out $(TESTS),$(sort $(wildcard tests/c/*.c)))
 
 CORE_OBJECTS := $(CORE:%.c=$(OUT)/%.o)
 SUPPORT_OBJECTS := $(SUPPORT:%.c=$(OUT)/%.o)
-TEST_OBJECTS := $(TESTS:%.c=$(OUT)/%.o)
-EXECUTABLES := $(TESTS:tests/c/%.c=$(OUT)/%)
+TEST_OBJECTS := $(TESTS:%.c=$(OUT)/%.o) $(CXX_TESTS:%.cc=$(OUT)/%.o)
+EXECUTABLES := $(TESTS:tests/c/%.c=$(OUT)/%) $(CXX_TESTS:tests/c/%.cc=$(OUT)/%)
 
 # What a program gets in place of its own malloc: only that family leaves the object, thread-local variables cost no call (and
 # so no allocation), an exception of a new passes through it, and nothing is bound late.
@@ -68,8 +72,15 @@ $(OUT)/tests/c/%.o: tests/c/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(TEST_FLAGS_$(SAN)) $(CPPFLAGS) -Itests/c $(DEPENDENCIES) -c $< -o $@
 
+$(OUT)/tests/c/%.o: tests/c/%.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) $(TEST_FLAGS_$(SAN)) $(CPPFLAGS) -Itests/c $(DEPENDENCIES) -c $< -o $@
+
+$(CXX_TESTS:tests/c/%.cc=$(OUT)/%): LINK = $(CXX) $(CXXFLAGS)
+LINK = $(CC) $(CFLAGS)
+
 $(OUT)/test_%: $(OUT)/tests/c/test_%.o $(SUPPORT_OBJECTS) $(CORE_OBJECTS)
-	$(CC) $(CFLAGS) $^ -o $@
+	$(LINK) $^ -o $@
 
 print-executables:
 	@echo $(EXECUTABLES)

@@ -7,7 +7,7 @@ import random
 import pytest
 from c_support import C_TESTS, CONFIGS, Config, run
 
-EXECUTABLES = sorted(file.stem for file in C_TESTS.glob("test_*.c"))
+EXECUTABLES = sorted(file.stem for file in C_TESTS.glob("test_*.c*"))
 
 # What the stress breaks on request, and what it must say then.
 SABOTAGE = {
