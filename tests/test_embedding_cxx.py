@@ -58,7 +58,8 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     compiler, optimise = request.param
     need_compiler(CXX[compiler])
     target = tmp_path_factory.mktemp("cxx") / f"sample_cxx{SUFFIX}"
-    command = [CXX[compiler], "-std=c++17", "-shared", "-fPIC", optimise, "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    command = [CXX[compiler], "-std=c++17", "-shared", "-fPIC", optimise, "-fvisibility=hidden", "-pthread"]
+    command += ["-Wall", "-Wextra", "-Werror"]
     command += [f"-isystem{sysconfig.get_path('include')}", f"-I{pyruntime.get_include()}", str(SOURCE), "-o", str(target)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
