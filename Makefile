@@ -4,6 +4,9 @@
 #   make check-matrix    the same for gcc and clang, plain, under the sanitizers, and with counted read-side sections
 #   make soak            the stress for long, in every configuration; prints the seeds
 #   make build           only build; like check, takes CC=gcc|clang and SAN=plain|address|thread|debug
+#   make lib             build/lib/libpyruntime.a and .so, for programs in C without Python
+#   make install         puts these, the headers and libpyruntime.pc below PREFIX=/usr/local; takes DESTDIR=, too
+#   make check-lib       runs those C tests with the shared library that need nothing private
 #   make malloc          build/libpyruntime-malloc.so: malloc, free, new, delete and the rest of them, for LD_PRELOAD
 #   make clean
 #
@@ -59,6 +62,61 @@ build/malloc/%.o: %.c
 $(MALLOC_LIBRARY): $(MALLOC_OBJECTS)
 	$(CC) -shared -pthread -Wl,-z,now -Wl,-z,nodelete -Wl,-z,defs $^ -o $@
 
+# The core for programs without Python. What the public headers declare is exported and nothing else, and nothing in here is to
+# be replaced by a function of the same name elsewhere. The object is never unloaded: threads may still have to end in it.
+LIB := build/lib
+LIB_OBJECTS := $(CORE:%.c=$(LIB)/%.o)
+LIB_FLAGS := -std=gnu11 -g -O2 -Wall -Wextra -Werror -pthread -fPIC -fvisibility=hidden -fno-semantic-interposition -DPYRT_EXPORT
+config = $(shell sed -n 's/^\#define $(1) "*\([^"]*\)"*$$/\1/p' csrc/include/pyruntime/config.h)
+SONAME := libpyruntime.so.$(call config,PYRT_ABI_MAJOR)
+
+OBJCOPY := objcopy
+PREFIX := /usr/local
+DESTDIR :=
+
+.PHONY: lib install check-lib
+lib: $(LIB)/libpyruntime.a $(LIB)/libpyruntime.so $(LIB)/libpyruntime.pc
+
+$(LIB)/csrc/%.o: csrc/%.c
+	@mkdir -p $(@D)
+	$(CC) $(LIB_FLAGS) $(CPPFLAGS) $(DEPENDENCIES) -c $< -o $@
+
+# One object: who needs a part of it gets all of it. Its floors meet through constructors, of which a linker that takes what is
+# referred to would leave some out.
+$(LIB)/libpyruntime.a: $(LIB_OBJECTS)
+	@rm -f $@
+	$(CC) -r -nostdlib $^ -o $(LIB)/pyruntime.o
+	$(OBJCOPY) --localize-hidden $(LIB)/pyruntime.o
+	$(AR) rcs $@ $(LIB)/pyruntime.o
+
+$(LIB)/$(SONAME): $(LIB_OBJECTS)
+	$(CC) -shared -pthread -Wl,-soname,$(SONAME) -Wl,-z,now -Wl,-z,nodelete -Wl,-z,defs $^ -o $@
+
+$(LIB)/libpyruntime.so: $(LIB)/$(SONAME)
+	ln -sf $(SONAME) $@
+
+$(LIB)/libpyruntime.pc: csrc/libpyruntime.pc.in csrc/include/pyruntime/config.h
+	sed 's|@VERSION@|$(call config,PYRT_VERSION)|' $< > $@
+
+install: lib
+	install -d $(DESTDIR)$(PREFIX)/include/pyruntime $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 csrc/include/pyruntime/* $(DESTDIR)$(PREFIX)/include/pyruntime
+	install -m 644 $(LIB)/libpyruntime.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(LIB)/$(SONAME) $(DESTDIR)$(PREFIX)/lib
+	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libpyruntime.so
+	install -m 644 $(LIB)/libpyruntime.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+
+LIB_TESTS := attach block_hooks condition critical_section disposers event object once parking_lot read_section recursive_mutex \
+    retire rwlock section_order seqlock statistics thread_end
+
+LIB_SUPPORT := $(addprefix $(OUT)/tests/c/,steps.o support.o things.o workers.o)
+
+$(LIB)/test_%: $(OUT)/tests/c/test_%.o $(LIB_SUPPORT) $(LIB)/libpyruntime.so
+	$(CC) $(CFLAGS) $(filter %.o,$^) -L$(LIB) -lpyruntime -Wl,-rpath,$(abspath $(LIB)) -o $@
+
+check-lib: $(LIB_TESTS:%=$(LIB)/test_%)
+	@set -e; for test in $^; do echo "== $$test"; $$test; done
+
 .PHONY: build check check-matrix $(addprefix check-,$(MATRIX)) soak clean print-executables
 .SECONDARY: $(CORE_OBJECTS) $(SUPPORT_OBJECTS) $(TEST_OBJECTS)
 
@@ -101,7 +159,8 @@ soak:
 	done
 
 clean:
-	rm -rf build/c build/malloc $(MALLOC_LIBRARY)
+	rm -rf build/c build/lib build/malloc $(MALLOC_LIBRARY)
 
 -include $(MALLOC_OBJECTS:.o=.d)
+-include $(LIB_OBJECTS:.o=.d)
 -include $(CORE_OBJECTS:.o=.d) $(SUPPORT_OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d)

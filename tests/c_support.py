@@ -102,3 +102,20 @@ def compiles(command: list[str], source: str, name: str, where: Path) -> subproc
     return subprocess.run(
         [*command, str(file)], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=HANG_GUARD, cwd=where
     )
+
+
+@functools.cache
+def build_library() -> Path:
+    """Brings the libraries for programs without Python up to date, and says where they are."""
+    need_compiler("gcc")
+    with _alone("lib"):
+        done = subprocess.run(
+            ["make", "-s", f"-j{os.cpu_count() or 1}", "lib"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode != 0:
+        pytest.fail(f"make lib\n{done.stdout}{done.stderr}", pytrace=False)
+    return ROOT / "build" / "lib"

@@ -50,7 +50,6 @@ start_locked(void)
         return PYRT_OK;
     }
     pyrt_py_install_block_hooks();
-    pyrt_py_capi_start();
     /* Before the core makes its key: glibc runs their destructors in that order. */
     if (!process.has_key && pyrt_py_uses_start() != 0) {
         return PYRT_ENOMEM;

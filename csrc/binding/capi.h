@@ -4,9 +4,6 @@
 
 #include "binding/python.h"
 
-/* Fills in what is known when the process runs; once, before anybody has the table. */
-void pyrt_py_capi_start(void);
-
 /* A capsule "pyruntime._C_API" around the table. */
 PyObject *pyrt_py_capi_capsule(void);
 

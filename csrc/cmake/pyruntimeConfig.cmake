@@ -2,7 +2,8 @@
 #
 #   pyruntime::capi   for extensions that use the runtime of the process: the headers in the way of <pyruntime/capi.h>; nothing
 #                     is linked
-#   pyruntime::core   the core, compiled with the settings of the including project; none of its names leave what it is linked to
+#   pyruntime::core   the core, compiled with the settings of the including project, for the program or shared library that
+#                     links to it by this name; none of its names leave that
 #
 # All paths are relative to this file: it works in an installed package and in a source tree alike.
 
@@ -21,8 +22,9 @@ if(NOT TARGET pyruntime_core)
         message(FATAL_ERROR "pyruntime::core is compiled from C: add C to the languages of project()")
     endif()
     file(GLOB_RECURSE pyruntime_SOURCES CONFIGURE_DEPENDS "${pyruntime_SOURCE_ROOT}/core/*.c")
-    # Made when a target of the project links to it, and not otherwise.
-    add_library(pyruntime_core STATIC EXCLUDE_FROM_ALL ${pyruntime_SOURCES})
+    # Objects, not an archive: the floors meet through constructors, of which a linker that takes what is referred to would leave
+    # some out. Made when a target of the project links to it, and not otherwise.
+    add_library(pyruntime_core OBJECT EXCLUDE_FROM_ALL ${pyruntime_SOURCES})
     add_library(pyruntime::core ALIAS pyruntime_core)
     set_target_properties(pyruntime_core PROPERTIES
         C_STANDARD 11

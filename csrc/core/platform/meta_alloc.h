@@ -9,9 +9,7 @@
 #ifndef PYRT_META_ALLOC_H
 #define PYRT_META_ALLOC_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include <pyruntime/config.h>
 
 /* NULL when the system has no more, or when the fault hook says so. */
 void *pyrt_meta_alloc(size_t size);

@@ -5,9 +5,7 @@
 #ifndef PYRT_OS_MEMORY_H
 #define PYRT_OS_MEMORY_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include <pyruntime/config.h>
 
 /* `bytes` is a multiple of 4 KiB, `align` a power of two of at least that. NULL when the system has no more, or when the
  * fault hook says so. */

@@ -19,15 +19,20 @@
 #    define PYRT_USE_CAPI 1
 #endif
 
+#include "layout.h"
 #include "pyruntime.h"
 
 /* Whether the table of the running library has this member; needed only for members newer than the minor version that
- * pyruntime_import was told to accept. */
+ * PYRT_ABI_TARGET names. */
 #define PYRT_CAPI_HAS(name) (pyrt_capi_pointer->struct_size >= offsetof(pyrt_capi, name) + sizeof(pyrt_capi_pointer->name))
 
-/* The oldest minor version of the table that the including code can live with. */
-#if !defined(PYRT_ABI_MINOR_REQUIRED)
-#    define PYRT_ABI_MINOR_REQUIRED PYRT_ABI_MINOR
+/* The oldest minor version of the table that the including code can live with: what an extension is built against need not be
+ * what it wants its users to have. It then asks PYRT_CAPI_HAS before it calls what came later. */
+#if !defined(PYRT_ABI_TARGET)
+#    define PYRT_ABI_TARGET PYRT_ABI_MINOR
+#endif
+#if PYRT_ABI_TARGET > PYRT_ABI_MINOR
+#    error "PYRT_ABI_TARGET is a newer minor version of the table than that of these headers"
 #endif
 
 /* By their names. In the text above this line a name is still the function's own. */
@@ -211,43 +216,87 @@
 #define pyrt_weakref_hash PYRT_CALL(weakref_hash)
 #define pyrt_ended_memory_next PYRT_CALL(ended_memory_next)
 #if defined(Py_PYTHON_H)
+#    define PYRT_CAPI_NAME "pyruntime._C_API"
+
+/* For the functions below: whether what was found is a table that this code can work with; else an ImportError is set. */
+static inline int
+pyruntime_fits(const pyrt_capi *table)
+{
+    static const pyrt_layout_item mine[] = {PYRT_LAYOUT_ITEMS};
+    const size_t known = sizeof(mine) / sizeof(mine[0]);
+    const int major = PYRT_ABI_MAJOR;
+    const int minor = PYRT_ABI_TARGET;
+    if (table->abi_major != PYRT_ABI_MAJOR) {
+        PyErr_Format(PyExc_ImportError,
+                     "compiled for pyruntime ABI %d.%d, but the installed pyruntime has ABI %u.%u: rebuild this extension "
+                     "against it, or install a pyruntime-ft with ABI %d",
+                     major, minor, (unsigned)table->abi_major, (unsigned)table->abi_minor, major);
+        return -1;
+    }
+    if (table->abi_minor < PYRT_ABI_TARGET) {
+        PyErr_Format(PyExc_ImportError,
+                     "needs pyruntime ABI %d.%d or a newer minor, but the installed pyruntime has ABI %u.%u: upgrade "
+                     "pyruntime-ft",
+                     major, minor, (unsigned)table->abi_major, (unsigned)table->abi_minor);
+        return -1;
+    }
+    if (table->struct_size < PYRT_CAPI_SIZE(PYRT_ABI_TARGET)) {
+        PyErr_Format(PyExc_ImportError,
+                     "the installed pyruntime says that it has ABI %u.%u, but its table ends after %zu bytes, and ABI %d.%d "
+                     "has %zu: it is damaged; install pyruntime-ft again",
+                     (unsigned)table->abi_major, (unsigned)table->abi_minor, table->struct_size, major, minor,
+                     PYRT_CAPI_SIZE(PYRT_ABI_TARGET));
+        return -1;
+    }
+    size_t items = table->struct_size < PYRT_CAPI_SIZE(2) ? 0 : table->layout_items;
+    for (size_t i = 0; i < items && i < known; i++) {
+        if (table->layout[i].value != mine[i].value) {
+            PyErr_Format(PyExc_ImportError,
+                         "compiled for pyruntime ABI %d.%d with %s %zu, but that is %zu in the installed pyruntime, ABI "
+                         "%u.%u: rebuild this extension against it",
+                         major, minor, mine[i].what, (size_t)mine[i].value, (size_t)table->layout[i].value,
+                         (unsigned)table->abi_major, (unsigned)table->abi_minor);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
- * -1 with an exception set: ImportError when the package or the capsule is missing, or when the versions do not fit; the
- * message then names both and the mend. Needs the GIL (an attached Python thread state).
+ * -1 with an exception set: ModuleNotFoundError when there is no package; ImportError when it cannot be imported or has no
+ * table, or when the versions do not fit. The message names both and the mend. Needs the GIL (an attached Python thread state).
+ * Once in each Python interpreter, from the module's exec function.
  * blocks: as an import · allocates: yes · runs user code: as an import · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
 static inline int
 pyruntime_import(void)
 {
+    const int major = PYRT_ABI_MAJOR;
+    const int minor = PYRT_ABI_TARGET;
     PyObject *package = PyImport_ImportModule("pyruntime");
     if (package == NULL) {
+        if (PyErr_ExceptionMatches(PyExc_ModuleNotFoundError)) {
+            PyErr_Format(PyExc_ModuleNotFoundError,
+                         "compiled for pyruntime ABI %d.%d, but there is no package pyruntime: "
+                         "python -m pip install pyruntime-ft",
+                         major, minor);
+        }
         return -1;
     }
     PyObject *capsule = PyObject_GetAttrString(package, "_C_API");
     Py_DECREF(package);
-    if (capsule == NULL) {
-        PyErr_SetString(PyExc_ImportError,
-                        "pyruntime has no _C_API: its compiled part is missing; install pyruntime-ft again");
+    if (capsule == NULL || !PyCapsule_IsValid(capsule, PYRT_CAPI_NAME)) {
+        Py_XDECREF(capsule);
+        PyErr_Format(
+            PyExc_ImportError,
+            "compiled for pyruntime ABI %d.%d, but the package pyruntime has no table _C_API: it is another package, or "
+            "its compiled part is missing; install pyruntime-ft again",
+            major, minor);
         return -1;
     }
-    const pyrt_capi *table = (const pyrt_capi *)PyCapsule_GetPointer(capsule, "pyruntime._C_API");
+    const pyrt_capi *table = (const pyrt_capi *)PyCapsule_GetPointer(capsule, PYRT_CAPI_NAME);
     Py_DECREF(capsule); /* the table itself is static and is never unloaded */
-    if (table == NULL) {
-        return -1;
-    }
-    if (table->abi_major != PYRT_ABI_MAJOR) {
-        PyErr_Format(PyExc_ImportError,
-                     "compiled for pyruntime ABI %d.%d, but the installed pyruntime has ABI %u.%u: "
-                     "rebuild this extension against it, or install a pyruntime-ft with ABI %d",
-                     PYRT_ABI_MAJOR, PYRT_ABI_MINOR_REQUIRED, (unsigned)table->abi_major, (unsigned)table->abi_minor,
-                     PYRT_ABI_MAJOR);
-        return -1;
-    }
-    if (table->abi_minor < PYRT_ABI_MINOR_REQUIRED) {
-        PyErr_Format(PyExc_ImportError,
-                     "needs pyruntime ABI %d.%d or a newer minor, but the installed pyruntime has ABI %u.%u: "
-                     "upgrade pyruntime-ft",
-                     PYRT_ABI_MAJOR, PYRT_ABI_MINOR_REQUIRED, (unsigned)table->abi_major, (unsigned)table->abi_minor);
+    if (pyruntime_fits(table) != 0) {
         return -1;
     }
     pyrt_capi_pointer = table;
