@@ -60,7 +60,7 @@ typedef struct pyrt_py_home {
     pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
     pyrt_interp *leaving;              /* what it was then, while buffers of it are in use; NULL: none */
 
-    /* The boxes of SharedRefs (shared_ref.c). */
+    /* The boxes of SharedRefs (shared_box.c). */
     pyrt_type *box_type;               /* atomic; of `interp`, NULL until it is first wanted */
     uint64_t boxes;                    /* atomic: in memory of `interp` or `leaving`; of the main one, which stays: 0 */
 

@@ -1,118 +1,34 @@
 /* shared_ref.c -- pyruntime.refcount.SharedRef: a counted reference to a box around a Python object.
  *
- * The box is an object of the core, of a type that each Python interpreter has one of; the value is in the box's node, of which
- * the core's destructor makes an ending (endings.h). A SharedRef is one reference to a box, or none when it has been dropped.
- *
- * Python threads are detached from the core. For the moment of counting a thread attaches the state that it keeps, if it has one
- * and that is free; so the owner counts as an owner, without an atomic operation on the box. Others count as strangers.
+ * A SharedRef is one reference to a box (shared_box.h), or none when it has been dropped.
  *
  * On free-threaded builds Python's lock of the SharedRef keeps its box from going while another thread looks; with the GIL that
  * is the GIL. Nothing that may let go of either stands between the look and the use.
  *
- * Python's collector sees the value through a SharedRef that is the only reference to its box. Nobody counts while it is at
- * work, but a thread that has nothing to do with Python may be merging; so only those states of a box say "the only one" that
- * it cannot leave in that time, or can only come to.
+ * Python's collector sees the value through a SharedRef that is the only reference to its box.
  */
 #include "binding/shared_ref.h"
 
-#include "binding/endings.h"
-#include "binding/gil.h"
-#include "binding/states.h"
-#include "binding/uses.h"
+#include "binding/shared_box.h"
 
 #include <structmember.h>
-
-#include <errno.h>
 
 #if !defined(Py_GIL_DISABLED)
 #    define Py_BEGIN_CRITICAL_SECTION(object) {
 #    define Py_END_CRITICAL_SECTION() }
 #endif
 
-static const char WHAT[] = "SharedRef()";
-
-typedef struct box {
-    pyrt_object base;
-    pyrt_py_callable *node;
-    pyrt_py_home *counting; /* the home whose `boxes` it is in, or NULL */
-} box;
-
 typedef struct shared_ref {
     PyObject_HEAD
     PyObject *weakrefs;
     pyrt_py_home *home; /* its interpreter's, which outlives it */
-    box *box;           /* one reference to it; NULL: dropped */
+    pyrt_py_box *box;   /* one reference to it; NULL: dropped */
 } shared_ref;
 
 static shared_ref *
 ref_of(PyObject *self)
 {
     return (shared_ref *)self;
-}
-
-/* ---- boxes ------------------------------------------------------------------------------------------------------- */
-
-/* Called by the core, on any thread. */
-static void
-box_dealloc(pyrt_object *dying)
-{
-    box *ended = (box *)dying;
-    if (ended->counting != NULL) {
-        pyrt_fetch_add_seq_cst(&ended->counting->boxes, (uint64_t)-1);
-    }
-    pyrt_py_ending_dispose(ended->node);
-}
-
-/* The type of the home's boxes; NULL when memory is short. A use of its default domain is under way. */
-static pyrt_type *
-box_type(pyrt_py_home *home, pyrt_interp *interp)
-{
-    static const pyrt_type_spec spec = {
-        .struct_size = sizeof(spec), .name = "SharedRef", .basic_size = sizeof(box), .dealloc = box_dealloc};
-    /* acquire: pairs with the swap below. */
-    pyrt_type *type = pyrt_load_acquire(&home->box_type);
-    if (type != NULL) {
-        return type;
-    }
-    PyThreadState *outer = pyrt_py_enter();
-    pyrt_type *made = pyrt_type_new(interp, &spec);
-    pyrt_py_leave(outer);
-    if (made != NULL && !pyrt_cas_acq_rel(&home->box_type, &type, made)) {
-        pyrt_decref((pyrt_object *)made);
-        return type;
-    }
-    return made;
-}
-
-/* ---- attached for a moment --------------------------------------------------------------------------------------- */
-
-typedef struct moment {
-    pyrt_py_home *home, *outer;
-    PyThreadState *inside;
-    pyrt_thread *attached; /* by this moment, or NULL */
-} moment;
-
-static moment
-moment_begin(pyrt_py_home *home)
-{
-    moment now = {home, pyrt_py_endings_begin(home), pyrt_py_enter(), pyrt_py_state_at_hand()};
-    if (now.attached != NULL && !pyrt_tryattach(now.attached)) {
-        /* The world is stopped. */
-        now.attached = NULL;
-    }
-    return now;
-}
-
-/* Merges what others have asked for, too. May run finalizers. */
-static void
-moment_end(const moment *now)
-{
-    if (now->attached != NULL) {
-        pyrt_safepoint(now->attached);
-        pyrt_detach(now->attached);
-    }
-    pyrt_py_leave(now->inside);
-    pyrt_py_endings_end(now->home, now->outer);
 }
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
@@ -129,62 +45,6 @@ check_arguments(PyObject *finalizer, PyObject *on_owner)
     }
     if (!PyBool_Check(on_owner)) {
         pyrt_py_raise(PYRT_PY_WRONG_TYPE, "on_owner is True or False, not %R", on_owner);
-        return false;
-    }
-    return true;
-}
-
-/* Being in another domain's block is refused: attaching would end what that protects. */
-static bool
-refuse_elsewhere(const pyrt_py_domain *domain)
-{
-    const pyrt_thread *current = pyrt_thread_current();
-    if (current == NULL || current->interp == pyrt_load_relaxed(&domain->interp) || pyrt_py_domain_is_closed(domain)) {
-        return false;
-    }
-    pyrt_py_raise(PYRT_ESTATE, "%s inside a block of domain '%s' would end the protection of that block: leave it first",
-                  WHAT, pyrt_interp_name(current->interp));
-    return true;
-}
-
-/* With a state of the domain attached. */
-static void
-make_box(shared_ref *self, pyrt_thread *thread, pyrt_type *type, pyrt_py_callable *node)
-{
-    box *made = (box *)pyrt_object_new(thread, type);
-    if (made == NULL) {
-        return;
-    }
-    made->node = node;
-    if (!self->home->is_main) {
-        made->counting = self->home;
-        pyrt_fetch_add_seq_cst(&self->home->boxes, (uint64_t)1);
-    }
-    self->box = made;
-}
-
-/* False with an exception. */
-static bool
-fill(shared_ref *self, pyrt_py_domain *domain, pyrt_py_callable *node)
-{
-    pyrt_py_lease lease;
-    if (refuse_elsewhere(domain) || !pyrt_py_lease_begin(domain, WHAT, &lease)) {
-        return false;
-    }
-    pyrt_type *type = box_type(self->home, domain->interp);
-    bool attaches = type != NULL && pyrt_thread_current() != lease.thread;
-    if (attaches && !pyrt_py_state_attach(lease.thread)) {
-        pyrt_py_lease_end(&lease);
-        return false;
-    }
-    moment now = {self->home, pyrt_py_endings_begin(self->home), pyrt_py_enter(), attaches ? lease.thread : NULL};
-    if (type != NULL) {
-        make_box(self, lease.thread, type, node);
-    }
-    moment_end(&now);
-    pyrt_py_lease_end(&lease);
-    if (self->box == NULL) {
-        pyrt_py_raise(PYRT_ENOMEM, "no memory for a SharedRef");
         return false;
     }
     return true;
@@ -210,13 +70,15 @@ ref_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     ref_of(self)->home = home;
     pyrt_py_callable *node = pyrt_py_ending_new(home, value, finalizer == Py_None ? NULL : finalizer, on_owner == Py_True);
-    if (node == NULL || !fill(ref_of(self), domain, node)) {
+    pyrt_py_box *box = node == NULL ? NULL : pyrt_py_box_new(home, domain, node);
+    if (box == NULL) {
         if (node != NULL) {
             pyrt_py_ending_delete(node);
         }
         Py_DECREF(self);
         return NULL;
     }
+    ref_of(self)->box = box;
     return self;
 }
 
@@ -241,13 +103,13 @@ ref_clone(PyObject *object, PyObject *unused)
         return NULL;
     }
     ref_of(made)->home = self->home;
-    moment now = moment_begin(self->home);
+    pyrt_py_moment now = pyrt_py_moment_begin(self->home);
     Py_BEGIN_CRITICAL_SECTION(object);
     if (self->box != NULL) {
-        ref_of(made)->box = (box *)pyrt_incref(&self->box->base);
+        ref_of(made)->box = (pyrt_py_box *)pyrt_incref(&self->box->base);
     }
     Py_END_CRITICAL_SECTION();
-    moment_end(&now);
+    pyrt_py_moment_end(&now);
     if (ref_of(made)->box == NULL) {
         Py_DECREF(made);
         return raise_dropped("clone()");
@@ -260,16 +122,16 @@ static void
 drop(PyObject *object)
 {
     shared_ref *self = ref_of(object);
-    box *dropped;
+    pyrt_py_box *dropped;
     Py_BEGIN_CRITICAL_SECTION(object);
     dropped = self->box;
     /* relaxed: for who only asks whether there is one. */
-    pyrt_store_relaxed(&self->box, (box *)NULL);
+    pyrt_store_relaxed(&self->box, (pyrt_py_box *)NULL);
     Py_END_CRITICAL_SECTION();
     if (dropped != NULL) {
-        moment now = moment_begin(self->home);
+        pyrt_py_moment now = pyrt_py_moment_begin(self->home);
         pyrt_decref(&dropped->base);
-        moment_end(&now);
+        pyrt_py_moment_end(&now);
     }
 }
 
@@ -319,11 +181,11 @@ pyrt_py_shared_ref_settle(PyObject *module, PyObject *unused)
     if (home == NULL) {
         return NULL;
     }
-    moment now = moment_begin(home);
+    pyrt_py_moment now = pyrt_py_moment_begin(home);
     if (pyrt_thread_current() != NULL) {
         pyrt_merge_refcounts(pyrt_thread_current());
     }
-    moment_end(&now);
+    pyrt_py_moment_end(&now);
     pyrt_py_run_if_outside(home);
     Py_RETURN_NONE;
 }
@@ -464,23 +326,12 @@ ref_reduce(PyObject *self, PyObject *unused)
 
 /* ---- Python's collector, and the end ----------------------------------------------------------------------------- */
 
-static bool
-is_only_reference(const box *there)
-{
-    pyrt_object_info info = {.struct_size = sizeof(info)};
-    pyrt_object_look(&there->base, &info);
-    if (info.state == PYRT_SHARED_MERGED) {
-        return info.shared == 1;
-    }
-    return info.state != PYRT_SHARED_QUEUED && info.owner != 0 && info.local + info.shared == 1;
-}
-
 static int
 ref_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    const box *there = ref_of(self)->box;
+    const pyrt_py_box *there = ref_of(self)->box;
     Py_VISIT(Py_TYPE(self));
-    if (there != NULL && is_only_reference(there)) {
+    if (there != NULL && pyrt_py_box_has_one_reference(there)) {
         Py_VISIT(there->node->argument);
         Py_VISIT(there->node->object);
     }
