@@ -20,29 +20,29 @@ Extensions in C use the same runtime through the headers in :func:`get_include` 
 try:
     from pyruntime import _core
 except ImportError as _error:
-    from pyruntime._explain import explain
+    from pyruntime._explain import stand_in
 
-    raise ImportError(explain(_error), name="pyruntime") from _error
+    _core = stand_in(_error, __path__)
+else:
+    if _core.lib.pyrt_py_attach() != 0:
+        raise ImportError("pyruntime could not start; the reason stands above", name="pyruntime")
 
-if _core.lib.pyrt_py_attach() != 0:
-    raise ImportError("pyruntime could not start; the reason stands above", name="pyruntime")
-
-from pyruntime.qsbr import (
-    Domain,
-    Goal,
-    advance,
-    attached,
-    barrier,
-    default_domain,
-    poll,
-    quiescent,
-    reading,
-    retire,
-    set_bound,
-    stall_report,
-    stats,
-    synchronize,
-)
+    from pyruntime.qsbr import (
+        Domain,
+        Goal,
+        advance,
+        attached,
+        barrier,
+        default_domain,
+        poll,
+        quiescent,
+        reading,
+        retire,
+        set_bound,
+        stall_report,
+        stats,
+        synchronize,
+    )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ __all__ = [
     "weakref",
 ]
 
-__version__: str = _core.ffi.string(_core.lib.pyrt_version()).decode()
+__version__: str = _core.version
 
 _C_API = _core._C_API
 

@@ -17,6 +17,7 @@ _Pointer: TypeAlias = Any
 """A pointer or struct of cffi."""
 
 abi_version: tuple[int, int]
+version: str
 uses_limited_api: bool
 _C_API: CapsuleType
 

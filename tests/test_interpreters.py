@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import pytest
 from conftest import FREE_THREADED, Python, needs_subinterpreters
+
+import pyruntime
 
 PRELUDE = """
 import sys, threading
@@ -255,26 +258,68 @@ def test_a_daemon_thread_of_an_interpreter_that_ends(python: Python) -> None:
     )
 
 
-def test_an_interpreter_with_a_gil_of_its_own_is_told_so(python: Python) -> None:
+def isolated(python: Python, inside: str, *, status: int = 0) -> str:
+    """Runs a program in an interpreter with a GIL of its own, and says what it wrote."""
     if python.version in ("3.10", "3.11"):
         pytest.skip("no such interpreters before 3.12")
     result = python.run(
-        program('''
+        program(f'''
         interpreter = create("isolated")
         run(interpreter, """if True:
-            try:
-                import pyruntime
-            except ImportError as error:
-                print(error)
-            else:
-                print("imported")
+{textwrap.indent(textwrap.dedent(inside), " " * 12)}
         """)
         interpreters.destroy(interpreter)
         import pyruntime
         pyruntime.barrier()
-        ''')
+        '''),
+        status=status,
     )
-    words = (
-        "in a subinterpreter of a free-threaded Python" if FREE_THREADED else "in a Python interpreter with a GIL of its own"
+    return result.out
+
+
+TOLD = "in a subinterpreter of a free-threaded Python" if FREE_THREADED else "in a Python interpreter with a GIL of its own"
+
+
+USES = (
+    "pyruntime.reading()",
+    "pyruntime.Mutex()",
+    "pyruntime.sync",
+    "pyruntime.runtime_info()",
+    "from pyruntime import qsbr",
+    "import pyruntime.heap",
+    "from pyruntime.sync import Event",
+    "from pyruntime._core import lib",
+)
+
+
+def test_an_interpreter_with_a_gil_of_its_own_is_told_what_it_cannot_have(python: Python) -> None:
+    out = isolated(
+        python,
+        f"""
+        import pyruntime
+        for use in {USES}:
+            try:
+                exec(use)
+            except ImportError as error:
+                print(error)
+        """,
     )
-    assert f"{words}, because cffi cannot" in result.out
+    lines = out.splitlines()
+    assert len(lines) == len(USES)
+    for line in lines:
+        assert f"{TOLD}, because cffi cannot be loaded there: use it in the main interpreter" in line
+
+
+def test_an_interpreter_with_a_gil_of_its_own_has_what_extensions_need(python: Python) -> None:
+    out = isolated(
+        python,
+        """
+        import os, pyruntime
+        assert os.path.basename(pyruntime.get_include()) == "include"
+        print(pyruntime.__version__, pyruntime._C_API, pyruntime._core.abi_version, hasattr(pyruntime, "nothing"))
+        """,
+    )
+    major, minor = pyruntime.runtime_info().abi_version
+    assert re.fullmatch(
+        rf'{re.escape(pyruntime.__version__)} <capsule object "pyruntime._C_API" at .*> \({major}, {minor}\) False\n', out
+    )

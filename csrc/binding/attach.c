@@ -64,8 +64,8 @@ start_locked(void)
     return pthread_atfork(NULL, NULL, fork_child) == 0 ? PYRT_OK : PYRT_ENOMEM;
 }
 
-static pyrt_status
-start_process(void)
+pyrt_status
+pyrt_py_start_process(void)
 {
     pyrt_raw_mutex_lock(&process.lock);
     pyrt_status status = start_locked();
@@ -124,8 +124,8 @@ add(PyObject *module, const char *name, PyObject *value)
     return result;
 }
 
-static int
-add_constants(PyObject *module)
+int
+pyrt_py_add_constants(PyObject *module)
 {
 #if defined(Py_LIMITED_API)
     long limited = 1;
@@ -133,6 +133,7 @@ add_constants(PyObject *module)
     long limited = 0;
 #endif
     if (add(module, "abi_version", Py_BuildValue("(ii)", PYRT_ABI_MAJOR, PYRT_ABI_MINOR)) != 0 ||
+        add(module, "version", PyUnicode_FromString(pyrt_version())) != 0 ||
         add(module, "uses_limited_api", PyBool_FromLong(limited)) != 0) {
         return -1;
     }
@@ -160,13 +161,13 @@ add_types(PyObject *module, pyrt_py_home *home)
 static int
 attach_to(PyObject *module)
 {
-    pyrt_status status = start_process();
+    pyrt_status status = pyrt_py_start_process();
     if (status != PYRT_OK) {
         PyErr_Format(PyExc_ImportError, "pyruntime cannot start: %s", pyrt_strerror(status));
         return -1;
     }
     pyrt_py_home *home = pyrt_py_home_get();
-    if (home == NULL || add_types(module, home) != 0 || add_constants(module) != 0) {
+    if (home == NULL || add_types(module, home) != 0 || pyrt_py_add_constants(module) != 0) {
         return -1;
     }
     return PyModule_AddFunctions(module, functions);
