@@ -69,8 +69,8 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_failed_allocation(faults: Path, this_python: Python, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each operation does what it is for, or raises a MemoryError and has done nothing. Either way each finalizer runs once, and
-    nothing is left of the value."""
+    """Each operation does what it is for, or raises a MemoryError and has done nothing. Either way each finalizer runs once,
+    and nothing is left of the value."""
     monkeypatch.setenv("LD_PRELOAD", str(faults))
     monkeypatch.setenv("PYTHONMALLOC", "malloc")
     result = this_python.run(
@@ -260,7 +260,7 @@ def test_counting_goes_on_in_a_pause(everything: bool) -> None:
         here = threading.get_ident()
         assert ran == [(0, here)]
         clones = [ref.clone() for ref in refs[1:]]
-        together(1, lambda _: (clones[0].drop(), refs[1].drop()))
+        together(2, lambda number: (clones[0], refs[1])[number].drop())
         assert [value for value, _ in ran] == [0, 1]
         with SharedRef(3, note) as made:
             assert made.count == 1
