@@ -47,7 +47,7 @@ else:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pyruntime import errors, heap, rcu, refcount, state, sync, weakref
-    from pyruntime._embedding import get_cmake_dir, get_include, get_pkgconfig_dir, get_sources
+    from pyruntime._embedding import get_cmake_dir, get_ffi, get_include, get_pkgconfig_dir, get_sources
     from pyruntime.errors import (
         ArgumentError,
         ArgumentTypeError,
@@ -137,6 +137,7 @@ __all__ = [
     "default_domain",
     "errors",
     "get_cmake_dir",
+    "get_ffi",
     "get_include",
     "get_pkgconfig_dir",
     "get_sources",
@@ -168,7 +169,7 @@ _C_API = _core._C_API
 
 
 _HOMES = {
-    "_embedding": ("get_cmake_dir", "get_include", "get_pkgconfig_dir", "get_sources"),
+    "_embedding": ("get_cmake_dir", "get_ffi", "get_include", "get_pkgconfig_dir", "get_sources"),
     "heap": ("Buffer", "Heap"),
     "qsbr": ("Section", "StallReport", "Stats"),
     "rcu": ("RCUCell",),

@@ -8,6 +8,10 @@ from __future__ import annotations
 import os
 import os.path
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import cffi
+
 # As they stand on every command line that compiles the core.
 CORE_OPTIONS = ("-std=gnu11", "-fvisibility=hidden")
 
@@ -65,6 +69,29 @@ def get_pkgconfig_dir() -> str:
     True
     """
     return _csrc("lib", "pkgconfig")
+
+
+def get_ffi() -> cffi.FFI:
+    """What C functions and types there are, for the builder of another cffi module: ``ffi.include(pyruntime.get_ffi())``.
+
+    The module then shares the types and the functions of this package. C text of its own that calls them begins with
+    ``#include <pyruntime/capi.h>``, which needs :func:`get_include`, and nothing else.
+
+    >>> import cffi, pyruntime
+    >>> ffi = cffi.FFI()
+    >>> ffi.include(pyruntime.get_ffi())
+    >>> ffi.cdef("pyrt_status mine(pyrt_thread *thread);")
+    """
+    from pathlib import Path
+
+    from cffi import FFI
+
+    from pyruntime._declarations import callable_cdef
+
+    ffi = FFI()
+    ffi.cdef("\n".join(callable_cdef(Path(_csrc("include", "pyruntime")))))
+    ffi.set_source("pyruntime._core", "#error this is built by pyruntime")
+    return ffi
 
 
 def core_cflags() -> list[str]:

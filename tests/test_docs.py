@@ -21,7 +21,7 @@ README = Path(__file__).parents[1] / "README.md"
 def _documented() -> dict[str, object]:
     """Everything that has words of its own."""
     found: dict[str, object] = {"pyruntime": pyruntime}
-    for name in ("get_cmake_dir", "get_include", "get_pkgconfig_dir", "get_sources"):
+    for name in ("get_cmake_dir", "get_ffi", "get_include", "get_pkgconfig_dir", "get_sources"):
         found[f"pyruntime.{name}"] = getattr(pyruntime, name)
     for module in (qsbr, state, sync, heap, refcount, errors):
         found[module.__name__] = module

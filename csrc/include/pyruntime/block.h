@@ -13,6 +13,7 @@
 
 PYRT_BEGIN_DECLS
 
+/* cdef: begin */
 /* before: let go of the host's locks; what it returns is handed to after. after: take them again. `after` is called detached
  * and with no lock of the library held, because a host that is shutting down may never return from it. One exception: in
  * pyrt_stop_the_world it runs with the world stopped and the caller as it was. It may end the OS thread everywhere, or stay
@@ -28,6 +29,7 @@ typedef struct pyrt_block_hooks {
 /* Sets the hooks of the process; NULL takes them away. Call it while no thread is inside the library.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_set_block_hooks(const pyrt_block_hooks *hooks_or_null);
+/* cdef: end */
 
 PYRT_END_DECLS
 #endif /* PYRUNTIME_BLOCK_H */

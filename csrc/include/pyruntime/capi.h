@@ -7,6 +7,8 @@
  *
  *      static int exec(PyObject *module) { return pyruntime_import(); }    once, in each Python interpreter
  *
+ * (A cffi module, in whose source text it is included, does so by itself.)
+ *
  * After that every function of the public headers can be called by its name, and the inline ones are as fast as inside.
  */
 #ifndef PYRUNTIME_CAPI_H
@@ -309,6 +311,17 @@ pyruntime_import(void)
             PYRT_STATIC_ASSERT(0, "pyruntime_import exists only where <Python.h> is included before <pyruntime/capi.h>"); \
             -1;                                                                                                           \
         })
+#endif
+
+/* In the source text of a cffi module: its initialisation is the only place where C of it runs with the GIL, so it imports us
+ * there. What cffi writes below this text calls _cffi_init. */
+#if defined(_CFFI_) && defined(Py_PYTHON_H)
+static PyObject *
+pyruntime_cffi_init(const char *name, Py_ssize_t version, const struct _cffi_type_context_s *context)
+{
+    return pyruntime_import() < 0 ? NULL : _cffi_init(name, version, context);
+}
+#    define _cffi_init pyruntime_cffi_init
 #endif
 
 #endif /* PYRUNTIME_CAPI_H */

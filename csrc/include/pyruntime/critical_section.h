@@ -24,6 +24,7 @@
 
 PYRT_BEGIN_DECLS
 
+/* cdef: begin */
 /* Owner only. `previous` and pyrt_thread.critical_sections are pointers with two tag bits of the section pointed to:
  *   PYRT_SECTION_SUSPENDED   its mutexes were given up; so were those of all older ones
  *   PYRT_SECTION_TWO         it is a pyrt_critical_section2
@@ -39,6 +40,7 @@ typedef struct pyrt_critical_section2 {
     pyrt_critical_section base; /* base.mutex has the lower address */
     pyrt_mutex *second; /* NULL: the same object twice */
 } pyrt_critical_section2;
+/* cdef: end */
 
 #define PYRT_SECTION_SUSPENDED 1u
 #define PYRT_SECTION_TWO 2u
@@ -131,9 +133,11 @@ pyrt_critical_section2_end(pyrt_critical_section2 *section)
     pyrt_mutex_unlock(section->base.mutex);
 }
 
+/* cdef: begin */
 /* Whether a section of the attached state holds the mutex at this moment: for assertions. A plain lock is not seen.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 bool pyrt_critical_section_holds(const pyrt_mutex *mutex);
+/* cdef: end */
 
 PYRT_END_DECLS
 #endif /* PYRUNTIME_CRITICAL_SECTION_H */

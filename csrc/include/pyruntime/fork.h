@@ -19,6 +19,7 @@
 
 PYRT_BEGIN_DECLS
 
+/* cdef: begin */
 /* fork(2) with all other threads of the runtime stopped; in the parent they go on. If this OS thread has a world stopped
  * already, it forks inside of that pause, which goes on in both. Answers as fork does: -1 with errno, EDEADLK inside a
  * counted read-side section (reported) and while the runtime ends.
@@ -26,6 +27,7 @@ PYRT_BEGIN_DECLS
  * blocks: yes · allocates: as fork · runs user code: no (but others' fork handlers) · quiescent: always · needs attached:
  * no · async-signal-safe: no */
 pid_t pyrt_fork(void);
+/* cdef: end */
 
 PYRT_END_DECLS
 #endif /* PYRUNTIME_FORK_H */

@@ -22,6 +22,7 @@
 
 PYRT_BEGIN_DECLS
 
+/* cdef: begin */
 /* How to wait; also the flags of the timed forms of the locks. */
 enum {
     PYRT_LOCK_DETACH = 0,        /* the attached state is detached while the thread sleeps: pauses and readers go on */
@@ -29,6 +30,7 @@ enum {
     PYRT_LOCK_INTERRUPTIBLE = 2, /* a signal handler that ran ends the wait with PYRT_EINTR */
     PYRT_PARK_FRONT = 4          /* parking only: into the queue at its head, by a thread that had been woken in vain */
 };
+/* cdef: end */
 
 enum { PYRT_PARKING_CELLS = 1024 };
 #define PYRT_PARKED_ALWAYS 0x80000000u
@@ -55,6 +57,7 @@ pyrt_parked_near(const void *address)
     return pyrt_load_relaxed(&PYRT_PARKING_CELL_TABLE[pyrt_parking_index(address)]);
 }
 
+/* cdef: begin */
 /* Parks the calling thread on an address until it is unparked.
  *
  *   validate      (or NULL) is called with the bucket locked. False: it need not wait any more, PYRT_EBUSY.
@@ -107,6 +110,7 @@ pyrt_requeued pyrt_requeue(const void *from, const void *to, size_t wake, size_t
 /* How many are parked on the address at this moment.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 size_t pyrt_parked_count(const void *address);
+/* cdef: end */
 
 /* Reports `function`, and says so, if this OS thread is inside a counted read-side section: the wait would be its end.
  * Debug builds ask it in the inline functions that may wait, also when they need not.

@@ -61,6 +61,7 @@ pyrt_status pyrt_retire_call(pyrt_thread *or_null, void (*fn)(void *p, void *arg
 pyrt_status pyrt_retire_global(void *p, size_t bytes, void (*dispose)(void *));
 /* cdef: end */
 
+/* cdef: begin */
 /* For what must not fail: a node inside of the thing itself. The fields belong to the library until `dispose` is called. */
 typedef struct pyrt_retire_node {
     struct pyrt_retire_node *next;
@@ -74,6 +75,7 @@ typedef struct pyrt_retire_node {
  * async-signal-safe: no */
 void pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size_t bytes,
                           void (*dispose)(pyrt_retire_node *));
+/* cdef: end */
 #define pyrt_retire_node(or_null, embedded, bytes, dispose) \
     PYRT_CALL(retire_embedded)((or_null), (embedded), (bytes), (dispose))
 
