@@ -70,6 +70,9 @@ void check_status(const char *file, int line, const char *text, pyrt_status foun
 /* How many reports wait to be expected. */
 size_t reports_pending(void);
 
+/* Makes room for more: of those that were expected nothing is kept. None may be pending. */
+void reports_forget(void);
+
 /* Takes the oldest pending report, which must contain each of the texts: usually the function that was misused, and the
  * thread. */
 void expect_report(const char *file, int line, const char *const *parts, size_t count);

@@ -8,6 +8,7 @@
 #include "platform/poison.h"
 #include "workers.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -97,6 +98,58 @@ misuse_each_size(void *unused)
     }
     worker_end(&other);
     CHECK_UINT(reports_pending(), 0);
+}
+
+/* Every place inside of a block of each size, at home and abroad, without watching: the block keeps its bytes. */
+static void
+free_inside_of(char *block, size_t size, worker *other)
+{
+    memset(block, 0x5A, size);
+    size_t room = pyrt_usable_size(block);
+    for (size_t at = 1; at < room; at += at < 70 ? 1 : at % 8 != 0 ? 8 - at % 8 : room / 300 / 8 * 8 + 8) {
+        char says[40];
+        snprintf(says, sizeof(says), "lies %zu bytes inside", at);
+        pyrt_free(block + at);
+        EXPECT_REPORT("pyrt_free", says);
+        CHECK_UINT(pyrt_usable_size(block + at), 0);
+        reports_forget();
+    }
+    worker_do(other, free_it, block + room / 2 + 1);
+    EXPECT_REPORT("pyrt_free", "bytes inside of the block at");
+    CHECK_PTR(pyrt_realloc(block + room / 2 + 1, 2 * size), NULL);
+    EXPECT_REPORT("pyrt_realloc", "no block of ours; nothing was done");
+    CHECK(is_filled(block, 0, size, 0x5A));
+    reports_forget();
+}
+
+TEST(an_address_inside_of_a_block_is_named_without_watching)
+{
+    runtime_up();
+    worker other;
+    worker_start(&other);
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    pyrt_heap *heaps[2];
+    for (int i = 0; i < 2; i++) {
+        heaps[i] = pyrt_heap_new(pyrt_interp_main(),
+                                 &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .type_stable = i == 1});
+    }
+    for (unsigned class = 0; class < PYRT_CLASSES + 2; class++) {
+        size_t size = class < PYRT_CLASS_LARGE ? pyrt_class_size(class) : (size_t)100000 << 5 * (class - PYRT_CLASS_LARGE);
+        char *blocks[3] = {pyrt_malloc(size), pyrt_heap_malloc(thread, heaps[0], size),
+                           pyrt_heap_malloc(thread, heaps[1], size)};
+        for (int i = 0; i < 3; i++) {
+            CHECK(blocks[i] != NULL);
+            free_inside_of(blocks[i], size, &other);
+        }
+        for (int i = 0; i < 3; i++) {
+            pyrt_free(blocks[i]);
+        }
+    }
+    pyrt_heap_delete(heaps[0]);
+    pyrt_heap_delete(heaps[1]);
+    pyrt_thread_release(thread);
+    worker_end(&other);
+    runtime_down();
 }
 
 TEST(what_is_freed_twice_or_is_no_block_is_named)

@@ -119,10 +119,10 @@ count_page(pyrt_ended_memory *out, const pyrt_page *page)
     pyrt_block_count *count = &out->by_class[page->head.class_];
     uint32_t used = pyrt_page_used(page);
     count->blocks += used;
-    count->bytes += used * page->head.block_size;
+    count->bytes += used * pyrt_page_block_size(page);
     out->by_tag[page->head.tag] += used;
     out->blocks += used;
-    out->bytes += used * page->head.block_size;
+    out->bytes += used * pyrt_page_block_size(page);
 }
 
 /* Under the list's lock, so that it is there. */

@@ -50,12 +50,14 @@ key_of(const pyrt_page *page)
 }
 
 void
-pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_part *part, bool zero)
+pyrt_page_init(pyrt_page *page, unsigned class, const pyrt_part *part, bool zero)
 {
+    page->head.class_ = (uint8_t)class;
+    size_t block_size = pyrt_page_block_size(page);
     page->head.free = page->head.local = NULL;
     page->head.slow_below = PYRT_SLOW_WHEN_EMPTY;
     pyrt_page_set_used(page, 0);
-    page->head.block_size = block_size;
+    page->head.divider = class == PYRT_CLASS_LARGE ? 1 : UINT64_MAX / block_size + 1; /* 1: at offset 0 alone */
     page->head.carved = 0;
     page->head.capacity = (uint16_t)(page->bytes / block_size);
     page->head.key = key_of(page);
@@ -63,7 +65,6 @@ pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const pyrt_pa
     page->goal = 0;
     page->heap = part->heap;
     page->head.link = part->link;
-    page->head.class_ = (uint8_t)class;
     page->head.flags = zero ? PYRT_PAGE_ZERO : 0;
     page->head.tag = part->tag;
     /* relaxed: nobody has a block of it yet. */
@@ -77,17 +78,17 @@ pyrt_page_carve(pyrt_page *page)
     if (left == 0) {
         return false;
     }
-    uint32_t more = page->head.block_size >= CARVE_BYTES ? 1 : (uint32_t)(CARVE_BYTES / page->head.block_size);
+    uint32_t more = pyrt_page_block_size(page) >= CARVE_BYTES ? 1 : (uint32_t)(CARVE_BYTES / pyrt_page_block_size(page));
     more = more < left ? more : left;
     if (pyrt_page_is_watched(page)) {
         pyrt_watched_carve(page, page->head.carved, more);
         page->head.carved = (uint16_t)(page->head.carved + more);
         return true;
     }
-    char *first = page->head.start + (size_t)page->head.carved * page->head.block_size;
+    char *first = page->head.start + (size_t)page->head.carved * pyrt_page_block_size(page);
     char *block = first;
-    for (uint32_t i = 1; i < more; i++, block += page->head.block_size) {
-        pyrt_link_write(page, block, block + page->head.block_size);
+    for (uint32_t i = 1; i < more; i++, block += pyrt_page_block_size(page)) {
+        pyrt_link_write(page, block, block + pyrt_page_block_size(page));
     }
     pyrt_link_write(page, block, page->head.free);
     page->head.flags |= page->head.free == NULL && (page->head.flags & PYRT_PAGE_ZERO) != 0 ? PYRT_PAGE_FRESH : 0;
@@ -103,7 +104,7 @@ measure(const pyrt_page *page, void *first, uint32_t most, void **last)
 {
     uint32_t count = 0;
     for (void *block = first; block != NULL; block = pyrt_link_read(page, block)) {
-        if (block != pyrt_page_block_at(page, block) || ++count > most) {
+        if (!pyrt_page_has(page, block) || ++count > most) {
             return 0;
         }
         *last = block;
@@ -129,12 +130,12 @@ pyrt_page_take(pyrt_page *page)
     void *next = pyrt_link_read(page, block);
     page->head.until_slow++;
     page->head.free = next;
-    if (pyrt_unlikely(next != NULL && next != pyrt_page_block_at(page, next))) {
+    if (pyrt_unlikely(next != NULL && !pyrt_page_has(page, next))) {
         lose_free(page);
         pyrt_report(
             "pyrt_malloc: the block at %p, of %zu bytes, was written to after it had been freed; the free blocks behind it "
             "are not used any more",
-            block, page->head.block_size);
+            block, pyrt_page_block_size(page));
     }
     return block;
 }
@@ -157,7 +158,7 @@ measure_foreign(const pyrt_page *page, void *first, uint32_t most, void **last)
         pyrt_report(
             "pyrt_free: blocks of %zu bytes near %p were freed twice, on threads that do not own them, or written to "
             "after that; they are not used any more",
-            page->head.block_size, first);
+            pyrt_page_block_size(page), first);
     }
     return count;
 }
@@ -228,9 +229,26 @@ pyrt_page_freed_twice(const void *block)
 }
 
 void
+pyrt_page_freed_inside(const pyrt_page *page, const void *address)
+{
+    size_t offset = (size_t)((const char *)address - page->head.start);
+    size_t inside = offset % pyrt_page_block_size(page);
+    if (offset / pyrt_page_block_size(page) >= page->head.capacity) {
+        pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", address);
+        return;
+    }
+    pyrt_report("pyrt_free: %p lies %zu bytes inside of the block at %p; nothing was freed", address, inside,
+                (const void *)((const char *)address - inside));
+}
+
+void
 pyrt_page_free_foreign(pyrt_page *page, void *block)
 {
     /* relaxed, then release: pairs with the exchange in collect_foreign. No ABA: blocks are only ever taken all at once. */
+    if (pyrt_unlikely(!pyrt_page_is_block(page, block))) {
+        pyrt_page_freed_inside(page, block);
+        return;
+    }
     void *head = pyrt_load_relaxed(&page->foreign);
     do {
         if (pyrt_unlikely(head == block)) {
@@ -245,13 +263,6 @@ pyrt_page_free_foreign(pyrt_page *page, void *block)
     } while (!pyrt_cas_release(&page->foreign, &head, block));
 }
 
-void *
-pyrt_page_block_at(const pyrt_page *page, const void *address)
-{
-    size_t index = (size_t)((const char *)address - page->head.start) / page->head.block_size;
-    return index < page->head.carved ? page->head.start + index * page->head.block_size : NULL;
-}
-
 /* ---- looking at all of them -------------------------------------------------------------------------------------- */
 
 enum { WORD_BITS = 64, MOST_BLOCKS = 8192 };
@@ -261,8 +272,8 @@ static bool
 mark(const pyrt_page *page, void *first, uint64_t *bits)
 {
     for (void *block = first; block != NULL; block = pyrt_link_read(page, block)) {
-        size_t index = (size_t)((char *)block - page->head.start) / page->head.block_size;
-        if (block != pyrt_page_block_at(page, block) || (bits[index / WORD_BITS] >> index % WORD_BITS & 1) != 0) {
+        size_t index = (size_t)((char *)block - page->head.start) / pyrt_page_block_size(page);
+        if (!pyrt_page_has(page, block) || (bits[index / WORD_BITS] >> index % WORD_BITS & 1) != 0) {
             return false;
         }
         bits[index / WORD_BITS] |= UINT64_C(1) << index % WORD_BITS;
@@ -283,7 +294,7 @@ pyrt_page_visit(pyrt_page *page, bool (*visit)(void *, size_t, void *), void *ar
     }
     for (uint32_t i = 0; i < page->head.carved; i++) {
         bool in_use = watched ? pyrt_watched_is_live(page, i) : (unused[i / WORD_BITS] >> i % WORD_BITS & 1) == 0;
-        if (in_use && !visit(page->head.start + (size_t)i * page->head.block_size, page->head.block_size, arg)) {
+        if (in_use && !visit(page->head.start + (size_t)i * pyrt_page_block_size(page), pyrt_page_block_size(page), arg)) {
             return false;
         }
     }

@@ -30,6 +30,7 @@
 #define PYRT_MEMORY_PAGE_H
 
 #include "memory/memory.h"
+#include "memory/size_class.h"
 
 #include <pyruntime/heap.h>
 
@@ -68,6 +69,28 @@ struct PYRT_ALIGNED(128) pyrt_page {
 
 PYRT_STATIC_ASSERT(sizeof(pyrt_page) == 128, "the map keeps other things in the low bits");
 PYRT_STATIC_ASSERT(offsetof(pyrt_page, foreign) == 64, "others write the second line only");
+
+static inline size_t
+pyrt_page_block_size(const pyrt_page *page)
+{
+    return page->head.class_ == PYRT_CLASS_LARGE ? page->bytes : pyrt_class_size(page->head.class_);
+}
+
+/* Whether an address in the page is a multiple of the block size from its start: the product with 2^64 / size, rounded up, has a
+ * fraction below that rounding then only. Every free asks. */
+static inline bool
+pyrt_page_is_block(const pyrt_page *page, const void *address)
+{
+    return (uint64_t)((const char *)address - page->head.start) * page->head.divider < page->head.divider;
+}
+
+/* Whether a block begins at an address, any, that has been carved. */
+static inline bool
+pyrt_page_has(const pyrt_page *page, const void *address)
+{
+    size_t offset = (size_t)((const char *)address - page->head.start);
+    return pyrt_page_is_block(page, address) && offset < page->head.carved * pyrt_page_block_size(page);
+}
 
 static inline void **
 pyrt_link_of(const pyrt_page *page, void *block)
@@ -131,7 +154,7 @@ void pyrt_page_list_push_back(pyrt_page_list *list, pyrt_page *page);
 void pyrt_page_list_remove(pyrt_page_list *list, pyrt_page *page);
 
 /* Sets up a page over `page->start` and `page->bytes`. */
-void pyrt_page_init(pyrt_page *page, size_t block_size, unsigned class, const struct pyrt_part *part, bool zero);
+void pyrt_page_init(pyrt_page *page, unsigned class, const struct pyrt_part *part, bool zero);
 
 /* Puts more blocks into `free`; false if none are left to carve. */
 bool pyrt_page_carve(pyrt_page *page);
@@ -146,14 +169,14 @@ void *pyrt_page_take(pyrt_page *page);
 /* A block that was freed at once before: the one freed twice that costs nothing to see. Reports it. */
 void pyrt_page_freed_twice(const void *block);
 
+/* An address at which no block begins. Reports it. */
+void pyrt_page_freed_inside(const pyrt_page *page, const void *address);
+
 /* Frees a block that the calling thread does not own. */
 void pyrt_page_free_foreign(pyrt_page *page, void *block);
 
 /* Its interpreter ends, and no thread owns it: `foreign` becomes PYRT_ENDED. */
 void pyrt_page_mark(pyrt_page *page);
-
-/* The block that an address in the page lies in, or NULL beyond the last. */
-void *pyrt_page_block_at(const pyrt_page *page, const void *address);
 
 /* Calls `visit` for every block that is handed out; the page keeps still meanwhile. False if `visit` says so. Blocks freed
  * by others are collected first. */

@@ -230,7 +230,7 @@ fresh_page(pyrt_part *part, unsigned class)
     if (page == NULL) {
         return NULL;
     }
-    pyrt_page_init(page, pyrt_class_size(class), class, part, zero);
+    pyrt_page_init(page, class, part, zero);
     pyrt_page_watch(page);
     own(part, page);
     pyrt_page_carve(page);
@@ -330,7 +330,7 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
     if (page == NULL) {
         return NULL;
     }
-    pyrt_page_init(page, page->bytes, PYRT_CLASS_LARGE, part, *zero);
+    pyrt_page_init(page, PYRT_CLASS_LARGE, part, *zero);
     pyrt_page_watch(page);
     own(part, page);
     page->head.flags |= PYRT_PAGE_FULL;

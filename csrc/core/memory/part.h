@@ -84,6 +84,10 @@ pyrt_page_free_local(pyrt_page *page, void *block, void **link)
         pyrt_page_freed_twice(block);
         return;
     }
+    if (pyrt_unlikely(!pyrt_page_is_block(page, block))) {
+        pyrt_page_freed_inside(page, block);
+        return;
+    }
     *link = pyrt_link_encode(page, page->head.local);
     page->head.local = block;
     if (pyrt_unlikely(pyrt_page_count_free(page))) {

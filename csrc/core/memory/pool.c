@@ -32,7 +32,7 @@ pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
         return NULL;
     }
     page->bytes = bytes;
-    pyrt_page_init(page, bytes, PYRT_CLASS_LARGE, part, true);
+    pyrt_page_init(page, PYRT_CLASS_LARGE, part, true);
     page->head.carved = page->head.capacity = 1;
     pyrt_page_set_used(page, 1);
     page->head.owner = PYRT_WHOEVER;

@@ -188,7 +188,7 @@ size_t
 pyrt_usable_size(const void *block)
 {
     const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
-    return page == NULL ? 0 : page->head.block_size;
+    return page == NULL || !pyrt_page_is_block(page, block) ? 0 : pyrt_page_block_size(page);
 }
 
 size_t
@@ -241,12 +241,12 @@ pyrt_realloc(void *block, size_t size)
         return pyrt_malloc(size);
     }
     uint64_t entry = pyrt_map_entry(block);
-    if (pyrt_map_page_of(entry) == NULL) {
+    if (pyrt_map_page_of(entry) == NULL || !pyrt_page_is_block(pyrt_map_page_of(entry), block)) {
         pyrt_report("pyrt_realloc: %p is no block of ours; nothing was done", block);
         errno = EINVAL;
         return NULL;
     }
-    size_t usable = pyrt_map_page_of(entry)->head.block_size;
+    size_t usable = pyrt_page_block_size(pyrt_map_page_of(entry));
     if (size <= usable && size >= usable / 2) {
         return block;
     }

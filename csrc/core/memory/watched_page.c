@@ -109,7 +109,7 @@ pyrt_page_unwatch(pyrt_page *page)
 static void
 fill(const pyrt_page *page, char *block, int byte)
 {
-    memset(block + page->head.link, byte, page->head.block_size - page->head.link);
+    memset(block + page->head.link, byte, pyrt_page_block_size(page) - page->head.link);
 }
 
 static void
@@ -119,17 +119,17 @@ fill_dead(const pyrt_page *page, char *block)
         fill(page, block, DEAD_BYTE);
     }
     if (watch_of(page)->poison) {
-        pyrt_poison(block + page->head.link, page->head.block_size - page->head.link);
+        pyrt_poison(block + page->head.link, pyrt_page_block_size(page) - page->head.link);
     }
 }
 
 static void
 check_dead(const pyrt_page *page, const char *block)
 {
-    for (size_t i = page->head.link; i < page->head.block_size; i++) {
+    for (size_t i = page->head.link; i < pyrt_page_block_size(page); i++) {
         if ((unsigned char)block[i] != DEAD_BYTE) {
             pyrt_report("pyrt_malloc: the block at %p, of %zu bytes, was written to after it had been freed, at byte %zu",
-                        (const void *)block, page->head.block_size, i);
+                        (const void *)block, pyrt_page_block_size(page), i);
             return;
         }
     }
@@ -140,12 +140,12 @@ check_dead(const pyrt_page *page, const char *block)
 void
 pyrt_watched_carve(pyrt_page *page, uint32_t first, uint32_t count)
 {
-    char *block = page->head.start + (size_t)first * page->head.block_size;
+    char *block = page->head.start + (size_t)first * pyrt_page_block_size(page);
     if (watch_of(page)->poison) {
-        pyrt_unpoison(block, count * page->head.block_size);
+        pyrt_unpoison(block, count * pyrt_page_block_size(page));
     }
     for (uint32_t i = 0; i < count; i++) {
-        fill_dead(page, block + i * page->head.block_size);
+        fill_dead(page, block + i * pyrt_page_block_size(page));
     }
 }
 
@@ -193,12 +193,12 @@ pyrt_watched_take(pyrt_page *page)
     uint32_t index = find_free(page, w->next < page->head.carved ? w->next : 0);
     index = index < page->head.carved ? index : find_free(page, 0);
     uint64_t bit = UINT64_C(1) << index % BITS;
-    char *block = page->head.start + (size_t)index * page->head.block_size;
+    char *block = page->head.start + (size_t)index * pyrt_page_block_size(page);
     pyrt_fetch_or_seq_cst(&taken(w)[index / BITS], bit);
     page->head.until_slow++;
     w->next = index + 1;
     if (w->poison) {
-        pyrt_unpoison(block, page->head.block_size);
+        pyrt_unpoison(block, pyrt_page_block_size(page));
     }
     if (w->fill) {
         check_dead(page, block);
@@ -213,8 +213,8 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
 {
     watch *w = watch_of(page);
     char *block = freed;
-    uint32_t index = (uint32_t)((size_t)(block - page->head.start) / page->head.block_size);
-    char *start = page->head.start + (size_t)index * page->head.block_size;
+    uint32_t index = (uint32_t)((size_t)(block - page->head.start) / pyrt_page_block_size(page));
+    char *start = page->head.start + (size_t)index * pyrt_page_block_size(page);
     if (index >= page->head.capacity) {
         pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", freed);
         return;
@@ -227,7 +227,7 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
     uint64_t bit = UINT64_C(1) << index % BITS;
     if ((pyrt_fetch_and_seq_cst(&live(w)[index / BITS], ~bit) & bit) == 0) {
         pyrt_report("pyrt_free: the block at %p, of %zu bytes, is free already; nothing was freed", freed,
-                    page->head.block_size);
+                    pyrt_page_block_size(page));
         return;
     }
     fill_dead(page, block);

@@ -27,8 +27,8 @@ PYRT_BEGIN_DECLS
 /* As the functions of the C library without the prefix: NULL and errno ENOMEM when memory is short, the sizes absurd or
  * their product too large, and then nothing is lost; size 0 gives a block of its own; NULL may be freed. pyrt_aligned_alloc
  * takes any power of two (NULL and EINVAL for others) and any size. pyrt_free and pyrt_realloc take the blocks of heaps too; what
- * is no block of ours is reported and left alone. A block that pyrt_realloc moves out of a heap stays in that heap if this
- * thread may allocate there, else it moves to the process's domain.
+ * is no block of ours, or lies inside of one, is reported and left alone. A block that pyrt_realloc moves out of a heap stays in
+ * that heap if this thread may allocate there, else it moves to the process's domain.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void *pyrt_malloc(size_t size);
 void *pyrt_calloc(size_t n, size_t size);
@@ -36,8 +36,8 @@ void *pyrt_realloc(void *block, size_t size);
 void *pyrt_aligned_alloc(size_t align, size_t size);
 void pyrt_free(void *block);
 
-/* The bytes that a block has room for; 0 for NULL and for what is no block of ours. And what pyrt_malloc would give for a
- * size.
+/* The bytes that a block has room for; 0 for NULL, for what is no block of ours and for what lies inside of one. And what
+ * pyrt_malloc would give for a size.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 size_t pyrt_usable_size(const void *block);
 size_t pyrt_good_size(size_t size);
@@ -64,7 +64,7 @@ typedef struct pyrt_page_head {
     int32_t until_slow;    /* local frees that may take the short way: blocks in use, less `slow_below` */
     int32_t slow_below;    /* a local free that leaves fewer blocks in use takes the long way */
     char *start;
-    size_t block_size;
+    uint64_t divider;      /* 2^64 / size of a block, rounded up: tells where blocks begin */
     uint32_t key;          /* links in free blocks are encoded with it: what is written there by mistake leads nowhere */
     uint16_t carved, capacity;
     uint16_t link;         /* where in a free block the link stands: behind what readers may look at */
@@ -197,10 +197,11 @@ enum {
 /* Watches the use of blocks, of the process and of heaps; 0: no more. It is for pages that are made while it is on: switch it
  * on before the first block. Off, it costs nothing; on, some tens of nanoseconds and filling. What readers may look at in
  * type-stable memory is neither filled nor poisoned. A process that has AddressSanitizer starts with PYRT_HEAP_DEBUG_POISON.
- * Without watching only what costs nothing is seen: a block that is freed twice in a row, a huge one that is freed again, an
- * address that is in no page, and, when it is handed out, a free block whose link was written to: links are encoded, so that is
- * followed by nobody. Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without
- * AddressSanitizer.
+ * Without watching is seen, reported and left alone: an address at which no block begins, in the middle of one or in no page; a
+ * block that is freed twice in a row on a thread, or twice by others than its owner when the owner collects them; a huge one that
+ * is freed again; and, when it is handed out, a free block whose link was written to: links are encoded, so that is followed by
+ * nobody. Not seen without watching is a block that is freed twice where it is at home with others in between, or that was never
+ * handed out. Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without AddressSanitizer.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 pyrt_status pyrt_heap_debug(unsigned flags);
 /* cdef: end */
