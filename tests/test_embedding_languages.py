@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -165,6 +167,9 @@ def test_a_cffi_module_that_does_not_fit_is_not_imported(cffi_source: Path, tmp_
     """So it did look for the table when it was imported."""
     source = tmp_path / "sample_cffi.c"
     source.write_text(cffi_source.read_text())
-    path = compile_c(source, "-DPYRT_ABI_MINOR_REQUIRED=99")
-    with pytest.raises(ImportError, match="upgrade pyruntime-ft"):
+    include = shutil.copytree(pyruntime.get_include(), tmp_path / "include")
+    config = include / "pyruntime" / "config.h"
+    config.write_text(re.sub("#define PYRT_ABI_MAJOR .*", "#define PYRT_ABI_MAJOR 99", config.read_text()))
+    path = compile_c(source, f"-I{include}")
+    with pytest.raises(ImportError, match=r"compiled for pyruntime ABI 99\."):
         test_embedding.load(path, "sample_cffi")

@@ -264,6 +264,11 @@ pyruntime_fits(const pyrt_capi *table)
     return 0;
 }
 
+#    if defined(Py_LIMITED_API) && Py_LIMITED_API + 0 < 0x03060000
+/* As cffi modules have it. It is older than any Python that there is a package for. */
+PyAPI_DATA(PyObject *) PyExc_ModuleNotFoundError;
+#    endif
+
 /* Finds the runtime of the process: imports the package and takes the table out of the capsule "pyruntime._C_API". 0, or
  * -1 with an exception set: ModuleNotFoundError when there is no package; ImportError when it cannot be imported or has no
  * table, or when the versions do not fit. The message names both and the mend. Needs the GIL (an attached Python thread state).
