@@ -17,6 +17,16 @@ Extensions in C use the same runtime through the headers in :func:`get_include` 
 # What most programs do not use at once is loaded when it is first asked for: the import is part of every start of theirs. So
 # there is no "from __future__" here and in qsbr either; it would be a module more.
 
+
+def _find_no_such_part(name: str) -> object:
+    """The compiled part is asked for what it lacks. No AttributeError: of its words an import would leave nothing."""
+    if name.startswith("_"):
+        raise AttributeError(f"module 'pyruntime._core' has no attribute {name!r}")
+    from pyruntime._explain import explain_missing
+
+    raise ImportError(explain_missing(name, str(_core.__file__)), name="pyruntime", path=_core.__file__)
+
+
 try:
     from pyruntime import _core
 except ImportError as _error:
@@ -26,6 +36,8 @@ except ImportError as _error:
 else:
     if _core.lib.pyrt_py_attach() != 0:
         raise ImportError("pyruntime could not start; the reason stands above", name="pyruntime")
+
+    vars(_core)["__getattr__"] = _find_no_such_part
 
     from pyruntime.qsbr import (
         Domain,

@@ -1,4 +1,4 @@
-"""What to do when the compiled part does not load. Loaded only then."""
+"""What to do when the compiled part does not load, or is not that of these Python modules. Loaded only then."""
 
 import sys
 import sysconfig
@@ -70,3 +70,12 @@ def _load_table(path: Sequence[str]) -> ModuleType | None:
     module = module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+def explain_missing(name: str, path: str) -> str:
+    """The message of the ImportError when the compiled part lacks what a module of the package asks it for."""
+    return (
+        f"the compiled part of pyruntime ({path}) has no {name!r}: it was built from other sources than these modules. "
+        "After a change of a source tree, as by a pull, run 'python -m pip install -e .' in its root again; an installed "
+        "package wants 'python -m pip install --force-reinstall pyruntime-ft'"
+    )

@@ -278,6 +278,31 @@ def test_a_compiled_part_that_does_not_load_is_shown(this_python: Python, tmp_pa
     assert "ImportError: the compiled part of pyruntime does not load" in result.err
 
 
+def test_an_older_compiled_part_says_so(this_python: Python, tmp_path: Path) -> None:
+    """Python modules that ask for more than it has, as after a pull that was not followed by a build."""
+    shutil.copytree(PACKAGE, tmp_path / "pyruntime", ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "pyruntime" / "qsbr.py").open("a") as file:
+        file.write("\nfrom pyruntime._core import NewSection\n")
+    pulled = Python(this_python.version, this_python.executable, str(tmp_path))
+    result = pulled.run(
+        """
+        import sys
+        sys.meta_path[:] = [one for one in sys.meta_path if "__editable__" not in one.__module__]
+        import pyruntime
+        """,
+        status=1,
+    )
+    assert "has no 'NewSection': it was built from other sources than these modules" in result.err
+    assert "python -m pip install -e ." in result.err
+    assert str(tmp_path / "pyruntime" / "_core") in result.err
+
+
+def test_the_compiled_part_says_what_it_does_not_have() -> None:
+    with pytest.raises(ImportError, match=r"no 'heap_of_next_year'.*pip install -e"):
+        _ = getattr(_core, "heap_of_next_year")  # noqa: B009  (mypy knows that there is none)
+    assert not hasattr(_core, "__wrapped__")
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------
 
 
