@@ -238,3 +238,32 @@ def test_a_fork_while_another_thread_runs_callables(python: Python) -> None:
         """)
     )
     assert result.out == "10\n10\n"
+
+
+def test_a_fork_while_threads_make_and_close_heaps_and_domains(python: Python) -> None:
+    """The lists of both are whole in the child, and their locks nobody's."""
+    python.run(
+        program("""
+        from pyruntime import heap
+        use_everything()  # a fork in the middle of an import would keep the module locked in the child
+        end = threading.Event()
+        def work():
+            while not end.is_set():
+                with pyruntime.Domain() as domain, pyruntime.Heap(domain=domain) as one, pyruntime.Heap() as two:
+                    with one.alloc(100), two.alloc(100):
+                        pass
+        def child():
+            before = sum(len(memory.heaps) for memory in heap.stats())
+            with pyruntime.Heap(name="of the child"):
+                assert sum(len(memory.heaps) for memory in heap.stats()) == before + 1
+            use_everything()
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            wait_for(in_child(child))
+        end.set()
+        for thread in threads:
+            thread.join()
+        """)
+    )

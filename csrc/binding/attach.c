@@ -28,10 +28,27 @@ static struct {
     bool started;
 } process;
 
+/* They run before those of the core, which were installed earlier: no lock of the core is held by then. Who forks waits for
+ * instructions only, since none of these locks is held while Python runs. */
+static void
+fork_prepare(void)
+{
+    pyrt_raw_mutex_lock(&process.lock);
+    pyrt_py_homes_fork_prepare();
+}
+
+static void
+fork_parent(void)
+{
+    pyrt_py_homes_fork_parent();
+    pyrt_raw_mutex_unlock(&process.lock);
+}
+
 static void
 fork_child(void)
 {
-    process.lock = (pyrt_raw_mutex){0};
+    pyrt_raw_mutex_reinit(&process.lock);
+    pyrt_py_homes_fork_child();
     for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
         pyrt_py_callables_fork_child(home);
     }
@@ -61,7 +78,7 @@ start_locked(void)
     }
     /* This user of the runtime stays to the end of the process: Python threads may come back to it at any time. */
     process.started = true;
-    return pthread_atfork(NULL, NULL, fork_child) == 0 ? PYRT_OK : PYRT_ENOMEM;
+    return pthread_atfork(fork_prepare, fork_parent, fork_child) == 0 ? PYRT_OK : PYRT_ENOMEM;
 }
 
 pyrt_status

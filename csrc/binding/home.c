@@ -28,6 +28,39 @@ pyrt_py_homes(void)
     return pyrt_load_acquire(&homes);
 }
 
+/* ---- forks ------------------------------------------------------------------------------------------------------- */
+
+/* The newest of the homes that a fork under way has locked. Homes that come meanwhile belong to interpreters whose import of us
+ * has not ended: in the child nobody uses them. */
+static pyrt_py_home *locked;
+
+void
+pyrt_py_homes_fork_prepare(void)
+{
+    locked = pyrt_py_homes();
+    for (pyrt_py_home *home = locked; home != NULL; home = home->next) {
+        pyrt_raw_mutex_lock(&home->lock);
+    }
+}
+
+void
+pyrt_py_homes_fork_parent(void)
+{
+    for (pyrt_py_home *home = locked; home != NULL; home = home->next) {
+        pyrt_raw_mutex_unlock(&home->lock);
+    }
+}
+
+void
+pyrt_py_homes_fork_child(void)
+{
+    for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
+        pyrt_raw_mutex_reinit(&home->lock);
+    }
+}
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
 /* A new reference, never NULL. Looked up each time: errors are rare, and an import that few programs need costs all of them. */
 static PyObject *
 error_class(int status)

@@ -54,7 +54,7 @@ typedef struct pyrt_py_home {
     uint32_t due;                      /* atomic: PYRT_PY_DUE_... that a pending call has been asked for */
     uint32_t scheduling;               /* atomic: OS threads that are asking Python for a pending call right now */
 
-    pyrt_raw_mutex lock;               /* guards the four that follow */
+    pyrt_raw_mutex lock;               /* guards the four that follow; no other lock is taken while it is held */
     struct pyrt_py_domain *domains;    /* that are not closed */
     struct pyrt_py_heap *heaps;        /* newest first */
     pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
@@ -95,6 +95,11 @@ pyrt_py_home *pyrt_py_home_get(void);
 
 /* Every home there is or was; the next one by `next`. */
 pyrt_py_home *pyrt_py_homes(void);
+
+/* Fork handlers: the child finds the lists of every home whole. One OS thread at a time is between prepare and parent. */
+void pyrt_py_homes_fork_prepare(void);
+void pyrt_py_homes_fork_parent(void);
+void pyrt_py_homes_fork_child(void);
 
 static inline void
 pyrt_py_home_hold(pyrt_py_home *home)

@@ -437,7 +437,6 @@ pyrt_py_uses_fork_child(void)
 {
     pyrt_py_left_behind_fork_child();
     for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
-        home->lock = (pyrt_raw_mutex){0};
         for (pyrt_py_domain *domain = home->domains; domain != NULL; domain = domain->next) {
             domain->users &= PYRT_PY_DOMAIN_CLOSED;
         }
