@@ -1037,6 +1037,24 @@ def test_close_is_refused_while_an_extension_keeps_it() -> None:
     domain.close()
 
 
+def test_who_only_looks_does_not_keep_a_domain_from_closing() -> None:
+    """heap.stats() and the like pin one interpreter after the other, and may have to wait for the GIL with it."""
+    from pyruntime._core import lib
+
+    domain = Domain()
+    interp = lib.pyrt_interp_pin(domain.interpreter_id)
+
+    def look() -> None:
+        while not domain.closed:
+            time.sleep(0)
+        lib.pyrt_interp_unpin(interp)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    domain.close()
+    thread.join()
+
+
 def test_idle_threads_do_not_keep_a_domain_from_closing() -> None:
     domain = Domain()
     used, may_end = threading.Event(), threading.Event()

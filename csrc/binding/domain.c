@@ -11,9 +11,11 @@
 #include "binding/heaps.h"
 #include "binding/uses.h"
 
+#include "platform/futex.h"
 #include "platform/report.h"
 
 #include <string.h>
+#include <time.h>
 
 void
 pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what)
@@ -178,6 +180,10 @@ pyrt_py_domain_default(pyrt_py_home *home)
 
 /* ---- end --------------------------------------------------------------------------------------------------------- */
 
+/* How long a close waits for who only looks: a heap.stats() or a barrier of all that goes over the interpreters on another
+ * thread, which may have to wait for the GIL with its pin. What keeps an interpreter for good keeps it longer. */
+enum { PATIENCE_AT_CLOSE_NS = 500000000, LOOK_AGAIN_NS = 100000 };
+
 /* The caller has closed the domain. Forgotten first: what comes to be at its address must not be taken for it. */
 static pyrt_status
 delete_interp(pyrt_py_domain *domain)
@@ -186,6 +192,15 @@ delete_interp(pyrt_py_domain *domain)
     pyrt_store_relaxed(&domain->interp, (pyrt_interp *)NULL);
     PyThreadState *outer = pyrt_py_enter();
     pyrt_status status = pyrt_interp_delete(interp);
+    if (status == PYRT_EBUSY) {
+        int64_t end = pyrt_deadline_after(PATIENCE_AT_CLOSE_NS);
+        do {
+            void *saved = pyrt_block_before();
+            nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN_NS}, NULL);
+            pyrt_block_after(saved);
+            status = pyrt_interp_delete(interp);
+        } while (status == PYRT_EBUSY && pyrt_now_ns() < end);
+    }
     pyrt_py_leave(outer);
     if (status != PYRT_OK) {
         pyrt_store_relaxed(&domain->interp, interp);
