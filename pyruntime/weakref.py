@@ -26,10 +26,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
+from threading import get_ident
 from typing import Any, TypeVar
 
 from pyruntime import _core
-from pyruntime.errors import ArgumentTypeError, StateError
+from pyruntime.errors import ArgumentTypeError, DeadlockError, StateError
 from pyruntime.sync import Once, RLock
 
 __all__ = ["WeakRegistry"]
@@ -62,11 +63,12 @@ class _Values(ValuesView[_V]):
 class _Making:
     """An object that is being made, for as long as anybody wants it."""
 
-    __slots__ = ("once", "users")
+    __slots__ = ("maker", "once", "users")
 
     def __init__(self) -> None:
         self.once = Once()
         self.users = 0
+        self.maker = 0  # the thread whose factory is running; 0: none
 
 
 class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
@@ -105,8 +107,9 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
         While one thread makes it, others that want the same key wait for it, detached; those that want other keys do not. If
         the factory raises, its caller gets the exception, and one of those that wait tries with its own.
 
-        Raises DeadlockError, a RuntimeError, when a factory asks for the key that it is called for; StateError where it
-        would have to call or wait inside a ``reading()`` block; ArgumentTypeError if the factory is not callable.
+        Raises DeadlockError, a RuntimeError, when a factory asks for the key that it is called for, and where it would have
+        to wait for one inside of this thread's ``stop_the_world()`` block; StateError where it would have to call or wait
+        inside a ``reading()`` block; ArgumentTypeError if the factory is not callable.
 
             >>> class Image:
             ...     def __init__(self, path):
@@ -129,9 +132,31 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
                 "which would end the protection: call it before the block, or look with get()"
             ) from error
         try:
-            return making.once.call(lambda: self.setdefault(key, factory()))
+            return self._make(key, factory, making)
         finally:
             self._end(key, making)
+
+    def _make(self, key: _K, factory: Callable[[], _V], making: _Making) -> _V:
+        me = get_ident()
+
+        def make() -> _V:
+            making.maker = me
+            try:
+                return self.setdefault(key, factory())
+            finally:
+                making.maker = 0
+
+        if making.maker == me:
+            raise DeadlockError(
+                f"WeakRegistry.get_or_create() for the key {key!r} inside of the factory that makes the object of this key "
+                "would wait for that factory"
+            )
+        if _core.has_stopped_the_world() and making.maker != 0:
+            raise DeadlockError(
+                "WeakRegistry.get_or_create() would wait for another thread's factory inside of this thread's "
+                "stop_the_world() block: call it outside, or look with get()"
+            )
+        return making.once.call(make)
 
     def _begin(self, key: _K) -> _Making:
         with self._lock:

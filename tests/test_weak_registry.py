@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pyruntime import errors, qsbr
+from pyruntime import errors, qsbr, stop_the_world
 from pyruntime.weakref import WeakRegistry
 
 
@@ -342,11 +342,37 @@ def test_a_factory_that_fails_leaves_the_key_to_the_next() -> None:
 
 def test_a_factory_that_wants_its_own_key_is_told() -> None:
     registry: WeakRegistry[int, Thing] = WeakRegistry()
-    with pytest.raises(errors.DeadlockError):
+    words = r"get_or_create\(\) for the key 1 inside of the factory that makes the object of this key would wait"
+    with pytest.raises(errors.DeadlockError, match=words):
         registry.get_or_create(1, lambda: registry.get_or_create(1, Thing))
     inner = Thing(2)
     outer = registry.get_or_create(1, lambda: Thing(registry.get_or_create(2, lambda: inner).number))
     assert outer.number == 2
+
+
+def test_in_a_pause_nobody_waits_for_another_threads_factory() -> None:
+    registry: WeakRegistry[int, Thing] = WeakRegistry()
+    inside, go = threading.Event(), threading.Event()
+
+    def factory() -> Thing:
+        inside.set()
+        go.wait()
+        return Thing(1)
+
+    here = Thing(2)
+    made: list[Thing] = []
+    thread = threading.Thread(target=lambda: made.append(registry.get_or_create(1, factory)))
+    thread.start()
+    inside.wait()
+    try:
+        with stop_the_world():
+            with pytest.raises(errors.DeadlockError, match=r"another thread's factory .* stop_the_world\(\) block"):
+                registry.get_or_create(1, Thing)
+            assert registry.get_or_create(2, lambda: here) is here
+    finally:
+        go.set()
+        thread.join()
+    assert registry.get_or_create(1, Thing) is made[0]
 
 
 def test_making_inside_of_reading_is_refused_and_looking_is_not() -> None:
