@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -763,8 +764,19 @@ def test_a_picture_needs_matplotlib_and_says_so_first(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delattr(cli, "_run_worker")
     assert cli.main(["qsbr.poll", "--plot", str(tmp_path / "run.svg")]) == 2
-    assert "--plot needs matplotlib: pip install 'pyruntime-ft[bench]'" in capsys.readouterr().err
+    # These tests are in a checkout: what is published may be another version.
+    assert "--plot needs matplotlib: pip install -e '.[bench]'" in capsys.readouterr().err
+    assert cli.main(["--plot", str(tmp_path / "run.svg"), "--from-json", str(tmp_path / "no.json")]) == 2
+    assert f"cannot read {tmp_path / 'no.json'}: No such file or directory" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("allocator", [one for one in allocators.ALLOCATORS if one.library], ids=lambda one: one.name)
+def test_an_allocator_is_asked_for_its_version(allocator: peer_build.Allocator) -> None:
+    if allocators.find(allocator).state is not peer_build.State.READY:
+        pytest.skip("it is not installed")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", peer_build.version_of(allocator))
+    assert peer_build.version_of(dataclasses.replace(allocator, library="there-is-none")) == "unknown version"
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ WRONG_HEAPS: dict[str, tuple[dict[str, Any], type[errors.Error], str]] = {
     "name of another type": ({"name": b"x"}, errors.ArgumentTypeError, "the name of a heap is a str, not <class 'bytes'>"),
     "no name at all": ({"name": ""}, errors.ArgumentError, "has 1 to 31 bytes"),
     "a long name": ({"name": "x" * 32}, errors.ArgumentError, "has 1 to 31 bytes"),
+    "a surrogate in the name": ({"name": "\udc80"}, errors.ArgumentError, r"no surrogates: take them out of '\\udc80'"),
     "null in the name": ({"name": "a\0b"}, errors.ArgumentError, "no null character"),
     "a tag too high": ({"tag": 32}, errors.ArgumentError, "tag is from 0 to 31, not 32"),
     "a tag too low": ({"tag": -1}, errors.ArgumentError, "tag is from 0 to 31, not -1"),
@@ -102,6 +103,13 @@ def test_heaps_take_no_other_arguments() -> None:
         Buffer()
     with pytest.raises(TypeError):
         type("Mine", (Heap,), {})
+
+
+def test_a_domain_with_a_surrogate_in_its_name() -> None:
+    with pytest.raises(
+        errors.ArgumentError, match=r"the name of a domain is written as UTF-8, .* take them out of 'a\\udc80'"
+    ):
+        pyruntime.Domain("a\udc80")
 
 
 def test_a_heap_of_a_closed_domain() -> None:
@@ -180,7 +188,7 @@ def test_numbers_of_bytes() -> None:
 @pytest.mark.parametrize("zero", [False, True])
 def test_absurd_sizes(size: int, zero: bool) -> None:
     one = Heap("small")
-    with pytest.raises(errors.OutOfMemoryError, match=r"no memory for a buffer of [0-9]+ bytes in heap 'small'") as caught:
+    with pytest.raises(errors.OutOfMemoryError, match=f"no memory for a buffer of {size} bytes in heap 'small'") as caught:
         one.alloc(size, zero=zero)
     assert isinstance(caught.value, MemoryError)
     assert one.stats().refused == 1

@@ -94,7 +94,7 @@ def test_a_release_by_a_stranger_names_the_owner() -> None:
         try:
             with pytest.raises(errors.StateError, match=rf"held by thread 'Käthe' \(id {thread.ident}\)"):
                 lock.release()
-            assert f"locked 1 times by thread 'Käthe' (id {thread.ident})" in repr(lock)
+            assert f"locked once by thread 'Käthe' (id {thread.ident})" in repr(lock)
         finally:
             go.set()
 

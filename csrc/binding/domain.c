@@ -91,34 +91,31 @@ open_object(pyrt_py_domain *domain)
     return (PyObject *)domain;
 }
 
-/* NULL stands for no name; false with an exception. */
-static bool
-name_argument(PyObject *args, PyObject *kwargs, const char **name)
+bool
+pyrt_py_name_argument(PyObject *object, const char *what, char name[PYRT_PY_NAME])
 {
-    static char *keywords[] = {"name", NULL};
-    PyObject *object = Py_None;
-    *name = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Domain", keywords, &object)) {
-        return false;
-    }
-    if (object == Py_None) {
-        return true;
-    }
     if (!PyUnicode_Check(object)) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "the name of a domain is a str, not %R", (PyObject *)Py_TYPE(object));
+        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "the name of a %s is a str, not %R", what, (PyObject *)Py_TYPE(object));
         return false;
     }
     Py_ssize_t length = 0;
     const char *text = PyUnicode_AsUTF8AndSize(object, &length);
+    if (text == NULL && !PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        return false;
+    }
+    /* It says which character it is, and the message does not. */
+    PyErr_Clear();
     if (text == NULL) {
+        pyrt_py_raise(PYRT_EINVAL, "the name of a %s is written as UTF-8, which has no surrogates: take them out of %R",
+                      what, object);
         return false;
     }
     if (length == 0 || length >= PYRT_PY_NAME || strlen(text) != (size_t)length) {
-        pyrt_py_raise(PYRT_EINVAL, "the name of a domain has 1 to %d bytes of UTF-8 and no null character, not %R",
+        pyrt_py_raise(PYRT_EINVAL, "the name of a %s has 1 to %d bytes of UTF-8 and no null character, not %R", what,
                       PYRT_PY_NAME - 1, object);
         return false;
     }
-    *name = text;
+    memcpy(name, text, (size_t)length + 1);
     return true;
 }
 
@@ -126,8 +123,11 @@ static PyObject *
 domain_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     pyrt_py_home *home = pyrt_py_home_get();
-    const char *name = NULL;
-    if (home == NULL || !name_argument(args, kwargs, &name)) {
+    static char *keywords[] = {"name", NULL};
+    PyObject *object = Py_None;
+    char name[PYRT_PY_NAME];
+    if (home == NULL || !PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Domain", keywords, &object) ||
+        (object != Py_None && !pyrt_py_name_argument(object, "domain", name))) {
         return NULL;
     }
     pyrt_py_domain *domain = new_object(type, home);
@@ -135,8 +135,8 @@ domain_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     PyThreadState *outer = pyrt_py_enter();
-    pyrt_interp *interp = pyrt_interp_new(
-        &(pyrt_interp_config){.struct_size = sizeof(pyrt_interp_config), .whence = PYRT_WHENCE_STDLIB, .name = name});
+    pyrt_interp *interp = pyrt_interp_new(&(pyrt_interp_config){
+        .struct_size = sizeof(pyrt_interp_config), .whence = PYRT_WHENCE_STDLIB, .name = object != Py_None ? name : NULL});
     pyrt_py_leave(outer);
     if (interp == NULL) {
         Py_DECREF((PyObject *)domain);

@@ -59,4 +59,7 @@ void pyrt_py_domain_end_left(pyrt_py_home *home);
 
 PyTypeObject *pyrt_py_domain_type_new(void);
 
+/* The name of a thing, "domain" or "heap", out of an argument; false with an exception. */
+bool pyrt_py_name_argument(PyObject *object, const char *what, char name[PYRT_PY_NAME]);
+
 #endif

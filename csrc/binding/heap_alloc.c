@@ -132,9 +132,9 @@ refuse_elsewhere(const pyrt_py_heap *heap)
     return true;
 }
 
-/* False with an exception. */
+/* False with an exception. What was asked for may be more than a size can say. */
 static bool
-fill(pyrt_py_heap *heap, pyrt_py_buffer *buffer, size_t size, bool zero)
+fill(pyrt_py_heap *heap, pyrt_py_buffer *buffer, size_t size, bool zero, PyObject *asked)
 {
     pyrt_py_lease lease;
     if (refuse_elsewhere(heap) || !pyrt_py_lease_begin(heap->domain, "Heap.alloc()", &lease)) {
@@ -151,7 +151,7 @@ fill(pyrt_py_heap *heap, pyrt_py_buffer *buffer, size_t size, bool zero)
         pyrt_py_raise(status, "Heap.alloc(): heap '%s' is closed; make a new one", heap->name);
     }
     else if (status != PYRT_OK) {
-        pyrt_py_raise(status, "no memory for a buffer of %zu bytes in heap '%s'", size, heap->name);
+        pyrt_py_raise(status, "no memory for a buffer of %S bytes in heap '%s'", asked, heap->name);
     }
     return status == PYRT_OK;
 }
@@ -176,7 +176,7 @@ pyrt_py_heap_alloc(PyObject *self, PyObject *const *args, Py_ssize_t count, PyOb
     Py_ssize_t size = alloc_arguments(args, count, names, &zero);
     /* First the object, which may run the collector. */
     pyrt_py_buffer *buffer = size < 0 ? NULL : pyrt_py_buffer_new(heap);
-    if (buffer != NULL && !fill(heap, buffer, (size_t)size, zero)) {
+    if (buffer != NULL && !fill(heap, buffer, (size_t)size, zero, args[0])) {
         Py_CLEAR(buffer);
     }
     return (PyObject *)buffer;

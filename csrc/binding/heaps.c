@@ -42,22 +42,7 @@ name_argument(PyObject *object, char name[PYRT_PY_NAME])
         PyOS_snprintf(name, PYRT_PY_NAME, "heap %llu", (unsigned long long)pyrt_fetch_add_relaxed(&unnamed, (uint64_t)1));
         return true;
     }
-    if (!PyUnicode_Check(object)) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "the name of a heap is a str, not %R", (PyObject *)Py_TYPE(object));
-        return false;
-    }
-    Py_ssize_t length = 0;
-    const char *text = PyUnicode_AsUTF8AndSize(object, &length);
-    if (text == NULL) {
-        return false;
-    }
-    if (length == 0 || length >= PYRT_PY_NAME || strlen(text) != (size_t)length) {
-        pyrt_py_raise(PYRT_EINVAL, "the name of a heap has 1 to %d bytes of UTF-8 and no null character, not %R",
-                      PYRT_PY_NAME - 1, object);
-        return false;
-    }
-    memcpy(name, text, (size_t)length + 1);
-    return true;
+    return pyrt_py_name_argument(object, "heap", name);
 }
 
 /* type_stable, and stable_prefix, which only such a heap has. */

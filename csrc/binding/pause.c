@@ -286,10 +286,11 @@ pause_repr(PyObject *self)
     bool has_ended = pyrt_load_relaxed(&block->started_at) != 0;
     const char *state = pyrt_load_relaxed(&block->owner) != 0 ? "open" : has_ended ? "over" : "not begun";
     unsigned stopped = pyrt_load_relaxed(&block->stopped);
+    const char *plural = stopped == 1 ? "" : "s";
     if (block->domain == NULL) {
-        return PyUnicode_FromFormat("<pause of everything, %s, %u threads>", state, stopped);
+        return PyUnicode_FromFormat("<pause of everything, %s, %u thread%s>", state, stopped, plural);
     }
-    return PyUnicode_FromFormat("<pause of domain '%S', %s, %u threads>", block->domain->name, state, stopped);
+    return PyUnicode_FromFormat("<pause of domain '%S', %s, %u thread%s>", block->domain->name, state, stopped, plural);
 }
 
 /* ---- the type ---------------------------------------------------------------------------------------------------- */

@@ -321,7 +321,8 @@ static PyObject *
 rlock_repr(PyObject *self)
 {
     char times[32];
-    PyOS_snprintf(times, sizeof(times), " %lu times", (unsigned long)pyrt_load_relaxed(&mutex_of(self)->depth));
+    unsigned long depth = (unsigned long)pyrt_load_relaxed(&mutex_of(self)->depth);
+    PyOS_snprintf(times, sizeof(times), depth == 1 ? " once" : " %lu times", depth);
     return describe(mutex_of(self), "RLock", times);
 }
 

@@ -224,7 +224,8 @@ block_repr(PyObject *self)
     if (is_all(block)) {
         return PyUnicode_FromFormat("<all stripes of %R>", (PyObject *)block->lock);
     }
-    return PyUnicode_FromFormat("<stripes of %zd keys of %R>", Py_SIZE(self), (PyObject *)block->lock);
+    return PyUnicode_FromFormat("<stripes of %zd key%s of %R>", Py_SIZE(self), Py_SIZE(self) == 1 ? "" : "s",
+                                (PyObject *)block->lock);
 }
 
 static void

@@ -340,14 +340,14 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.list:
         _print_list(benches)
         return 0
+    if options.from_json is not None and options.plot is None and options.page is None:
+        parser.error("--from-json measures nothing, it needs --plot FILE.svg or --page FILE.md")
+    recorded = None if options.from_json is None else _recorded(parser, options.from_json)
     if options.plot is not None:
         try:
             plot.check()
         except plot.PlotError as error:
             parser.error(str(error))
-    elif options.from_json is not None and options.page is None:
-        parser.error("--from-json measures nothing, it needs --plot FILE.svg or --page FILE.md")
-    recorded = None if options.from_json is None else _recorded(parser, options.from_json)
     json_file = _writable(parser, "--json", options.json)
     picture = _writable(parser, "--plot", options.plot)
     text = _writable(parser, "--page", options.page)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes.util
 import enum
 import hashlib
 import importlib.metadata
@@ -18,6 +19,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -219,15 +221,41 @@ def _pkg_config(package: str, option: str) -> list[str] | None:
         return None
 
 
+# Neither pip nor pkg-config knows a library without its headers; it does itself, in a process that was given it.
+_ASK_ALLOCATOR = """
+import ctypes
+lib = ctypes.CDLL(None)
+if hasattr(lib, "mi_version"):
+    number = lib.mi_version()
+    base = 10 if number < 10000 else 100
+    print(number // base**2, number // base % base, number % base, sep=".")
+else:
+    text, size = ctypes.c_char_p(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_char_p))
+    lib.mallctl(b"version", ctypes.byref(text), ctypes.byref(size), None, ctypes.c_size_t(0))
+    print(text.value.decode().split("-")[0])
+"""
+
+
+def _ask_allocator(library: str) -> str:
+    found = ctypes.util.find_library(library)
+    command = ["env", f"LD_PRELOAD={found}", sys.executable, "-I", "-S", "-c", _ASK_ALLOCATOR]
+    try:
+        return _output_of(command).strip() if found else "unknown version"
+    except _CompilerError:
+        return "unknown version"
+
+
 def version_of(peer: Peer | Package | Allocator) -> str:
-    """The installed version, where pip or pkg-config knows it."""
+    """The installed version, where it can be known: by pip, by pkg-config, or by an allocator itself."""
     if isinstance(peer, Package):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(peer.name)
         return "unknown version"
     if (isinstance(peer, Allocator) and not peer.library) or peer.name == EMBEDDED:
         return pyruntime.__version__
-    words = _pkg_config(peer.package if isinstance(peer, Peer) else peer.library, "--modversion")
+    if isinstance(peer, Allocator):
+        return _ask_allocator(peer.library)
+    words = _pkg_config(peer.package, "--modversion")
     return words[0] if words else "unknown version"
 
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from pyruntime._text import time_text
 
-INSTALL = "pip install 'pyruntime-ft[bench]'"
+# In a checkout that is what stands there, not what has been published.
+_CHECKOUT = (Path(__file__).parents[2] / "pyproject.toml").exists()
+INSTALL = "pip install -e '.[bench]'" if _CHECKOUT else "pip install 'pyruntime-ft[bench]'"
 
 _WIDTH, _MARGINS, _ROW, _PEER = 9.0, 1.4, 0.1, 0.09  # inches: a row, and each peer in it
 _PEERS_IN_A_LINE = 5

@@ -586,6 +586,8 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     CHECK_INT(errno, EINVAL);
     config = (pyrt_heap_config){.struct_size = sizeof(config) - 1};
     CHECK(pyrt_heap_new(interp, &config) == NULL);
+    config = (pyrt_heap_config){.struct_size = sizeof(config), .stable_prefix = 8};
+    CHECK(pyrt_heap_new(pyrt_interp_main(), &config) == NULL && errno == EINVAL);
     config = (pyrt_heap_config){.struct_size = sizeof(config), .type_stable = true, .stable_prefix = 12};
     CHECK(pyrt_heap_new(interp, &config) == NULL);
 

@@ -5,8 +5,10 @@
 #include "things.h"
 #include "workers.h"
 
+#include "memory/heap_impl.h"
 #include "object/death.h"
 
+#include <errno.h>
 #include <string.h>
 
 static pyrt_thread *self;
@@ -154,8 +156,34 @@ TEST(a_dealloc_that_frees_its_object_is_told_of)
     up();
     pyrt_type *type = type_with(free_the_object);
     pyrt_decref(pyrt_object_new(self, type));
-    EXPECT_REPORT("pyrt_free");
+    EXPECT_REPORT("pyrt_free", "is an object", "use pyrt_decref; nothing was freed");
     pyrt_decref((pyrt_object *)type);
+    down();
+}
+
+static void
+free_elsewhere(void *object)
+{
+    pyrt_free(object);
+}
+
+TEST(an_object_that_is_freed_as_a_block_is_told_of_and_lives)
+{
+    up();
+    worker other;
+    worker_start(&other);
+    thing *t = thing_new(self);
+    pyrt_free(t);
+    EXPECT_REPORT("pyrt_free", "is an object", "use pyrt_decref; nothing was freed");
+    worker_do(&other, free_elsewhere, t);
+    EXPECT_REPORT("pyrt_free", "is an object");
+    errno = 0;
+    CHECK(pyrt_realloc(t, 10000) == NULL && errno == EINVAL);
+    EXPECT_REPORT("pyrt_realloc", "is an object");
+    CHECK_UINT(things_died(), 0);
+    pyrt_decref(&t->base);
+    CHECK_UINT(things_died(), 1);
+    worker_end(&other);
     down();
 }
 
@@ -313,7 +341,7 @@ TEST(a_destructor_that_keeps_its_object_is_reported_and_the_memory_stays)
     pyrt_decref((pyrt_object *)thing_type);
     CHECK_INT(pyrt_merge_unique_counts(pyrt_interp_main()), 0);
     CHECK_STR(pyrt_type_name(kept->type), "thing");
-    pyrt_free(kept);
+    pyrt_free_guarded(kept);
     pyrt_decref((pyrt_object *)thing_type);
     pyrt_thread_release(self);
     runtime_down();
@@ -333,7 +361,7 @@ TEST(a_destructor_that_drops_its_object_once_more_is_reported)
     pyrt_decref(&t->base);
     EXPECT_REPORT("type 'thing'", "or dropped one too many");
     CHECK_UINT(things_died(), 1);
-    pyrt_free(t);
+    pyrt_free_guarded(t);
     pyrt_decref((pyrt_object *)thing_type);
     down();
 }

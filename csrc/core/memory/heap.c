@@ -47,7 +47,7 @@ static bool
 is_good_config(const pyrt_heap_config *config)
 {
     return config->struct_size == sizeof(*config) && config->tag < TAGS && config->stable_prefix <= PREFIX_MOST &&
-           config->stable_prefix % sizeof(void *) == 0;
+           config->stable_prefix % sizeof(void *) == 0 && (config->type_stable || config->stable_prefix == 0);
 }
 
 pyrt_heap *
@@ -92,6 +92,12 @@ pyrt_heap_new(pyrt_interp *interp, const pyrt_heap_config *or_null)
         return NULL;
     }
     return &heap->base;
+}
+
+void
+pyrt_heap_guard(pyrt_heap *heap)
+{
+    ((pyrt_heap_impl *)heap)->is_guarded = true;
 }
 
 /* ---- a thread's parts -------------------------------------------------------------------------------------------- */
@@ -220,6 +226,7 @@ part_of(pyrt_thread_impl *thread, pyrt_heap_impl *heap)
     part->interp = heap->type_stable ? heap->interp : NULL;
     part->link = heap->link;
     part->tag = heap->tag;
+    part->is_guarded = heap->is_guarded;
     pyrt_part_init(part);
     pyrt_heap_ref(heap);
     mine->table.parts[index] = &part->base;

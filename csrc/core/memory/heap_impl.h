@@ -19,6 +19,7 @@ typedef struct pyrt_heap_impl {
     uint16_t link;
     uint8_t tag;
     bool type_stable;
+    bool is_guarded; /* pyrt_free does not take its blocks */
 } pyrt_heap_impl;
 
 /* An interpreter's. */
@@ -70,6 +71,11 @@ void pyrt_heaps_fork_child(void);
 void pyrt_process_memory_look(pyrt_memory_stats *out, void (*share)(pyrt_memory_stats *, const pyrt_share *),
                               void (*pool)(pyrt_memory_stats *, pyrt_pool *),
                               void (*memory)(pyrt_memory_stats *, pyrt_memory *));
+
+/* A heap whose blocks have an end of their own, before which they are not freed: pyrt_free refuses them, and the second function
+ * is for who has ended one. The first is for a heap that nobody has allocated from. */
+void pyrt_heap_guard(pyrt_heap *heap);
+void pyrt_free_guarded(void *block);
 
 void pyrt_heap_ref(pyrt_heap_impl *heap);
 void pyrt_heap_unref(pyrt_heap_impl *heap);

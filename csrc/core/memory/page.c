@@ -67,6 +67,7 @@ pyrt_page_init(pyrt_page *page, unsigned class, const pyrt_part *part, bool zero
     page->head.link = part->link;
     page->head.flags = zero ? PYRT_PAGE_ZERO : 0;
     page->head.tag = part->tag;
+    page->head.is_guarded = part->is_guarded;
     /* relaxed: nobody has a block of it yet. */
     pyrt_store_relaxed(&page->foreign, NULL);
 }

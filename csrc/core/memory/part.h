@@ -27,6 +27,7 @@ struct pyrt_part {
     uint16_t link;               /* for new pages */
     uint8_t smallest;            /* the first class that has room for the link */
     uint8_t tag;
+    bool is_guarded;             /* as in its heap */
 };
 
 /* Sets up a zeroed part whose share, heap, interp, link and tag are set. */

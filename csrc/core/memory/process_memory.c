@@ -162,8 +162,16 @@ free_elsewhere(void *block, pyrt_page *page)
     }
 }
 
-void
-pyrt_free(void *block)
+static __attribute__((noinline)) void
+refuse(const char *function, const void *object)
+{
+    pyrt_report("%s: %p is an object, which goes with its last reference: use pyrt_decref; nothing was freed", function,
+                object);
+}
+
+/* `guarded`: it may be of a heap whose blocks pyrt_free does not take. */
+static inline __attribute__((always_inline)) void
+free_block(void *block, bool guarded)
 {
     /* The link is written last of all, and a block that was not touched for a while is far away. */
     __builtin_prefetch(block, 1);
@@ -175,6 +183,10 @@ pyrt_free(void *block)
             pyrt_page_free_local(page, block, block);
             return;
         }
+        if (!guarded && pyrt_unlikely(page->head.is_guarded)) {
+            refuse("pyrt_free", block);
+            return;
+        }
         pyrt_thread *current = PYRT_TLS.current;
         if (current != NULL && owner == (uintptr_t)current->heaps) {
             pyrt_page_free_local(page, block, pyrt_link_of(page, block));
@@ -182,6 +194,18 @@ pyrt_free(void *block)
         }
     }
     free_elsewhere(block, page);
+}
+
+void
+pyrt_free(void *block)
+{
+    free_block(block, false);
+}
+
+void
+pyrt_free_guarded(void *block)
+{
+    free_block(block, true);
 }
 
 size_t
@@ -243,6 +267,11 @@ pyrt_realloc(void *block, size_t size)
     uint64_t entry = pyrt_map_entry(block);
     if (pyrt_map_page_of(entry) == NULL || !pyrt_page_is_block(pyrt_map_page_of(entry), block)) {
         pyrt_report("pyrt_realloc: %p is no block of ours; nothing was done", block);
+        errno = EINVAL;
+        return NULL;
+    }
+    if (pyrt_map_page_of(entry)->head.is_guarded) {
+        refuse("pyrt_realloc", block);
         errno = EINVAL;
         return NULL;
     }

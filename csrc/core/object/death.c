@@ -3,6 +3,7 @@
  */
 #include "object/death.h"
 
+#include "memory/heap_impl.h"
 #include "platform/report.h"
 
 #include <pyruntime/lock_debug.h>
@@ -105,7 +106,7 @@ end(pyrt_object *object)
         pyrt_lock_forget(object, sizeof(*object));
         pyrt_store_relaxed(&object->mutex.state, (uint8_t)PYRT_MUTEX_UNLOCKED);
     }
-    pyrt_free(object);
+    pyrt_free_guarded(object);
     drop_type(type);
 }
 

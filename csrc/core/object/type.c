@@ -1,6 +1,8 @@
 /* type.c -- types: objects themselves, in the heap of their interpreter that all its objects are in, counted by unique ids. */
 #include "object/merge_queue.h"
 
+#include "memory/heap_impl.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +43,7 @@ heap_of(pyrt_interp *interp)
     if (made == NULL) {
         return NULL;
     }
+    pyrt_heap_guard(made);
     if (!pyrt_cas_acq_rel(&merge->heap, &heap, made)) {
         pyrt_heap_delete(made);
         return heap;

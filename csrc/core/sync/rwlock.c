@@ -546,8 +546,9 @@ pyrt_rwlock_end_of_os_thread(void)
     pyrt_tls_block *tls = pyrt_tls();
     pyrt_reader_row *row = tls->own_row;
     if (tls->unlisted_reads != 0) {
-        pyrt_report("an OS thread has ended that holds %u locks (pyrt_rwlock) for reading; they stay locked",
-                    (unsigned)tls->unlisted_reads);
+        bool one = tls->unlisted_reads == 1;
+        pyrt_report("an OS thread has ended that holds %u lock%s (pyrt_rwlock) for reading; %s locked",
+                    (unsigned)tls->unlisted_reads, one ? "" : "s", one ? "it stays" : "they stay");
         tls->unlisted_reads = 0;
     }
     if (row == NULL) {

@@ -27,7 +27,7 @@ PYRT_BEGIN_DECLS
 /* As the functions of the C library without the prefix: NULL and errno ENOMEM when memory is short, the sizes absurd or
  * their product too large, and then nothing is lost; size 0 gives a block of its own; NULL may be freed. pyrt_aligned_alloc
  * takes any power of two (NULL and EINVAL for others) and any size. pyrt_free and pyrt_realloc take the blocks of heaps too; what
- * is no block of ours, or lies inside of one, is reported and left alone. A block that pyrt_realloc moves out of a heap stays in
+ * is no block of ours, lies inside of one, or is an object (object.h), is reported and left alone. A block that pyrt_realloc moves out of a heap stays in
  * that heap if this thread may allocate there, else it moves to the process's domain.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void *pyrt_malloc(size_t size);
@@ -69,6 +69,7 @@ typedef struct pyrt_page_head {
     uint16_t carved, capacity;
     uint16_t link;         /* where in a free block the link stands: behind what readers may look at */
     uint8_t class_, flags, tag;
+    bool is_guarded;       /* pyrt_free does not take its blocks: they are objects */
 } pyrt_page_head;
 
 /* Links stay in their segment, of this size and aligned to it. */
@@ -114,7 +115,7 @@ typedef struct pyrt_heap_config {
     uint32_t struct_size;   /* sizeof(pyrt_heap_config) */
     uint8_t tag;            /* 0 to 31: what pyrt_heap_visit chooses by */
     bool type_stable;
-    uint16_t stable_prefix; /* at most 1024, a multiple of 8; 0 is 32 for a type-stable heap */
+    uint16_t stable_prefix; /* of a type-stable heap: at most 1024, a multiple of 8; 0 is 32. Of others 0 */
 } pyrt_heap_config;
 
 /* A heap of an interpreter, for all its threads; NULL for the config: tag 0, not type-stable. NULL when memory is short, the
