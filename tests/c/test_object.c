@@ -1,6 +1,7 @@
 /* test_object.c -- types and objects, and counting by owners and others, one step at a time (object.h, refcount.h). */
 #include "support.h"
 
+#include "faults.h"
 #include "steps.h"
 #include "things.h"
 #include "workers.h"
@@ -8,6 +9,7 @@
 #include "object/object_impl.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 static pyrt_thread *self;
@@ -463,6 +465,34 @@ TEST(merging_is_for_ones_own_threads)
     CHECK_UINT(things_died(), 1);
     pyrt_attach(self);
     worker_do(&w, delete_state, other);
+    worker_end(&w);
+    down();
+}
+
+/* The whole way of an object, from the drop that asks its owner to its end, here and by others. */
+TEST(asking_merging_and_dying_need_no_memory)
+{
+    enum { MANY = 3000 };
+    up();
+    worker w;
+    worker_start(&w);
+    pyrt_thread *other;
+    worker_do(&w, attach_new, &other);
+    static thing *all[MANY];
+    for (int i = 0; i < MANY; i++) {
+        all[i] = thing_new(self);
+        all[i]->refers_to = i % 3 == 0 ? &thing_new(self)->base : NULL;
+    }
+    uint64_t ask = object_stats().merges_asked;
+    fault_arm(1, INT_MAX);
+    for (int i = 0; i < MANY; i++) {
+        worker_do(&w, count_down, all[i]);
+    }
+    CHECK_UINT(object_stats().merges_asked, ask + MANY);
+    pyrt_safepoint(self);
+    CHECK_UINT(things_died(), things_made());
+    fault_disarm();
+    worker_do(&w, delete_attached, other);
     worker_end(&w);
     down();
 }
