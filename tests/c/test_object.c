@@ -17,16 +17,13 @@ static pyrt_thread *self;
 static void
 up(void)
 {
-    things_up();
-    self = pyrt_thread_ensure(pyrt_interp_main());
-    CHECK(self != NULL);
+    self = things_up_attached();
 }
 
 static void
 down(void)
 {
-    pyrt_thread_release(self);
-    things_down();
+    things_down_attached(self);
 }
 
 #define CHECK_LOOK(t_, owner_, local_, shared_, state_) \

@@ -16,16 +16,13 @@ static pyrt_thread *self;
 static void
 up(void)
 {
-    things_up();
-    self = pyrt_thread_ensure(pyrt_interp_main());
-    CHECK(self != NULL);
+    self = things_up_attached();
 }
 
 static void
 down(void)
 {
-    pyrt_thread_release(self);
-    things_down();
+    things_down_attached(self);
 }
 
 /* ---- order ------------------------------------------------------------------------------------------------------- */
@@ -323,10 +320,7 @@ TEST(a_destructor_that_keeps_its_object_is_reported_and_the_memory_stays)
 {
     up();
     pyrt_object *kept = NULL;
-    thing *t = thing_new(self);
-    t->when_dying = keep;
-    t->arg = &kept;
-    pyrt_decref(&t->base);
+    thing *t = thing_dies(self, keep, &kept);
     EXPECT_REPORT("type 'thing'", "a destructor has kept a reference");
     CHECK_UINT(things_died(), 1);
     CHECK_PTR(kept, t);
@@ -356,9 +350,7 @@ drop_itself(thing *t)
 TEST(a_destructor_that_drops_its_object_once_more_is_reported)
 {
     up();
-    thing *t = thing_new(self);
-    t->when_dying = drop_itself;
-    pyrt_decref(&t->base);
+    thing *t = thing_dies(self, drop_itself, NULL);
     EXPECT_REPORT("type 'thing'", "or dropped one too many");
     CHECK_UINT(things_died(), 1);
     pyrt_free_guarded(t);
@@ -391,9 +383,7 @@ make_and_drop_many(thing *t)
 TEST(a_destructor_makes_and_drops_others_and_passes_safepoints)
 {
     up();
-    thing *t = thing_new(self);
-    t->when_dying = make_and_drop_many;
-    pyrt_decref(&t->base);
+    (void)thing_dies(self, make_and_drop_many, NULL);
     CHECK_UINT(things_died(), 151);
     down();
 }
@@ -424,9 +414,7 @@ TEST(who_drops_finds_his_state_attached_whatever_the_destructor_left)
 {
     up();
     pyrt_thread *other = pyrt_thread_new(pyrt_interp_main());
-    thing *t = thing_new(self);
-    t->when_dying = leave_detached;
-    pyrt_decref(&t->base);
+    thing *t = thing_dies(self, leave_detached, NULL);
     CHECK_PTR(pyrt_thread_current(), self);
     t = thing_new(self);
     t->when_dying = leave_another_attached;
@@ -443,10 +431,7 @@ TEST(a_destructor_cannot_end_the_state_of_who_drops)
     things_up();
     self = pyrt_thread_new(pyrt_interp_main());
     pyrt_attach(self);
-    thing *t = thing_new(self);
-    t->when_dying = end_the_state;
-    t->arg = self;
-    pyrt_decref(&t->base);
+    (void)thing_dies(self, end_the_state, self);
     EXPECT_REPORT("pyrt_thread_delete", named(self), "a call further out returns to it");
     CHECK_PTR(pyrt_thread_current(), self);
     pyrt_detach(self);
@@ -512,9 +497,7 @@ destructor_stops_the_world(thing *t)
 TEST(a_destructor_may_stop_the_world)
 {
     up();
-    thing *t = thing_new(self);
-    t->when_dying = destructor_stops_the_world;
-    pyrt_decref(&t->base);
+    (void)thing_dies(self, destructor_stops_the_world, NULL);
     CHECK_UINT(things_died(), 1);
     down();
 }

@@ -15,9 +15,7 @@ static worker w;
 static void
 up(void)
 {
-    things_up();
-    self = pyrt_thread_ensure(pyrt_interp_main());
-    CHECK(self != NULL);
+    self = things_up_attached();
     worker_start(&w);
 }
 
@@ -25,8 +23,7 @@ static void
 down(void)
 {
     worker_end(&w);
-    pyrt_thread_release(self);
-    things_down();
+    things_down_attached(self);
 }
 
 /* Immortal things stay in use when their interpreter ends, and their type with them. */

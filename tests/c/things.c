@@ -61,6 +61,22 @@ things_down(void)
     CHECK_UINT(things_died(), things_made());
 }
 
+pyrt_thread *
+things_up_attached(void)
+{
+    things_up();
+    pyrt_thread *self = pyrt_thread_ensure(pyrt_interp_main());
+    CHECK(self != NULL);
+    return self;
+}
+
+void
+things_down_attached(pyrt_thread *self)
+{
+    pyrt_thread_release(self);
+    things_down();
+}
+
 thing *
 thing_new_of(pyrt_thread *thread, pyrt_type *type)
 {
@@ -76,6 +92,16 @@ thing *
 thing_new(pyrt_thread *thread)
 {
     return thing_new_of(thread, thing_type);
+}
+
+thing *
+thing_dies(pyrt_thread *thread, void (*when_dying)(thing *), void *arg)
+{
+    thing *t = thing_new(thread);
+    t->when_dying = when_dying;
+    t->arg = arg;
+    pyrt_decref(&t->base);
+    return t;
 }
 
 void

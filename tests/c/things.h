@@ -29,11 +29,18 @@ uint64_t things_died(void);
 void things_up(void);
 void things_down(void);
 
+/* The same, with a state of the main interpreter attached here. */
+pyrt_thread *things_up_attached(void);
+void things_down_attached(pyrt_thread *self);
+
 pyrt_type *thing_type_new(pyrt_interp *interp);
 
 /* A thing of the attached thread; it must be possible. */
 thing *thing_new(pyrt_thread *thread);
 thing *thing_new_of(pyrt_thread *thread, pyrt_type *type);
+
+/* The end of a thing of the thread's that does this when it dies, and has `arg`. Answers where it was. */
+thing *thing_dies(pyrt_thread *thread, void (*when_dying)(thing *), void *arg);
 
 /* It must be alive. */
 void thing_check(const thing *t);

@@ -118,14 +118,10 @@ pyrt_incref_slow(pyrt_object *object)
     pyrt_trace(object, "is counted", __builtin_return_address(0));
 }
 
-bool
-pyrt_try_count(pyrt_object *object)
+/* For who does not own it. */
+static bool
+try_shared(pyrt_object *object)
 {
-    uint64_t self_id = PYRT_TLS.self_id;
-    if (pyrt_load_relaxed(&object->owner) == self_id) {
-        pyrt_incref_by(self_id, object);
-        return true;
-    }
     if (pyrt_load_relaxed(&object->local) == PYRT_LOCAL_IMMORTAL) {
         return true;
     }
@@ -144,11 +140,23 @@ pyrt_try_count(pyrt_object *object)
 bool
 pyrt_try_incref_slow(pyrt_object *object)
 {
-    if (!pyrt_try_count(object)) {
+    if (!try_shared(object)) {
         return false;
     }
     pyrt_trace_found(object, __builtin_return_address(0));
     return true;
+}
+
+bool
+pyrt_try_count(pyrt_object *object)
+{
+    uint64_t self_id = PYRT_TLS.self_id;
+    /* relaxed: as in pyrt_try_incref. */
+    if (pyrt_load_relaxed(&object->owner) == self_id) {
+        pyrt_incref_by(self_id, object);
+        return true;
+    }
+    return try_shared(object);
 }
 
 void

@@ -138,6 +138,29 @@ attached_thread(int thread)
     return self;
 }
 
+/* The first one is the owner of object 0, which it counts so often. */
+static pyrt_thread *
+begin(int thread, uint32_t local, int64_t shared)
+{
+    pyrt_thread *self = attached_thread(thread);
+    if (thread == 0) {
+        object_init(0, self, local, shared);
+    }
+    return self;
+}
+
+/* The owner has object 1 in its queue. */
+static void
+queue_another(int thread, const pyrt_thread *self)
+{
+    if (thread == 0) {
+        object_init(1, self, 1, PYRT_SHARED_PLAIN);
+    }
+    else {
+        pyrt_decref(&objects[1]);
+    }
+}
+
 static void
 end_thread(pyrt_thread *self)
 {
@@ -151,10 +174,7 @@ end_thread(pyrt_thread *self)
 static void
 drop_body(int thread)
 {
-    pyrt_thread *self = attached_thread(thread);
-    if (thread == 0) {
-        object_init(0, self, 3, PYRT_SHARED_PLAIN);
-    }
+    pyrt_thread *self = begin(thread, 3, PYRT_SHARED_PLAIN);
     model_begin();
     use(&objects[0]);
     pyrt_decref(&objects[0]);
@@ -169,10 +189,7 @@ drop_body(int thread)
 static void
 counted_body(int thread)
 {
-    pyrt_thread *self = attached_thread(thread);
-    if (thread == 0) {
-        object_init(0, self, 1, pyrt_shared_word(2, PYRT_SHARED_OPEN));
-    }
+    pyrt_thread *self = begin(thread, 1, pyrt_shared_word(2, PYRT_SHARED_OPEN));
     model_begin();
     use(&objects[0]);
     pyrt_decref(&objects[0]);
@@ -184,10 +201,7 @@ counted_body(int thread)
 static void
 mixed_body(int thread)
 {
-    pyrt_thread *self = attached_thread(thread);
-    if (thread == 0) {
-        object_init(0, self, 2, pyrt_shared_word(1, PYRT_SHARED_PLAIN));
-    }
+    pyrt_thread *self = begin(thread, 2, pyrt_shared_word(1, PYRT_SHARED_PLAIN));
     model_begin();
     if (thread == 1) {
         pyrt_incref(&objects[0]);
@@ -206,14 +220,8 @@ mixed_body(int thread)
 static void
 name_body(int thread)
 {
-    pyrt_thread *self = attached_thread(thread);
-    if (thread == 0) {
-        object_init(0, self, 2, PYRT_SHARED_PLAIN);
-        object_init(1, self, 1, PYRT_SHARED_PLAIN);
-    }
-    else {
-        pyrt_decref(&objects[1]);
-    }
+    pyrt_thread *self = begin(thread, 2, PYRT_SHARED_PLAIN);
+    queue_another(thread, self);
     model_begin();
     use(&objects[0]);
     if (thread == 0) {
@@ -229,14 +237,8 @@ name_body(int thread)
 static void
 detached_body(int thread)
 {
-    pyrt_thread *self = attached_thread(thread);
-    if (thread == 0) {
-        object_init(0, self, 2, PYRT_SHARED_PLAIN);
-        object_init(1, self, 1, PYRT_SHARED_PLAIN);
-    }
-    else {
-        pyrt_decref(&objects[1]);
-    }
+    pyrt_thread *self = begin(thread, 2, PYRT_SHARED_PLAIN);
+    queue_another(thread, self);
     model_begin();
     use(&objects[0]);
     if (thread == 0) {
@@ -296,11 +298,8 @@ outside_body(int thread)
 static void
 immortal_body(int thread)
 {
-    pyrt_thread *self = attached_thread(thread);
-    if (thread == 0) {
-        object_init(0, self, 2, PYRT_SHARED_PLAIN);
-    }
-    else {
+    pyrt_thread *self = begin(thread, 2, PYRT_SHARED_PLAIN);
+    if (thread != 0) {
         pyrt_decref(&objects[0]);
     }
     model_begin();
@@ -328,10 +327,7 @@ finish_immortal(void)
 static void
 try_body(int thread)
 {
-    pyrt_thread *self = attached_thread(thread);
-    if (thread == 0) {
-        object_init(0, self, 1, PYRT_SHARED_OPEN);
-    }
+    pyrt_thread *self = begin(thread, 1, PYRT_SHARED_OPEN);
     model_begin();
     if (thread == 0) {
         pyrt_decref(&objects[0]);
