@@ -1,7 +1,10 @@
-"""What to do when the compiled part does not load, or is not that of these Python modules. Loaded only then."""
+"""What to do when the compiled part does not load, or is not that of these Python modules. Loaded only then.
+
+Neither importlib.util nor sysconfig is imported here: they import threading, and Python 3.12 never ends an interpreter in
+which another thread has done that than the one that ends it.
+"""
 
 import sys
-import sysconfig
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
@@ -12,7 +15,7 @@ def explain(error: ImportError) -> str:
     if error.name == "_cffi_backend" and isinstance(error, ModuleNotFoundError):
         return "pyruntime needs cffi 2.1.1 or newer: python -m pip install 'cffi>=2.1.1'"
     if _cffi_cannot(error):
-        if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        if "t" in sys.abiflags:
             where, instead = "a subinterpreter of a free-threaded Python", "the main interpreter"
         else:
             where, instead = (
@@ -58,16 +61,13 @@ def stand_in(error: ImportError, path: Sequence[str]) -> Any:
 
 def _load_table(path: Sequence[str]) -> ModuleType | None:
     """pyruntime._table, a second module in the file of pyruntime._core."""
-    from importlib.machinery import ExtensionFileLoader, PathFinder
-    from importlib.util import module_from_spec, spec_from_loader
+    from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 
     compiled = PathFinder.find_spec("pyruntime._core", path)
     if compiled is None or compiled.origin is None:
         return None
     loader = ExtensionFileLoader("pyruntime._table", compiled.origin)
-    spec = spec_from_loader("pyruntime._table", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
+    module = loader.create_module(ModuleSpec("pyruntime._table", loader, origin=compiled.origin))
     loader.exec_module(module)
     return module
 
