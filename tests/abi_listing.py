@@ -20,6 +20,8 @@ HEADERS = INCLUDE / "pyruntime"
 
 # Of these, what stands behind the last of the fields is the core's own.
 PUBLIC_FRONT = {"pyrt_tls_block": "identity", "pyrt_thread": "unique_counts"}
+# Of these, inline code uses some fields; the rest is the core's own.
+INLINE_ONLY = {"pyrt_page_head": ["free", "until_slow", "key", "link"], "pyrt_heap": ["index"]}
 # The core's own; one that has lines of its own here; and one that users read by number, as far as it goes.
 NOT_LISTED = {"pyrt_pause_turn", "pyrt_capi", "pyrt_qsbr_stats"}
 
@@ -48,7 +50,7 @@ def _structs() -> dict[str, list[str]]:
         for name, body in _STRUCT.findall(_text(header)):
             fields = _fields(body)
             last = PUBLIC_FRONT.get(name)
-            found[name] = fields if last is None else fields[: fields.index(last) + 1]
+            found[name] = INLINE_ONLY.get(name, fields if last is None else fields[: fields.index(last) + 1])
     return found
 
 
@@ -70,7 +72,7 @@ def _program() -> str:
         if name in NOT_LISTED:
             continue
         # What says its own size may grow.
-        if name not in PUBLIC_FRONT and "struct_size" not in fields and name != "pyrt_heap":
+        if name not in PUBLIC_FRONT and name not in INLINE_ONLY and "struct_size" not in fields:
             lines.append(f'printf("struct {name} %zu\\n", sizeof({name}));')
         lines += [f'printf("field {name}.{field} %zu\\n", offsetof({name}, {field}));' for field in fields]
     lines += [f'printf("constant {name} %lld\\n", (long long){name});' for name in sorted(set(_constants()))]
