@@ -27,8 +27,8 @@ PYRT_BEGIN_DECLS
 /* As the functions of the C library without the prefix: NULL and errno ENOMEM when memory is short, the sizes absurd or
  * their product too large, and then nothing is lost; size 0 gives a block of its own; NULL may be freed. pyrt_aligned_alloc
  * takes any power of two (NULL and EINVAL for others) and any size. pyrt_free and pyrt_realloc take the blocks of heaps too; what
- * is no block of ours, lies inside of one, or is an object (object.h), is reported and left alone. A block that pyrt_realloc moves out of a heap stays in
- * that heap if this thread may allocate there, else it moves to the process's domain.
+ * is no block of ours, lies inside of one, or is an object (object.h), is reported and left alone. A block that pyrt_realloc
+ * moves out of a heap stays in that heap if this thread may allocate there, else it moves to the process's domain.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void *pyrt_malloc(size_t size);
 void *pyrt_calloc(size_t n, size_t size);

@@ -36,7 +36,7 @@ number_of(const pyrt_object *object)
 
 /* Its memory is the next object's. */
 void
-pyrt_free(void *block)
+pyrt_free_guarded(void *block)
 {
     pyrt_object *object = block;
     int n = number_of(object);
