@@ -8,8 +8,11 @@
  * for a block that it was taking or giving back just then. pyrt_fork stops the world first, so that other threads stand at a
  * safepoint or are detached: a disposal is cut in two only if its disposer is.
  *
- * Objects (object.h) are counted right in the child, but for references that lost threads had; those that a lost thread was just
- * destroying or queueing are destroyed by nobody.
+ * Objects (object.h) are counted right in the child, but for references that lost threads had. What a lost thread had been asked
+ * to merge is merged, and destroyed by those that are left. Destroyed by nobody is what it was itself in the middle of: the
+ * object whose destructor it was in, which may have run halfway and cannot be run again; those that waited for that destructor to
+ * return; and the one, if any, that it had made QUEUED and not yet pushed, which nobody can tell from one that a thread which is
+ * still there is about to push. Their memory goes with the interpreter. After pyrt_fork there is none of the last kind.
  */
 #ifndef PYRUNTIME_FORK_H
 #define PYRUNTIME_FORK_H
