@@ -14,6 +14,7 @@ import pytest
 
 import pyruntime
 from pyruntime import errors, heap, qsbr, refcount, state, sync
+from pyruntime.bench.suite import SUITE
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -140,6 +141,26 @@ def test_the_table_of_memory_is_that_of_the_recorded_run() -> None:
     table = script["table"](recorded["results"])
     assert table.count("\n") > 10
     assert table in README.read_text()
+
+
+def test_every_figure_of_the_readme_has_its_command_beside_it() -> None:
+    section = README.read_text().split("\n## What it costs\n")[1].split("\n### What memory costs\n")[0]
+    rows = [row for row in section.splitlines() if row.startswith("| `bench ") or re.match(r"\|  \|.*\d", row)]
+    named = [re.match(r"\| `bench ([a-z_.0-9]+)`", row) for row in rows]
+    assert len(rows) > 15
+    assert named[0] is not None
+    # A row without a name of its own goes on with the one above it.
+    assert all(name is not None or row.startswith("|  |") for name, row in zip(named, rows, strict=True))
+    benches = {bench.name for bench in SUITE}
+    assert {name[1] for name in named if name is not None} - benches == set()
+
+
+def test_the_package_is_called_and_needs_what_it_says() -> None:
+    metadata = importlib.metadata.metadata("pyruntime-ft")
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Requires-Python"] == ">=3.10"
+    needed = importlib.metadata.requires("pyruntime-ft") or []
+    assert [one for one in needed if "extra ==" not in one] == ["cffi>=2.1.1"]
 
 
 def test_the_readme_starts_with_two_commands() -> None:

@@ -352,13 +352,17 @@ pyrt_shared_give_up(pyrt_shared_queue *shared, pyrt_interp *interp)
 
 /* ---- when it happens --------------------------------------------------------------------------------------------- */
 
-/* Says once for each goal who is in the way. */
+/* A reader that only waits for a processor has it sooner, on any machine that can still be used. */
+enum { REPORT_AFTER_NS = 100000000 };
+
+/* Says once for each goal who is in the way, and has been for long. */
 static void
 report_stall(pyrt_thread_impl *thread)
 {
     pyrt_stall_report stall = {.struct_size = sizeof(stall)};
     pyrt_reclaim_thread *mine = pyrt_reclaim_of(thread);
-    if (pyrt_qsbr_stall_report(thread->base.interp, &stall) != PYRT_OK || stall.goal == mine->reported_goal) {
+    if (pyrt_qsbr_stall_report(thread->base.interp, &stall) != PYRT_OK || stall.held_ns < REPORT_AFTER_NS ||
+        stall.goal == mine->reported_goal) {
         return;
     }
     mine->reported_goal = stall.goal;
