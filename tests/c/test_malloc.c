@@ -330,18 +330,45 @@ change_sizes(void *arg)
     }
 }
 
-TEST(what_others_free_is_there_for_other_sizes_too)
+/* A peak of the thread's own, which is over, is no licence to grow to it again. */
+static void
+change_sizes_after_a_peak(void *arg)
+{
+    enum { PEAK = 8 * OF_200 };
+    static void *peak[PEAK];
+    for (int i = 0; i < PEAK; i++) {
+        peak[i] = pyrt_malloc(200);
+        CHECK(peak[i] != NULL);
+    }
+    for (int i = 0; i < PEAK; i++) {
+        pyrt_free(peak[i]);
+    }
+    change_sizes(arg);
+}
+
+static void
+check_that_sizes_take_turns(void (*change)(void *other))
 {
     worker owner;
     worker other;
     worker_start(&owner);
     worker_start(&other);
     uint64_t before = process_stats().page_bytes;
-    worker_do(&owner, change_sizes, &other);
+    worker_do(&owner, change, &other);
     /* Five sizes in turn, each of 24 MiB. */
     CHECK(process_stats().page_bytes - before < (uint64_t)2 * FEW_MIB * (1 << 20));
     worker_end(&owner);
     worker_end(&other);
+}
+
+TEST(what_others_free_is_there_for_other_sizes_too)
+{
+    check_that_sizes_take_turns(change_sizes);
+}
+
+TEST(so_it_is_after_a_peak)
+{
+    check_that_sizes_take_turns(change_sizes_after_a_peak);
 }
 
 /* ---- numbers of owners ------------------------------------------------------------------------------------------- */

@@ -294,6 +294,10 @@ spare_free(pyrt_share *share, pyrt_segment *segment)
 {
     share->spare--;
     share->segments--;
+    /* Not for what comes and goes with the spare ones. */
+    if (share->sweep_at > pyrt_share_next_sweep(share) + SPARE_MOST) {
+        share->sweep_at = pyrt_share_next_sweep(share) + SPARE_MOST;
+    }
     pyrt_segment_list_remove(&share->open, segment);
     pyrt_segment_free(segment);
 }

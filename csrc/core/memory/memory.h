@@ -65,6 +65,14 @@ typedef struct pyrt_share {
     uint64_t pages, page_bytes, held_bytes, adopted;
 } pyrt_share;
 
+/* What `sweep_at` is when the pages have just been looked at, and at most when a segment goes: what there was at a peak is no
+ * licence to grow to it again, over pages that others have emptied. */
+static inline uint32_t
+pyrt_share_next_sweep(const pyrt_share *share)
+{
+    return share->segments + share->segments / 4 + 1;
+}
+
 struct pyrt_memory {
     pyrt_raw_mutex lock;
     uint32_t number;           /* in the map, for slices that are in no page */

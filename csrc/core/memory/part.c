@@ -217,7 +217,7 @@ take_slices(pyrt_part *part, size_t slices, bool *zero)
         else {
             pyrt_part_trim(part);
         }
-        share->sweep_at = share->segments + share->segments / 4 + 1;
+        share->sweep_at = pyrt_share_next_sweep(share);
     }
     return pyrt_slices_take(share, slices, zero);
 }
