@@ -68,6 +68,7 @@ WHOLE = [
     "heap-collect",
     "heap-take-over",
     "heap-heirs",
+    "heap-free-take",
     "heap-end",
     "heap-goal",
     "heap-goal-again",

@@ -134,6 +134,36 @@ TEST(what_a_dead_thread_leaves_goes_to_its_interpreter_and_to_no_other)
     runtime_down();
 }
 
+TEST(who_frees_a_block_of_a_dead_thread_takes_over_what_it_left_if_he_may_allocate_there)
+{
+    runtime_up();
+    pyrt_interp *a = pyrt_interp_new(NULL);
+    one = (batch){.interp = a, .heap = heap_with_tag(a, 1, false), .size = 200};
+    in_a_thread_that_ends(allocate_batch, &one);
+    uint64_t left = stats_of(a).abandoned_segments;
+    CHECK(left > 0);
+    /* Not attached, or to another interpreter. */
+    pyrt_free(one.blocks[0]);
+    pyrt_thread *elsewhere = pyrt_thread_ensure(pyrt_interp_main());
+    pyrt_free(one.blocks[1]);
+    pyrt_thread_release(elsewhere);
+    CHECK_UINT(stats_of(a).abandoned_segments, left);
+    CHECK_UINT(blocks_in_use(a, 1), MANY - 2);
+    pyrt_thread *thread = pyrt_thread_ensure(a);
+    pyrt_free(one.blocks[2]);
+    CHECK_UINT(stats_of(a).abandoned_segments, left - 1);
+    CHECK_UINT(stats_of(a).adopted_segments, 1);
+    CHECK_UINT(blocks_in_use(a, 1), MANY - 3);
+    for (int i = 3; i < MANY; i++) {
+        pyrt_free(one.blocks[i]);
+    }
+    CHECK_UINT(blocks_in_use(a, 1), 0);
+    CHECK_UINT(stats_of(a).abandoned_segments, 0);
+    pyrt_thread_release(thread);
+    CHECK_OK(pyrt_interp_delete(a));
+    runtime_down();
+}
+
 TEST(interpreters_that_share_an_allocator_keep_their_pools)
 {
     runtime_up();

@@ -269,8 +269,7 @@ TEST(blocks_outlive_their_thread_and_are_taken_over)
     CHECK_INT(process_stats().abandoned_segments, 0);
     worker_end(&other);
     CHECK(process_stats().abandoned_segments > 0);
-    free_given(NULL);
-    /* All free: whoever needs a page next finds them, and nothing is left of the dead thread. */
+    /* Whoever needs a page next finds them. */
     uint64_t adopted = process_stats().adopted_segments;
     void *blocks[300];
     for (int i = 0; i < 300; i++) {
@@ -281,6 +280,23 @@ TEST(blocks_outlive_their_thread_and_are_taken_over)
     for (int i = 0; i < 300; i++) {
         pyrt_free(blocks[i]);
     }
+    free_given(NULL);
+}
+
+TEST(the_first_to_free_a_block_of_a_dead_thread_takes_over_what_it_left)
+{
+    pyrt_free(pyrt_malloc(1)); /* a thread without memory of its own takes nothing over */
+    worker other;
+    worker_start(&other);
+    worker_do(&other, fill_given, NULL);
+    worker_end(&other);
+    pyrt_memory_stats before = process_stats();
+    CHECK(before.abandoned_segments > 0);
+    free_given(NULL);
+    pyrt_memory_stats after = process_stats();
+    CHECK_INT(after.abandoned_segments, 0);
+    CHECK_UINT(after.adopted_segments, before.adopted_segments + before.abandoned_segments);
+    CHECK(after.page_bytes < before.page_bytes);
 }
 
 TEST(what_others_free_comes_back)

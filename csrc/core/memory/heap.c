@@ -249,6 +249,20 @@ pyrt_heap_adopt(const pyrt_segment *segment)
     forget_ended(pyrt_heaps_of(thread));
 }
 
+/* What nobody owns and the calling thread frees a block of becomes its own, if it is attached to that interpreter. */
+bool
+pyrt_heap_adopt_this(pyrt_segment *segment)
+{
+    pyrt_thread *current = pyrt_thread_current();
+    pyrt_thread_heaps *mine = current == NULL ? NULL : pyrt_heaps_of(pyrt_thread_impl_of(current));
+    if (mine == NULL || !pyrt_segment_adopt_this(&mine->share, segment)) {
+        return false;
+    }
+    pyrt_store_relaxed(&mine->share.adopted, pyrt_load_relaxed(&mine->share.adopted) + 1);
+    pyrt_heap_adopt(segment);
+    return true;
+}
+
 /* ---- allocating -------------------------------------------------------------------------------------------------- */
 
 static bool

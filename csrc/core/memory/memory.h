@@ -35,6 +35,7 @@ typedef struct pyrt_segment {
     uint64_t first;       /* a page starts here */
     uint64_t aged;        /* free and dirty when they were last looked at, and ever since */
     bool is_adopted;      /* it was in the pool before */
+    bool is_abandoned;    /* it is there; under the pool's lock */
     bool is_huge;         /* in huge pages of the system's, if it pleases */
     int64_t purge_at;     /* when its aged slices go back and the other free dirty ones age; 0: there are none */
 } pyrt_segment;
@@ -181,5 +182,8 @@ void pyrt_share_note_held(const pyrt_share *share);
  * up before (page.h). And a segment out of the pool; NULL if there is none. */
 void pyrt_share_abandon(pyrt_share *share);
 pyrt_segment *pyrt_segment_adopt(pyrt_share *share);
+
+/* The same of one segment, a block of which is in use; false if it is not there, or its interpreter has ended. */
+bool pyrt_segment_adopt_this(pyrt_share *share, pyrt_segment *segment);
 
 #endif

@@ -250,8 +250,8 @@ purge_if_due(pyrt_share *share)
     }
 }
 
-static void
-adopt(pyrt_part *part, pyrt_segment *segment)
+void
+pyrt_part_adopt_all(pyrt_part *part, const pyrt_segment *segment)
 {
     COUNT(part->share, adopted, 1);
     if (part->heap != NULL) {
@@ -283,7 +283,7 @@ find_page(pyrt_part *part, unsigned class)
         if (segment == NULL) {
             break;
         }
-        adopt(part, segment);
+        pyrt_part_adopt_all(part, segment);
         page = find_usable(part, class);
     }
     if (page == NULL) {

@@ -71,9 +71,13 @@ void pyrt_part_trim(pyrt_part *part);
 /* Takes a page of an adopted segment in. */
 void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
 
+/* Takes the pages of a segment in that has been taken out of the pool: those of a heap each into the part of its own. */
+void pyrt_part_adopt_all(pyrt_part *part, const pyrt_segment *segment);
+
 /* The heaps' half (heap.c). Adopting hands each page to the part of its heap; releasing gives back what all heaps of this
  * thread need no more; sweeping looks at all their pages for that (pyrt_part_trim). For parts that are of a heap. */
 void pyrt_heap_adopt(const pyrt_segment *segment);
+bool pyrt_heap_adopt_this(pyrt_segment *segment);
 void pyrt_heap_release(const pyrt_part *asking);
 void pyrt_heap_sweep(void);
 

@@ -168,12 +168,30 @@ pyrt_share_abandon(pyrt_share *share)
             }
             pyrt_raw_mutex_lock(&pool->lock);
             pyrt_segment_list_push(&pool->abandoned, segment);
+            segment->is_abandoned = true;
             pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count + 1);
             pyrt_raw_mutex_unlock(&pool->lock);
         }
     }
     share->next_purge = INT64_MAX;
     share->spare = share->segments = 0;
+}
+
+/* Under the lock. */
+static void
+take_out(pyrt_pool *pool, pyrt_segment *segment)
+{
+    pyrt_segment_list_remove(&pool->abandoned, segment);
+    segment->is_abandoned = false;
+    pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count - 1);
+}
+
+static void
+become_part_of(pyrt_share *share, pyrt_segment *segment)
+{
+    segment->is_adopted = true;
+    share->segments++;
+    pyrt_segment_list_push(segment->free != 0 ? &share->open : &share->full, segment);
 }
 
 pyrt_segment *
@@ -187,16 +205,32 @@ pyrt_segment_adopt(pyrt_share *share)
     pyrt_raw_mutex_lock(&pool->lock);
     pyrt_segment *segment = pool->abandoned;
     if (segment != NULL) {
-        pyrt_segment_list_remove(&pool->abandoned, segment);
-        pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count - 1);
+        take_out(pool, segment);
     }
     pyrt_raw_mutex_unlock(&pool->lock);
     if (segment != NULL) {
-        segment->is_adopted = true;
-        share->segments++;
-        pyrt_segment_list_push(segment->free != 0 ? &share->open : &share->full, segment);
+        become_part_of(share, segment);
     }
     return segment;
+}
+
+bool
+pyrt_segment_adopt_this(pyrt_share *share, pyrt_segment *segment)
+{
+    pyrt_pool *pool = share->pool;
+    if (segment->pool != pool) {
+        return false;
+    }
+    pyrt_raw_mutex_lock(&pool->lock);
+    bool is_there = segment->is_abandoned;
+    if (is_there) {
+        take_out(pool, segment);
+    }
+    pyrt_raw_mutex_unlock(&pool->lock);
+    if (is_there) {
+        become_part_of(share, segment);
+    }
+    return is_there;
 }
 
 /* ---- when the interpreter has ended ------------------------------------------------------------------------------ */
@@ -209,8 +243,7 @@ give_back(pyrt_pool *pool, pyrt_segment *segment)
         pyrt_segment_purge(segment, segment->free & segment->dirty);
         return;
     }
-    pyrt_segment_list_remove(&pool->abandoned, segment);
-    pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count - 1);
+    take_out(pool, segment);
     pyrt_segment_free(segment);
 }
 

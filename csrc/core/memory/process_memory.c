@@ -132,6 +132,24 @@ pyrt_malloc(size_t size)
     return alloc_slow(size, &zero);
 }
 
+/* The first to free a block of what a thread has left takes it over, all of the segment, if he may allocate there. The page may
+ * stay nobody's all the same, for want of memory. */
+static bool
+adopt_for(const pyrt_page *page)
+{
+    pyrt_segment *segment = page->segment;
+    pyrt_part *part = process_part;
+    if (segment->pool != &process_pool) {
+        (void)pyrt_heap_adopt_this(segment);
+    }
+    else if (part != &no_part && pyrt_segment_adopt_this(part->share, segment)) {
+        pyrt_part_adopt_all(part, segment);
+    }
+    const pyrt_thread *current = PYRT_TLS.current;
+    uintptr_t owner = pyrt_load_relaxed(&page->head.owner);
+    return owner == (uintptr_t)part || (current != NULL && owner == (uintptr_t)current->heaps);
+}
+
 static __attribute__((noinline)) void
 free_elsewhere(void *block, pyrt_page *page)
 {
@@ -156,6 +174,9 @@ free_elsewhere(void *block, pyrt_page *page)
             pyrt_report("pyrt_free: %p lies %zu bytes inside of the block at %p; nothing was freed", block,
                         (size_t)((char *)block - page->head.start), (void *)page->head.start);
         }
+    }
+    else if (owner == PYRT_NOBODY && adopt_for(page)) {
+        pyrt_page_free_local(page, block, pyrt_link_of(page, block));
     }
     else {
         pyrt_page_free_foreign(page, block);

@@ -111,6 +111,12 @@ pyrt_heap_sweep(void)
 {
 }
 
+bool
+pyrt_heap_adopt_this(pyrt_segment *segment)
+{
+    model_fail("segment %p is adopted by a heap", (void *)segment);
+}
+
 void
 pyrt_heap_adopt(const pyrt_segment *segment)
 {
@@ -344,6 +350,36 @@ heirs_finish(void)
     all_end();
 }
 
+/* As pyrt_free of an owner who takes over what he frees a block of. */
+static bool
+free_and_take(int owner, char *block)
+{
+    bool takes = pyrt_segment_adopt_this(&shares[owner], page_of(block)->segment);
+    if (takes) {
+        pyrt_part_adopt_all(&parts[owner], page_of(block)->segment);
+    }
+    free_as(owner, block);
+    return takes;
+}
+
+/* Two free a block each, and want the segment: one gets it, the other's block goes to him. */
+static void
+free_take_body(int thread)
+{
+    model_begin();
+    taken[thread + 1] = free_and_take(thread + 1, blocks[thread == 0 ? 0 : 2]);
+    model_end();
+}
+
+static void
+free_take_finish(void)
+{
+    check_count(0);
+    MODEL_CHECK(taken[1] != taken[2], "both have got it, or nobody");
+    check_blocks(1);
+    all_end();
+}
+
 /* ---- the end of the interpreter ---------------------------------------------------------------------------------- */
 
 static bool was_over;
@@ -526,6 +562,13 @@ const model_scenario model_heap_scenarios[] = {
      heirs_body,
      heirs_finish,
      {"heir", "other", "freer"}},
+    {"heap-free-take",
+     "two frees of what a thread has left, each of which takes it over if it can",
+     MODEL_ALL,
+     heirs_setup,
+     free_take_body,
+     free_take_finish,
+     {"one", "other"}},
     {"heap-end",
      "two foreign frees of the last blocks, while the interpreter ends",
      MODEL_ALL,
