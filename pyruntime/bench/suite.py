@@ -313,6 +313,9 @@ SUITE: tuple[Bench, ...] = (
         rounds=(31, 101),
     ),
     *_HEAP,
+    Bench("embed.call", "a function that does next to nothing; the peer: through the table", peers=(EMBEDDED,)),
+    Bench("embed.mutex", "a lock and its release, inside of the library; the peer: in an extension", peers=(EMBEDDED,)),
+    Bench("embed.quiescent", "a quiescent state, inside of the library; the peer: in an extension", peers=(EMBEDDED,)),
     Bench(
         "refcount.owner",
         "one reference more and one less, by the thread that owns the object",

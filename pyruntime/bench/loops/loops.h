@@ -30,6 +30,7 @@ extern const pyrt_bench_group pyrt_bench_striped_group;
 extern const pyrt_bench_group pyrt_bench_stw_group;
 extern const pyrt_bench_group pyrt_bench_heap_group;
 extern const pyrt_bench_group pyrt_bench_refcount_group;
+extern const pyrt_bench_group pyrt_bench_embed_group;
 
 /* The table entry of a loop that needs the runtime. */
 #define PYRT_BENCH_OURS(name, its_body) PYRT_BENCH_WITH_RUNTIME(name, "pyruntime", its_body)

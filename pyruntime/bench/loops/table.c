@@ -12,9 +12,9 @@ const pyrt_bench_loop *
 pyrt_bench_loops(size_t *count)
 {
     static const pyrt_bench_group *const groups[] = {
-        &pyrt_bench_control_group, &pyrt_bench_qsbr_group,    &pyrt_bench_retire_group,
-        &pyrt_bench_lock_group,    &pyrt_bench_section_group, &pyrt_bench_striped_group,
-        &pyrt_bench_stw_group,     &pyrt_bench_heap_group,    &pyrt_bench_refcount_group,
+        &pyrt_bench_control_group,  &pyrt_bench_qsbr_group,    &pyrt_bench_retire_group, &pyrt_bench_lock_group,
+        &pyrt_bench_section_group,  &pyrt_bench_striped_group, &pyrt_bench_stw_group,    &pyrt_bench_heap_group,
+        &pyrt_bench_refcount_group, &pyrt_bench_embed_group,
     };
     /* Filled anew with the same entries at every call: nobody runs benchmarks from two threads, and it would do no harm. */
     static pyrt_bench_loop all[LOOPS_MAX];

@@ -6,6 +6,7 @@
 #include <pyruntime/capi.h>
 #include <pyruntime/pyruntime.h>
 
+#include "embed_loops.h"
 #include "refcount_loops.h"
 
 static int
@@ -23,6 +24,10 @@ runtime_down(void)
 static const bench_body owner_body = {.enter = bench_enter_owner, .loop = bench_count_loop, .leave = bench_leave_counting};
 static const bench_body other_body = {.enter = bench_enter_other, .loop = bench_count_loop, .leave = bench_leave_counting};
 
+static const bench_body call_body = BENCH_EMBED_BODY(bench_embed_call_loop);
+static const bench_body mutex_body = BENCH_EMBED_BODY(bench_embed_mutex_loop);
+static const bench_body quiescent_body = BENCH_EMBED_BODY(bench_embed_quiescent_loop);
+
 #define EMBEDDED(name, its_body)   \
     {.bench = name,                \
      .impl = "pyruntime-embedded", \
@@ -32,8 +37,9 @@ static const bench_body other_body = {.enter = bench_enter_other, .loop = bench_
      .body = its_body}
 
 static const pyrt_bench_loop loops[] = {
-    EMBEDDED("refcount.owner", &owner_body),
-    EMBEDDED("refcount.other", &other_body),
+    EMBEDDED("refcount.owner", &owner_body),      EMBEDDED("refcount.other", &other_body),
+    EMBEDDED("embed.call", &call_body),           EMBEDDED("embed.mutex", &mutex_body),
+    EMBEDDED("embed.quiescent", &quiescent_body),
 };
 
 __attribute__((visibility("default"))) void
