@@ -217,7 +217,7 @@ def test_two_threads_lose_nothing_and_count_everything(lru: ModuleType) -> None:
             cache.put(key, Value(key))
             found = cache.get(key * 3 % 128)
             assert found is None or found.key == key * 3 % 128
-            assert 0 <= cache.touch(mine) <= 64 + 2
+            assert 0 <= cache.touch(mine) <= 128  # no snapshot: what was seen may go while the rest is looked for
             asked[me] += 1 + 128
             if number % 16 == me:
                 values = cache.get_many(mine)
