@@ -205,6 +205,31 @@ def test_an_end_may_use_the_cell_that_it_came_from() -> None:
     assert len(ends) == 50
 
 
+@pytest.mark.parametrize("between", [lambda cell: cell, lambda cell: [cell], lambda cell: Holder(cell)])
+def test_a_chain_of_any_length_ends_in_little_stack(between: Any) -> None:
+    """Also where something else stands between each two of them, and where a set() in the middle begins it."""
+    last = Thing()
+    seen = weakref.ref(last)
+    cell: RCUCell[Any] = RCUCell(last)
+    del last
+    for _ in range(100_000):
+        cell = RCUCell(between(cell))
+    assert seen() is not None
+    cell.set(None)
+    settle()
+    assert seen() is None
+
+
+class Holder:
+    """An object of Python with a reference, and an end that looks at other cells."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+    def __del__(self) -> None:
+        assert RCUCell(RCUCell(1)).get().get() == 1
+
+
 # ---- many threads --------------------------------------------------------------------------------------------------
 
 

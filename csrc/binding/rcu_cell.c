@@ -7,9 +7,7 @@
  *   without       the reader is attached meanwhile, to whatever domain, and who replaces the value retires the cell's reference
  *                 for the readers of all domains
  *
- * State table of `value`:
- *   NULL        the cell is being made, and no reader has it
- *   an object   the cell's reference; replaced by exchange or compare-and-swap, never by NULL before the cell ends
+ * `value` is never NULL: it is replaced by exchange or compare-and-swap, until the cell ends.
  *
  * State table of `postponed`, which only grows without a GIL: references that could not be retired for want of memory.
  *   NULL        none
@@ -253,14 +251,18 @@ cell_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     if (home == NULL) {
         return NULL;
     }
-    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
-    PyObject *self = alloc(type, 0);
-    if (self != NULL) {
-        pyrt_py_home_hold(home);
-        cell_of(self)->home = home;
-        cell_of(self)->value = Py_NewRef(count == 0 ? Py_None : PyTuple_GetItem(args, 0));
+    rcu_cell *self = PyObject_GC_New(rcu_cell, type);
+    if (self == NULL) {
+        return NULL;
     }
-    return self;
+    pyrt_py_home_hold(home);
+    self->home = home;
+    self->value = Py_NewRef(count == 0 ? Py_None : PyTuple_GetItem(args, 0));
+    self->postponed = NULL;
+    self->weakrefs = NULL;
+    /* Complete: from here on gc.get_objects() of another thread finds it. */
+    PyObject_GC_Track((PyObject *)self);
+    return (PyObject *)self;
 }
 
 static PyObject *
@@ -295,22 +297,66 @@ cell_clear(PyObject *self)
     return 0;
 }
 
+/* Cells end inside of each other where one holds the next, here and through whatever else: beyond a depth they wait for the
+ * outermost, so that a chain of any length ends in little stack. On that one's stack, one for each interpreter that is in it. */
+typedef struct pyrt_py_ending_cells {
+    const pyrt_py_home *home;
+    rcu_cell *waiting; /* newest first, by `weakrefs`, which is of no use any more */
+    unsigned depth;
+} ending_cells;
+
+enum { DEPTH = 40 };
+
 /* No reader is left: one would have a reference to the cell. */
 static void
-cell_dealloc(PyObject *object)
+finish(rcu_cell *self)
 {
-    rcu_cell *self = cell_of(object);
-    PyObject_GC_UnTrack(object);
-    pyrt_py_sync_clear_weakrefs(object, &self->weakrefs);
     pyrt_py_callable *node = self->postponed;
     while (node != NULL) {
         pyrt_py_callable *next = node->next;
         pyrt_py_callable_run(node);
         node = next;
     }
-    Py_XDECREF(self->value);
+    Py_DECREF(self->value);
     pyrt_py_home_drop(self->home);
-    pyrt_py_sync_free(object, NULL);
+    pyrt_py_sync_free((PyObject *)self, NULL);
+}
+
+static void
+finish_outermost(rcu_cell *self, pyrt_py_words *words)
+{
+    ending_cells *outer = words->ending_cells;
+    ending_cells mine = {.home = self->home, .depth = 1};
+    words->ending_cells = &mine;
+    finish(self);
+    while (mine.waiting != NULL) {
+        rcu_cell *next = mine.waiting;
+        mine.waiting = (rcu_cell *)next->weakrefs;
+        finish(next);
+    }
+    words->ending_cells = outer;
+}
+
+static void
+cell_dealloc(PyObject *object)
+{
+    rcu_cell *self = cell_of(object);
+    PyObject_GC_UnTrack(object);
+    pyrt_py_sync_clear_weakrefs(object, &self->weakrefs);
+    pyrt_py_words *words = pyrt_py_my_words();
+    ending_cells *outer = words->ending_cells;
+    if (outer == NULL || outer->home != self->home) {
+        finish_outermost(self, words);
+    }
+    else if (outer->depth < DEPTH) {
+        outer->depth++;
+        finish(self);
+        outer->depth--;
+    }
+    else {
+        self->weakrefs = (PyObject *)outer->waiting;
+        outer->waiting = self;
+    }
 }
 
 PyDoc_STRVAR(get_doc, "get($self, /)\n--\n\n"

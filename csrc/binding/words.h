@@ -34,6 +34,7 @@ typedef struct pyrt_py_words {
     struct pyrt_py_callable *ended_last;
     struct pyrt_py_mailbox *mailbox; /* for values that are to end here and nowhere else; NULL: none yet */
     uint32_t ending_depth;        /* finalizers and ends of values that are under way, one inside of the other */
+    struct pyrt_py_ending_cells *ending_cells; /* the innermost; NULL: no RCUCell is ending (rcu_cell.c) */
     pyrt_thread *kept;            /* its state in the main interpreter's default domain (uses.h) */
     uint64_t kept_id;
     struct pyrt_py_words *next_taker, *previous_taker; /* left_behind.c, under its lock; while is_watched */
