@@ -22,6 +22,7 @@ LONG_WAYS = {
     "heap_alloc_slow": "heap_malloc",
     "os_thread_identity_new": "os_thread_identity",
     "decref_last_local": "decref",
+    "decref_taken": "decref",
     "count_by_id_slow": "incref_by_id",
 }
 

@@ -43,10 +43,10 @@ OTHER_MAJOR = "struct.pack_into('I', table, 0, 7)"
 OLDER_MINOR = "struct.pack_into('I', table, 4, 1)"
 TRUNCATED = "struct.pack_into('N', table, 8, size - 8)"
 OTHER_LAYOUT = """
-count, items = struct.unpack_from("NP", table, size - 16)
+count, items = struct.unpack_from("NP", table, size - 24)
 layout = ctypes.create_string_buffer(ctypes.string_at(items, 16 * count), 16 * count)
 struct.pack_into("Q", layout, 16 * 1 + 8, 4096)
-struct.pack_into("P", table, size - 8, ctypes.addressof(layout))
+struct.pack_into("P", table, size - 16, ctypes.addressof(layout))
 """
 
 WRONG = {
@@ -108,8 +108,8 @@ def test_a_table_that_does_not_fit(sample: Path, case: str) -> None:
 def test_the_target_is_the_oldest_minor_version_that_will_do(tmp_path: Path) -> None:
     """Built against these headers for the users of the previous version: its table is shorter, and has no layout."""
     path = build(tmp_path, "sample_capsule", "-DPYRT_ABI_TARGET=1")
-    assert said_by(path, OLDER_MINOR + "; struct.pack_into('N', table, 8, size - 24)") == "it works: True\n"
-    assert "but its table ends after" in said_by(path, OLDER_MINOR + "; struct.pack_into('N', table, 8, size - 32)")
+    assert said_by(path, OLDER_MINOR + "; struct.pack_into('N', table, 8, size - 32)") == "it works: True\n"
+    assert "but its table ends after" in said_by(path, OLDER_MINOR + "; struct.pack_into('N', table, 8, size - 40)")
 
 
 def test_a_target_that_the_headers_do_not_have(tmp_path: Path) -> None:

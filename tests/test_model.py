@@ -74,6 +74,8 @@ WHOLE = [
     "heap-goal-again",
     "object-drop",
     "object-mixed",
+    "object-below",
+    "object-unstable",
     "object-name",
     "object-detached",
     "object-ending",
@@ -162,6 +164,9 @@ BREAKS = {
     "merge": ["object-drop", "object-detached", "object-counted", "object-immortal"],
     # the compare-and-swap by which an owner takes its name off, against who queues the object
     "disown": ["object-name"],
+    # the look of who has taken a count below 0, and that only threads do so for which the memory stays an object's
+    "taken": ["object-mixed"],
+    "stable": ["object-unstable"],
     # that an owner's last drop of an open object is one that others see
     "last": ["object-try"],
     # the second look into a slot

@@ -15,7 +15,7 @@ TEST(attach_and_detach_move_all_words_together)
     for (int i = 0; i < 3; i++) {
         pyrt_attach(thread);
         CHECK_PTR(pyrt_thread_current(), thread);
-        CHECK_UINT(pyrt_tls()->self_id, thread->id);
+        CHECK_UINT(pyrt_tls()->self_id, thread->self_id);
         CHECK_UINT(thread->slot.word, *thread->slot.sequence);
         CHECK_UINT(thread->slot.word & 1, 1);
         CHECK_INT(state_of(thread), PYRT_STATE_ATTACHED);

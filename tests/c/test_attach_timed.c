@@ -60,7 +60,7 @@ TEST(where_nothing_is_in_the_way_it_is_attach)
     for (size_t i = 0; i < 4; i++) {
         CHECK_OK(pyrt_attach_timed(thread, timeouts[i], i % 2 == 0 ? 0 : PYRT_LOCK_INTERRUPTIBLE));
         CHECK_PTR(pyrt_thread_current(), thread);
-        CHECK_UINT(pyrt_tls()->self_id, thread->id);
+        CHECK_UINT(pyrt_tls()->self_id, thread->self_id);
         pyrt_detach(thread);
         CHECK(pyrt_tryattach(thread));
         CHECK_PTR(pyrt_thread_current(), thread);

@@ -409,7 +409,7 @@ TEST(the_life_of_a_traced_object_is_told)
     thing *t = thing_new(self);
     pyrt_incref(&t->base);
     pyrt_object_trace(&t->base, true);
-    EXPECT_REPORT("type 'thing' is traced from here on", named(self), "shared count 2, state 3");
+    EXPECT_REPORT("type 'thing' is traced from here on", named(self), "shared count 2, merged");
     CHECK(thing_look(t).traced);
     pyrt_incref(&t->base);
     EXPECT_REPORT("type 'thing' is counted by", named(self), "from 0x", "shared count 3");
@@ -432,7 +432,7 @@ TEST(the_life_of_a_traced_object_is_told)
     EXPECT_REPORT("type 'thing' is dropped by");
     pyrt_decref(&t->base);
     EXPECT_REPORT("type 'thing' is dropped by");
-    EXPECT_REPORT("type 'thing' dies by", named(self), "shared count 0, state 3");
+    EXPECT_REPORT("type 'thing' dies by", named(self), "shared count 0, merged");
     CHECK_UINT(things_died(), 1);
     down();
 }
@@ -502,7 +502,7 @@ TEST(another_owners_object_is_traced_when_that_has_merged_it)
     up();
     thing *t = thing_new(self);
     worker_do(&w, trace_on, t);
-    EXPECT_REPORT("type 'thing' is traced from here on", "thread 0 ", "state 2");
+    EXPECT_REPORT("type 'thing' is traced from here on", "thread 0 ", "queued");
     pyrt_incref(&t->base);
     CHECK_UINT(reports_pending(), 0);
     pyrt_safepoint(self);

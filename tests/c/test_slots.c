@@ -225,7 +225,7 @@ exit_looks_around(void *bytes)
     /* On its own OS thread, attached. */
     CHECK_PTR(pyrt_thread_current(), ending);
     CHECK(ending->slot.word & 1);
-    CHECK_UINT(pyrt_tls()->self_id, ending->id);
+    CHECK_UINT(pyrt_tls()->self_id, ending->self_id);
     tell('L');
 }
 

@@ -109,7 +109,7 @@ inline_paths(PyObject *module, PyObject *args)
     }
     bool detached_first = pyrt_thread_current() != thread && PYRT_TLS.self_id == 0;
     pyrt_attach(thread);
-    bool attached = pyrt_thread_current() == thread && PYRT_TLS.self_id == thread->id;
+    bool attached = pyrt_thread_current() == thread && PYRT_TLS.self_id == thread->self_id;
     uint64_t goal = pyrt_qsbr_advance(thread->interp);
     bool in_the_way = !pyrt_qsbr_poll(thread, goal);
     pyrt_qsbr_quiescent_state(thread);
@@ -156,7 +156,7 @@ counting(PyObject *module, PyObject *args)
         return raise_no_state();
     }
     long before = pyrt_load_relaxed(&destroyed);
-    bool owned = pyrt_is_uniquely_referenced(second) && second->owner == thread->id;
+    bool owned = pyrt_is_uniquely_referenced(second) && second->owner == thread->self_id;
     first->other = pyrt_incref_as(thread, second);
     bool counted_twice = second->local == 2 && pyrt_refcount(second) == 2;
     pyrt_decref_as(thread, second);

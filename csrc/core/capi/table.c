@@ -194,6 +194,7 @@ static pyrt_capi table = {
     .ended_memory_next = pyrt_ended_memory_next,
     .layout_items = sizeof(layout) / sizeof(layout[0]),
     .layout = layout,
+    .decref_taken = pyrt_decref_taken,
 };
 
 /* The block has the initial-exec model, so that its distance is the same in every thread. */

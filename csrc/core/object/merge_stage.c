@@ -111,7 +111,8 @@ thread_init(pyrt_thread_impl *thread)
         queue->head = PYRT_QUEUE_CLOSED;
         thread->stage[PYRT_STAGE_MERGE] = queue;
     }
-    pyrt_merge_open(queue, thread->base.id);
+    /* One that owns nothing has a queue all the same, under a name that no object has. */
+    pyrt_merge_open(queue, thread->base.self_id != 0 ? thread->base.self_id : thread->base.id);
     return PYRT_OK;
 }
 

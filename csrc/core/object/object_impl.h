@@ -65,6 +65,13 @@ pyrt_shared_state(int64_t shared)
     return (int)(shared & PYRT_SHARED_STATES);
 }
 
+/* Whether the owner has neither been asked to merge nor merged. */
+static inline bool
+pyrt_is_unasked(int state)
+{
+    return state == PYRT_SHARED_PLAIN || state == PYRT_SHARED_OPEN;
+}
+
 static inline int64_t
 pyrt_shared_word(int64_t count, int state)
 {

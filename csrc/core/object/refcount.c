@@ -1,7 +1,8 @@
 /* refcount.c -- the long ways of counting: the last references, words that are no counts, and references out of nothing.
  *
- * Two rules keep an object whole. A reference that was dropped last is never counted before it is known who destroys the object:
- * where only the owner can know, the reference goes to the merge queue uncounted. And who merges writes `local` and `owner` before
+ * Two rules keep an object whole. A reference that was dropped last is not counted before it is known who destroys the object:
+ * where only the owner can know, the reference goes to the merge queue uncounted, or one more is counted for that
+ * (pyrt_decref_taken). And who merges writes `local` and `owner` before
  * `shared`: from the moment that the shared word is merged, anybody may drop the last reference and free the memory.
  */
 #include "object/death.h"
@@ -67,7 +68,7 @@ pyrt_drop(pyrt_object *object, int64_t count)
     for (;;) {
         int state = pyrt_shared_state(shared);
         int64_t left = pyrt_shared_count(shared) - count;
-        bool ask = state < PYRT_SHARED_QUEUED && left < 0;
+        bool ask = pyrt_is_unasked(state) && left < 0;
         if (state == PYRT_SHARED_MERGED && left < 0 && (pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_DYING) == 0) {
             report_too_many(object);
             return false;
@@ -99,6 +100,27 @@ pyrt_decref_slow(pyrt_object *object)
         pyrt_trace(object, "is dropped", __builtin_return_address(0));
     }
     if (pyrt_drop(object, 1)) {
+        pyrt_die(object);
+    }
+}
+
+/* Who comes here for a count below 0 may find any object of his interpreter; see the table of the shared word. */
+void
+pyrt_decref_taken(pyrt_object *object, bool last)
+{
+    if (last) {
+        pyrt_die(object);
+        return;
+    }
+    int64_t shared = pyrt_load_relaxed(&object->shared);
+    do {
+        if (!pyrt_is_unasked(pyrt_shared_state(shared)) || shared >= 0) {
+            return;
+        }
+        /* acq_rel: as in pyrt_merge. */
+    } while (
+        !pyrt_cas_acq_rel(&object->shared, &shared, pyrt_shared_word(pyrt_shared_count(shared) + 1, PYRT_SHARED_QUEUED)));
+    if (pyrt_merge_ask(object)) {
         pyrt_die(object);
     }
 }
@@ -166,7 +188,7 @@ pyrt_enable_try_incref_slow(pyrt_object *object)
     /* acq_rel, though the caller's reference is enough: there is no weaker one. Who is owner and drops its last reference later
      * sees it, because that comes after this in the life of the caller's reference. */
     while (pyrt_shared_state(shared) == PYRT_SHARED_PLAIN &&
-           !pyrt_cas_acq_rel(&object->shared, &shared, shared + PYRT_SHARED_OPEN)) {
+           !pyrt_cas_acq_rel(&object->shared, &shared, shared + PYRT_SHARED_OPEN - PYRT_SHARED_PLAIN)) {
     }
 }
 
@@ -196,7 +218,7 @@ pyrt_object_look(const pyrt_object *object, pyrt_object_info *out)
         .struct_size = sizeof(*out),
         .local = (uint32_t)pyrt_local_count(object),
         .shared = pyrt_shared_references(shared, flags),
-        .owner = owner & PYRT_UNOWNED ? 0 : owner,
+        .owner = owner & PYRT_UNOWNED ? 0 : owner & (((uint64_t)1 << PYRT_OWNERS_SHIFT) - 1),
         .state = (uint8_t)pyrt_shared_state(shared),
         .immortal = (flags & PYRT_OBJECT_IMMORTAL) != 0,
         .deferred = (flags & PYRT_OBJECT_DEFERRED) != 0,
@@ -210,11 +232,18 @@ pyrt_trace(const pyrt_object *object, const char *what, const void *from)
     if ((pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_TRACED) == 0) {
         return;
     }
+    static const char *const names[] = {
+        [PYRT_SHARED_MERGED] = "merged",
+        [PYRT_SHARED_PLAIN] = "plain",
+        [PYRT_SHARED_OPEN] = "open",
+        [PYRT_SHARED_QUEUED] = "queued",
+    };
     const pyrt_thread *current = pyrt_thread_current();
     int64_t shared = pyrt_load_relaxed(&object->shared);
-    pyrt_report("object %p of type '%s' %s by thread %llu from %p: shared count %lld, state %d", (const void *)object,
+    pyrt_report("object %p of type '%s' %s by thread %llu from %p: shared count %lld, %s", (const void *)object,
                 object->type->name, what, (unsigned long long)(current == NULL ? 0 : current->id), from,
-                (long long)pyrt_shared_references(shared, pyrt_load_relaxed(&object->flags)), pyrt_shared_state(shared));
+                (long long)pyrt_shared_references(shared, pyrt_load_relaxed(&object->flags)),
+                names[pyrt_shared_state(shared)]);
 }
 
 void

@@ -45,7 +45,7 @@ ask_owner(pyrt_object *object)
 {
     int64_t shared = pyrt_load_relaxed(&object->shared);
     do {
-        if (pyrt_shared_state(shared) >= PYRT_SHARED_QUEUED) {
+        if (!pyrt_is_unasked(pyrt_shared_state(shared))) {
             return;
         }
         /* acq_rel: as in pyrt_drop. */

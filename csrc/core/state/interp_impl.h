@@ -61,6 +61,7 @@ typedef struct pyrt_pause {
 
 struct pyrt_interp {
     int64_t id;
+    uint64_t owners; /* what the self_ids of its threads have in their upper bits; 0: they own nothing */
     char name[PYRT_INTERP_NAME];
     int whence;
     int use_main_allocator;

@@ -59,6 +59,15 @@ set_name(pyrt_interp *interp, const char *name)
     }
 }
 
+/* Of the process, not of the runtime: objects may outlive that. */
+static uint64_t
+next_owners(void)
+{
+    static uint64_t last;
+    last += last <= PYRT_OWNERS_LAST;
+    return last <= PYRT_OWNERS_LAST ? last << PYRT_OWNERS_SHIFT : 0;
+}
+
 /* Makes an interpreter and links it as the newest. The caller holds the registry's lock. */
 static pyrt_interp *
 make_interp(const pyrt_interp_config *config, int whence)
@@ -68,6 +77,7 @@ make_interp(const pyrt_interp_config *config, int whence)
         return NULL;
     }
     interp->id = registry->next_interp_id;
+    interp->owners = next_owners();
     interp->whence = whence;
     interp->use_main_allocator = config->use_main_allocator;
     interp->free_leaked_blocks = config->free_leaked_blocks;

@@ -118,7 +118,8 @@ static void
 identify(pyrt_thread_impl *thread)
 {
     thread->base.id = pyrt_fetch_add_relaxed(&next_thread_id, (uint64_t)1);
-    thread->base.self_id = thread->base.id;
+    bool can_own = thread->base.interp->owners != 0 && thread->base.id >> PYRT_OWNERS_SHIFT == 0;
+    thread->base.self_id = can_own ? thread->base.interp->owners | thread->base.id : 0;
     thread->base.slot.read_depth = 0;
     thread->base.critical_sections = 0;
     thread->os_tid = pyrt_os_thread_tid();

@@ -217,6 +217,7 @@
 #define pyrt_weakref_count PYRT_CALL(weakref_count)
 #define pyrt_weakref_hash PYRT_CALL(weakref_hash)
 #define pyrt_ended_memory_next PYRT_CALL(ended_memory_next)
+#define pyrt_decref_taken PYRT_CALL(decref_taken)
 #if defined(Py_PYTHON_H)
 #    define PYRT_CAPI_NAME "pyruntime._C_API"
 

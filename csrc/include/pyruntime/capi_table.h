@@ -292,10 +292,15 @@ typedef struct pyrt_capi {
     /* layout.h */
     size_t layout_items;
     const pyrt_layout_item *layout;
+    /* refcount.h */
+    void (*decref_taken)(pyrt_object *object, bool last); /* no GIL; shortly */
 } pyrt_capi;
 
 /* How long the table is in a minor version of this major one, for each that there has been. */
-#define PYRT_CAPI_SIZE(minor) ((minor) >= 2 ? sizeof(pyrt_capi) : offsetof(pyrt_capi, ended_memory_next))
+#define PYRT_CAPI_SIZE(minor)                           \
+    ((minor) >= 3   ? sizeof(pyrt_capi)                 \
+     : (minor) == 2 ? offsetof(pyrt_capi, decref_taken) \
+                    : offsetof(pyrt_capi, ended_memory_next))
 
 /* The table of the core that is compiled into the calling object. Nothing has to be initialised; never NULL, never freed.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */

@@ -21,7 +21,7 @@
 
 /* A break of the table's layout, and the number of times that it was appended to. */
 #define PYRT_ABI_MAJOR 0
-#define PYRT_ABI_MINOR 2
+#define PYRT_ABI_MINOR 3
 
 /* What the public headers declare is what a shared library of the core exports (PYRT_EXPORT, in its build alone). */
 #if defined(PYRT_EXPORT)

@@ -28,10 +28,18 @@
  * A state is only ever left for a higher one. MERGED with a count of 0 is dead: so reads the word of every object whose memory is
  * free. While it is being destroyed it is MERGED and far below 0, so that a destructor may count it up and down.
  *
+ * A count below 0 in PLAIN or OPEN: several others have dropped at the same moment, and who took it below 0 has given up a
+ * reference without knowing whether it was the last. Those who did are about to ask the owner: the one of them who makes it
+ * QUEUED takes a reference for the queue. They hold none meanwhile, so it may die, and its memory be another object's, before they
+ * come to it; to that, too, it is right to do so, if it is below 0. Hence only threads that are attached to the interpreter
+ * of the object drop in this way: until they are quiescent its memory stays an object's of that interpreter.
+ *
  * State table of `owner`:
  *
  *   value                    meaning                                             who sets it
- *   a thread's self_id       that thread state owns it, alive or ended           the maker
+ *   a thread's self_id       that thread state owns it, alive or ended: its id,  the maker
+ *                            and from PYRT_OWNERS_SHIFT on the number of its
+ *                            interpreter, which is the object's, and never 0
  *   bit 63, rest 0           nobody's: merged, immortal or free                  who merges, before `shared` says so
  *   bit 63, rest an address  linked, before the object there, or (1) the last:   who has made it QUEUED, by compare-and-swap from
  *                            in a merge queue, or among the dead that wait       the owner, who leaves `local` alone from then on

@@ -39,6 +39,7 @@
 #    define pyrt_death_set_weakrefs PYRT_PREFIXED(pyrt_death_set_weakrefs)
 #    define pyrt_decref_last_local PYRT_PREFIXED(pyrt_decref_last_local)
 #    define pyrt_decref_slow PYRT_PREFIXED(pyrt_decref_slow)
+#    define pyrt_decref_taken PYRT_PREFIXED(pyrt_decref_taken)
 #    define pyrt_detach_answer PYRT_PREFIXED(pyrt_detach_answer)
 #    define pyrt_detach_slow PYRT_PREFIXED(pyrt_detach_slow)
 #    define pyrt_die PYRT_PREFIXED(pyrt_die)

@@ -20,12 +20,21 @@ PYRT_BEGIN_DECLS
 void pyrt_incref_slow(pyrt_object *object);
 void pyrt_decref_slow(pyrt_object *object);
 void pyrt_decref_last_local(pyrt_object *object);
+void pyrt_decref_taken(pyrt_object *object, bool last);
 bool pyrt_try_incref_slow(pyrt_object *object);
 void pyrt_enable_try_incref_slow(pyrt_object *object);
 
+/* Whether code that was compiled for libraries of minor versions back to this one may take the short way of a drop by another
+ * than the owner: older ones have no long way behind it, and self_ids without the number of the interpreter. */
+#if defined(PYRT_USE_CAPI) && defined(PYRT_ABI_TARGET) && PYRT_ABI_TARGET < 3
+#    define PYRT_CAN_TAKE false
+#else
+#    define PYRT_CAN_TAKE true
+#endif
+
 /* ---- counting ---------------------------------------------------------------------------------------------------- */
 
-/* The two ways of counting up and down, for an owner and for everybody else. */
+/* The ways of counting up and down, for an owner and for everybody else. */
 static inline void
 pyrt_incref_by(uint64_t self_id, pyrt_object *object)
 {
@@ -51,7 +60,7 @@ pyrt_incref_by(uint64_t self_id, pyrt_object *object)
 static inline void
 pyrt_decref_by(uint64_t self_id, pyrt_object *object)
 {
-    /* relaxed, all three: as above. */
+    /* relaxed, all: as above. */
     uint32_t local = pyrt_load_relaxed(&object->local);
     if (pyrt_likely(pyrt_load_relaxed(&object->owner) == self_id)) {
         pyrt_store_relaxed(&object->local, local - 1);
@@ -60,18 +69,23 @@ pyrt_decref_by(uint64_t self_id, pyrt_object *object)
         }
         return;
     }
-    if (pyrt_unlikely(local >= PYRT_LOCAL_TRACED)) {
-        if (local != PYRT_LOCAL_IMMORTAL) {
-            PYRT_CALL(decref_slow)(object);
-        }
-        return;
-    }
+    /* So that the owner's way above keeps neither word in a register for what follows. */
+    pyrt_light_barrier();
     int64_t shared = pyrt_load_relaxed(&object->shared);
-    /* The short way leaves a count of 0 or more, and is not the last reference of a merged object (7).
-     * acq_rel: as release, what this thread did with the object is done before it is destroyed. Pairs with the acquire of whoever
-     * takes the last one. */
-    if (pyrt_unlikely(shared < PYRT_SHARED_ONE || shared == (PYRT_SHARED_ONE | PYRT_SHARED_MERGED) ||
-                      !pyrt_cas_acq_rel(&object->shared, &shared, shared - PYRT_SHARED_ONE))) {
+    /* The short way takes a reference off without knowing what comes of it: off a count that is above 0 as far as this thread can
+     * see, if it is attached to the object's interpreter, because then it may still look at the object if it was mistaken; or off
+     * one that is all there is. What is no count is nobody's. */
+    if (PYRT_CAN_TAKE && pyrt_likely(shared >= PYRT_SHARED_ONE) &&
+        (pyrt_likely((pyrt_load_relaxed(&object->owner) ^ PYRT_TLS.self_id) >> PYRT_OWNERS_SHIFT == 0) ||
+         ((shared & PYRT_SHARED_STATES) == PYRT_SHARED_MERGED && local < PYRT_LOCAL_TRACED))) {
+        /* acq_rel: as release, what this thread did with the object is done before it is destroyed. Pairs with the acquire of
+         * whoever takes the last one. */
+        int64_t old = pyrt_fetch_sub_acq_rel(&object->shared, (int64_t)PYRT_SHARED_ONE);
+        if (pyrt_unlikely(old < PYRT_SHARED_ONE || old == (PYRT_SHARED_ONE | PYRT_SHARED_MERGED))) {
+            PYRT_CALL(decref_taken)(object, old >= PYRT_SHARED_ONE);
+        }
+    }
+    else if (local != PYRT_LOCAL_IMMORTAL) {
         PYRT_CALL(decref_slow)(object);
     }
 }
@@ -164,18 +178,27 @@ static inline bool
 pyrt_try_incref(pyrt_object *object)
 {
     uint64_t self_id = PYRT_TLS.self_id;
+    uint64_t owner = pyrt_load_relaxed(&object->owner);
     /* relaxed: as in pyrt_incref. An object that this thread owns is alive. */
-    if (pyrt_load_relaxed(&object->owner) == self_id) {
+    if (owner == self_id) {
         pyrt_incref_by(self_id, object);
         return true;
     }
-    uint32_t local = pyrt_load_relaxed(&object->local);
     int64_t shared = pyrt_load_relaxed(&object->shared);
-    /* The short way is for an object with references in `shared`. acquire: what is read of the object now is of after it became
-     * this one. Pairs with the release with which a pointer to it was published. */
-    return (pyrt_likely(shared >= PYRT_SHARED_ONE && local < PYRT_LOCAL_TRACED) &&
-            pyrt_cas_acquire(&object->shared, &shared, shared + PYRT_SHARED_ONE)) ||
-           PYRT_CALL(try_incref_slow)(object);
+    /* The short ways are for an object whose owner lives by it alone, and for one with references in `shared`; not for what is
+     * no count, which only an object of nobody has. In the first the new word does not come out of the load, so that the
+     * processor need not wait for it. acquire: what is read of the object now is of after it became this one. Pairs with the
+     * release with which a pointer to it was published. */
+    if (pyrt_likely((owner & PYRT_UNOWNED) == 0 || pyrt_load_relaxed(&object->local) < PYRT_LOCAL_TRACED)) {
+        int64_t open = PYRT_SHARED_OPEN;
+        __asm__("" : "+r"(open)); /* else the compiler takes `shared`, which is the same */
+        if (shared == PYRT_SHARED_OPEN
+                ? pyrt_cas_acquire(&object->shared, &open, PYRT_SHARED_OPEN + PYRT_SHARED_ONE)
+                : shared >= PYRT_SHARED_ONE && pyrt_cas_acquire(&object->shared, &shared, shared + PYRT_SHARED_ONE)) {
+            return true;
+        }
+    }
+    return PYRT_CALL(try_incref_slow)(object);
 }
 
 /* ---- slots ------------------------------------------------------------------------------------------------------- */

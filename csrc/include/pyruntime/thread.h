@@ -37,6 +37,11 @@ typedef struct pyrt_unique_counts {
     size_t size;
 } pyrt_unique_counts;
 
+/* What a thread is as an owner of objects (object.h): its id, and above that the number of its interpreter among all of the
+ * process, never used again. A thread or interpreter that comes after so many others owns nothing. */
+#define PYRT_OWNERS_SHIFT 38
+#define PYRT_OWNERS_LAST ((1ull << 24) - 1)
+
 /* The public part of a thread state. Read-only for users. */
 struct pyrt_thread {
     pyrt_qsbr_slot slot;  /* first: state word and flags */
@@ -47,7 +52,7 @@ struct pyrt_thread {
     pyrt_retire_window retire; /* the owner's while it is attached; else under the interpreter's lock */
     uintptr_t critical_sections; /* the newest open one, with tags (critical_section.h); the owner's */
     struct pyrt_heap_table *heaps; /* heap.h; the owner's */
-    uint64_t self_id;     /* whom it is as an owner of objects: `id`, or 0 when its end is near */
+    uint64_t self_id;     /* whom it is as an owner of objects (object.h), or 0 when its end is near */
     pyrt_unique_counts unique_counts;
 };
 

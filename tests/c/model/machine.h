@@ -62,6 +62,8 @@ typedef enum model_break {
     MODEL_BREAK_GOAL,       /* a page that is empty again keeps its first goal */
     MODEL_BREAK_MERGE,      /* who merges writes `local` and `owner` of the object when the shared word is merged */
     MODEL_BREAK_DISOWN,     /* the compare-and-swap by which an owner takes its name off is a load and a plain store */
+    MODEL_BREAK_TAKEN,      /* who has taken a count below 0 does not look what has become of it */
+    MODEL_BREAK_STABLE,     /* a thread without a state drops as if the memory stayed an object's for it */
     MODEL_BREAK_LAST,       /* an owner that drops its last reference takes an object that is open for one that is not */
     MODEL_BREAK_SLOT        /* who has a reference out of a slot does not look there once more */
 } model_break;

@@ -94,6 +94,8 @@ break_of(const char *name)
         [MODEL_BREAK_GOAL] = "goal",
         [MODEL_BREAK_MERGE] = "merge",
         [MODEL_BREAK_DISOWN] = "disown",
+        [MODEL_BREAK_TAKEN] = "taken",
+        [MODEL_BREAK_STABLE] = "stable",
         [MODEL_BREAK_LAST] = "last",
         [MODEL_BREAK_SLOT] = "slot",
     };

@@ -61,6 +61,7 @@ bool model_cas_seq_cst(volatile void *address, size_t size, void *expected, uint
 #define pyrt_exchange_release(p, v) MODEL_CHANGE(exchange, p, v)
 #define pyrt_fetch_add_relaxed(p, v) MODEL_CHANGE(fetch_add, p, v)
 #define pyrt_fetch_add_seq_cst(p, v) MODEL_CHANGE(fetch_add_seq_cst, p, v)
+#define pyrt_fetch_sub_acq_rel(p, v) MODEL_CHANGE(fetch_add, p, -(v))
 #define pyrt_fetch_or_seq_cst(p, v) MODEL_CHANGE(fetch_or, p, v)
 #define pyrt_fetch_and_seq_cst(p, v) MODEL_CHANGE(fetch_and, p, v)
 

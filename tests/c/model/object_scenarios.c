@@ -5,6 +5,7 @@
  * is the header of the next one at once: it says whose that is and how often it is counted, and in the end it must say so still.
  * The stage of the merge queues is there in these scenarios only.
  */
+#include "machine.h"
 #include "shared_item.h"
 
 #include "object/death.h"
@@ -19,8 +20,8 @@ static pyrt_type type = {.base = PYRT_OBJECT_IMMORTAL_INIT(&pyrt_type_of_types),
 
 enum { OBJECTS = 2, NEXT_LOCAL = 5 };
 
-/* Threads of all the runs have ids of their own, but not so many. */
-#define NEXT_OWNER ((uint64_t)1 << 50)
+/* Of no interpreter that there is in all the runs. */
+#define NEXT_OWNER ((uint64_t)(PYRT_OWNERS_LAST + 1) << PYRT_OWNERS_SHIFT)
 
 static pyrt_object objects[OBJECTS];
 static uint32_t died[OBJECTS];
@@ -213,6 +214,57 @@ mixed_body(int thread)
     end_thread(self);
 }
 
+/* The owner has counted a reference in `shared`, as it does while it is detached, drops that there, takes another one there, and
+ * drops two in `local`. So the count may be above 0 when the other thread looks, and it takes it below 0 all the same; and before
+ * it has seen to that the object may have died, and its memory be used again. */
+static void
+below(int thread, const pyrt_thread *self, uint64_t self_id)
+{
+    if (thread == 0) {
+        object_init(0, self, 2, pyrt_shared_word(1, PYRT_SHARED_PLAIN));
+    }
+    model_begin();
+    use(&objects[0]);
+    if (thread == 0) {
+        pyrt_decref_by(0, &objects[0]);
+        pyrt_incref_by(0, &objects[0]);
+        pyrt_decref_by(self_id, &objects[0]);
+    }
+    pyrt_decref_by(self_id, &objects[0]);
+    model_end();
+}
+
+static void
+below_body(int thread)
+{
+    pyrt_thread *self = attached_thread(thread);
+    below(thread, self, self->self_id);
+    end_thread(self);
+}
+
+/* The other has no state, and nothing keeps the memory an object's for it. */
+static void
+unstable_body(int thread)
+{
+    if (thread == 0) {
+        below_body(thread);
+        return;
+    }
+    if (model_broken == MODEL_BREAK_STABLE) {
+        PYRT_TLS.self_id = pyrt_interp_main()->owners;
+    }
+    below(thread, NULL, 0);
+    PYRT_TLS.self_id = 0;
+}
+
+/* What comes in its place looks like an object whose count is below 0. */
+static void
+setup_unstable(void)
+{
+    setup();
+    next_shared = pyrt_shared_word(-5, PYRT_SHARED_PLAIN);
+}
+
 /* ---- owners that are not there ------------------------------------------------------------------------------------- */
 
 /* The owner counts up in `shared`, as it does while it is detached, and down in `local`: so that may come to 0 while the other's
@@ -394,6 +446,20 @@ const model_scenario model_object_scenarios[] = {
      mixed_body,
      finish,
      {"owner", "one", "two"}},
+    {"object-below",
+     "a drop, while the owner counts in the shared word and in its own",
+     MODEL_ALL,
+     setup,
+     below_body,
+     finish,
+     {"owner", "other"}},
+    {"object-unstable",
+     "the same, but the other has no state",
+     MODEL_ALL,
+     setup_unstable,
+     unstable_body,
+     finish,
+     {"owner", "other"}},
     {"object-name",
      "a drop, while the owner takes its name off",
      MODEL_ALL,

@@ -71,6 +71,9 @@ model_load(const volatile void *address, size_t size, const char *text, const ch
     if (model_broken == MODEL_BREAK_CELL && is_in(function, "pyrt_mutex_unlock") && size == sizeof(uint32_t)) {
         return 0;
     }
+    if (model_broken == MODEL_BREAK_TAKEN && is_in(function, "pyrt_decref_taken")) {
+        return PYRT_SHARED_MERGED;
+    }
     machine_turn(MODEL_LOAD, address, 0, text, function);
     uint64_t value = machine_read(address, size);
     if (model_broken == MODEL_BREAK_LAST && is_in(function, "pyrt_decref_last_local") && value == PYRT_SHARED_OPEN) {
