@@ -815,6 +815,8 @@ def test_a_run_without_a_peer_has_no_picture(recorded: Path, tmp_path: Path, cap
         ("{", "is not JSON"),
         ('{"schema": 99}', "was not written by --json"),
         ("[]", "was not written"),
+        (f'{{"schema": {cli.SCHEMA}}}', "was not written by --json of this version: KeyError('results')"),
+        (f'{{"schema": {cli.SCHEMA}, "results": [1]}}', "was not written by --json of this version: TypeError"),
     ],
 )
 def test_a_file_that_is_no_recorded_run_is_refused(
@@ -824,7 +826,7 @@ def test_a_file_that_is_no_recorded_run_is_refused(
     file = tmp_path / "run.json"
     if content is not None:
         file.write_text(content)
-    assert cli.main(["--from-json", str(file), "--plot", str(tmp_path / "run.svg")]) == 2
+    assert cli.main(["--from-json", str(file), "--plot", str(tmp_path / "run.svg"), "--page", str(tmp_path / "run.md")]) == 2
     assert said in capsys.readouterr().err
 
 

@@ -353,7 +353,12 @@ def _main(argv: Sequence[str] | None) -> int:
     text = _writable(parser, "--page", options.page)
     if recorded is not None:
         names = {bench.name for bench in benches}
-        return _show({**recorded, "results": [row for row in recorded["results"] if row["bench"] in names]}, picture, text)
+        try:
+            results = [row for row in recorded["results"] if row["bench"] in names]
+            return _show({**recorded, "results": results}, picture, text)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # It is somebody's file, and may lack anything.
+            parser.error(f"{options.from_json} was not written by --json of this version: {error!r}")
 
     run = _Run(options, benches, peers)
     if options.verbose:
