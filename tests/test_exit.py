@@ -161,6 +161,24 @@ def test_what_is_retired_runs_at_exit_at_the_latest(python: Python) -> None:
     assert result.err == ""
 
 
+def test_a_domain_that_cannot_be_looked_at_any_more_does_not_hide_the_others(python: Python) -> None:
+    """One is ending on another thread: here an extension has ended it behind its back."""
+    result = python.run(
+        program("""
+        import ctypes
+        from pyruntime._core import lib
+        pyruntime.retire(lambda: print("ran"))
+        ending = pyruntime.Domain()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(ending))  # it is never given up
+        interp = lib.pyrt_interp_pin(ending.interpreter_id)
+        lib.pyrt_interp_unpin(interp)
+        assert lib.pyrt_interp_delete(interp) == 0
+        """)
+    )
+    assert result.out == "ran\n"
+    assert result.err == ""
+
+
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("where", ["main", "mine"])
 def test_what_cannot_run_at_exit_is_reported(python: Python, where: str, count: int) -> None:

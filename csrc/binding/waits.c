@@ -170,9 +170,9 @@ pyrt_py_barrier(pyrt_py_domain *domain, int64_t timeout_ns)
 
 /* ---- the exit of the interpreter --------------------------------------------------------------------------------- */
 
-/* The interp of the n-th domain that is not closed, pinned; NULL behind the last. */
-static pyrt_interp *
-pin_interp(pyrt_py_home *home, size_t n)
+/* Whether there is an n-th domain that is not closed; its interp, pinned, or NULL where it is ending now. */
+static bool
+pin_interp(pyrt_py_home *home, size_t n, pyrt_interp **interp)
 {
     pyrt_raw_mutex_lock(&home->lock);
     const pyrt_py_domain *domain = home->domains;
@@ -181,7 +181,8 @@ pin_interp(pyrt_py_home *home, size_t n)
     }
     int64_t id = domain == NULL ? -1 : domain->interp_id;
     pyrt_raw_mutex_unlock(&home->lock);
-    return pyrt_interp_pin(id);
+    *interp = pyrt_interp_pin(id);
+    return domain != NULL;
 }
 
 /* Without exceptions and signals: the interpreter is on its way out, and this is not to stop it. A daemon thread may have
@@ -213,7 +214,10 @@ pyrt_py_wait_at_exit(pyrt_py_home *home, int64_t deadline)
         return;
     }
     pyrt_interp *interp;
-    for (size_t n = 0; (interp = pin_interp(home, n)) != NULL; n++) {
+    for (size_t n = 0; pin_interp(home, n, &interp); n++) {
+        if (interp == NULL) {
+            continue;
+        }
         dispose_until(interp, deadline);
         pyrt_interp_unpin(interp);
     }
@@ -257,7 +261,10 @@ pyrt_py_report_at_exit(pyrt_py_home *home)
     }
     const char *what = left == 1 ? "retired callable was" : "retired callables were";
     pyrt_interp *interp;
-    for (size_t n = 0; (interp = pin_interp(home, n)) != NULL; n++) {
+    for (size_t n = 0; pin_interp(home, n, &interp); n++) {
+        if (interp == NULL) {
+            continue;
+        }
         pyrt_thread_info thread;
         bool found = find_who_is_inside(interp, &thread);
         if (found) {
