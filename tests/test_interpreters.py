@@ -203,6 +203,38 @@ def test_calls_after_the_exit_function_of_an_interpreter(python: Python) -> None
 
 
 @needs_subinterpreters
+def test_an_interpreter_that_is_looked_at_while_it_exits_ends_with_its_dict(python: Python) -> None:
+    """Its exit function waits in vain for a pin that goes away only after it."""
+    result = python.run(
+        program('''
+        import pyruntime
+        from pyruntime._core import lib
+        interpreter = create("legacy")
+        run(interpreter, """if True:
+            import atexit
+            atexit.register(lambda: lib.pyrt_interp_unpin(pinned))
+            import pyruntime
+            from pyruntime._core import lib
+            pinned = lib.pyrt_interp_pin(pyruntime.qsbr.default_domain.interpreter_id)
+        """)
+        interpreters.destroy(interpreter)
+        print([one.name for one in pyruntime.interpreters()])
+        interpreter = create("legacy")
+        run(interpreter, """if True:
+            import pyruntime
+            from pyruntime._core import lib
+            lib.pyrt_interp_pin(pyruntime.qsbr.default_domain.interpreter_id)
+        """)
+        interpreters.destroy(interpreter)
+        print(len(pyruntime.interpreters()))
+        ''')
+    )
+    assert result.out.splitlines() == ["['main']", "2"]
+    assert re.findall(r"domain 'python \d+' stays in memory: an extension keeps it", result.err) != []
+    assert result.err.count("stays in memory") == 1
+
+
+@needs_subinterpreters
 def test_two_interpreters_in_two_threads(python: Python) -> None:
     result = python.run(
         program('''

@@ -1043,16 +1043,58 @@ def test_who_only_looks_does_not_keep_a_domain_from_closing() -> None:
 
     domain = Domain()
     interp = lib.pyrt_interp_pin(domain.interpreter_id)
+    closing = threading.Event()
 
     def look() -> None:
-        while not domain.closed:
-            time.sleep(0)
+        closing.wait()
         lib.pyrt_interp_unpin(interp)
 
     thread = threading.Thread(target=look)
     thread.start()
+    try:
+        closing.set()
+        domain.close()
+    finally:
+        thread.join()
+
+
+def test_a_domain_that_is_not_closed_in_the_end_has_not_looked_closed() -> None:
+    """To nobody: neither to who uses it meanwhile nor to another that closes it."""
+    from pyruntime._core import lib
+
+    domain = Domain()
+    interp = lib.pyrt_interp_pin(domain.interpreter_id)
+    closing, ended = threading.Barrier(3), threading.Event()
+    refused: list[str] = []
+
+    def close() -> None:
+        closing.wait()
+        try:
+            domain.close()
+        except pyruntime.BusyError as error:
+            refused.append(str(error))
+        finally:
+            ended.set()
+
+    closers = [threading.Thread(target=close) for _ in range(2)]
+    for thread in closers:
+        thread.start()
+    looks_closed = 0
+    try:
+        closing.wait()
+        while not ended.is_set():
+            looks_closed += domain.closed
+            time.sleep(0)
+    finally:
+        for thread in closers:
+            thread.join()
+        lib.pyrt_interp_unpin(interp)
+    # Without a GIL one may come by in the middle of an attempt.
+    assert looks_closed == 0 or FREE_THREADED
+    assert len(refused) == 2
+    with domain.reading():
+        pass
     domain.close()
-    thread.join()
 
 
 def test_idle_threads_do_not_keep_a_domain_from_closing() -> None:

@@ -57,6 +57,18 @@ unlink_domain(pyrt_py_domain *domain)
     pyrt_raw_mutex_unlock(&domain->home->lock);
 }
 
+static bool
+is_linked(pyrt_py_domain *domain)
+{
+    pyrt_raw_mutex_lock(&domain->home->lock);
+    const pyrt_py_domain *other = domain->home->domains;
+    while (other != NULL && other != domain) {
+        other = other->next;
+    }
+    pyrt_raw_mutex_unlock(&domain->home->lock);
+    return other != NULL;
+}
+
 /* An object without an interp: the caller fills it, or gives it up. */
 static pyrt_py_domain *
 new_object(PyTypeObject *type, pyrt_py_home *home)
@@ -180,9 +192,24 @@ pyrt_py_domain_default(pyrt_py_home *home)
 
 /* ---- end --------------------------------------------------------------------------------------------------------- */
 
-/* How long a close waits for who only looks: a heap.stats() or a barrier of all that goes over the interpreters on another
+/* How long an end waits for who only looks: a heap.stats() or a barrier of all that goes over the interpreters on another
  * thread, which may have to wait for the GIL with its pin. What keeps an interpreter for good keeps it longer. */
-enum { PATIENCE_AT_CLOSE_NS = 500000000, LOOK_AGAIN_NS = 100000 };
+enum { PATIENCE_NS = 500000000, LOOK_AGAIN_NS = 100000 };
+
+/* Lets the others go on for a moment; false when it has been long enough. */
+static bool
+be_patient(int64_t end)
+{
+    if (pyrt_now_ns() >= end) {
+        return false;
+    }
+    PyThreadState *outer = pyrt_py_enter();
+    void *saved = pyrt_block_before();
+    nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN_NS}, NULL);
+    pyrt_block_after(saved);
+    pyrt_py_leave(outer);
+    return true;
+}
 
 /* The caller has closed the domain. Forgotten first: what comes to be at its address must not be taken for it. */
 static pyrt_status
@@ -192,15 +219,6 @@ delete_interp(pyrt_py_domain *domain)
     pyrt_store_relaxed(&domain->interp, (pyrt_interp *)NULL);
     PyThreadState *outer = pyrt_py_enter();
     pyrt_status status = pyrt_interp_delete(interp);
-    if (status == PYRT_EBUSY) {
-        int64_t end = pyrt_deadline_after(PATIENCE_AT_CLOSE_NS);
-        do {
-            void *saved = pyrt_block_before();
-            nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN_NS}, NULL);
-            pyrt_block_after(saved);
-            status = pyrt_interp_delete(interp);
-        } while (status == PYRT_EBUSY && pyrt_now_ns() < end);
-    }
     pyrt_py_leave(outer);
     if (status != PYRT_OK) {
         pyrt_store_relaxed(&domain->interp, interp);
@@ -266,7 +284,9 @@ raise_busy(pyrt_py_domain *domain, bool has_users)
     }
 }
 
-/* Disposes of what is retired in it. False with an exception. */
+/* Disposes of what is retired in it. Between two attempts the domain is as open as before, so that nobody takes it for closed
+ * that then stays; what another thread has closed, or is closing, is closed for good once it is not linked any more. False
+ * with an exception. */
 static bool
 close_domain(pyrt_py_domain *domain)
 {
@@ -274,23 +294,28 @@ close_domain(pyrt_py_domain *domain)
         pyrt_py_raise(PYRT_ESTATE, "the default domain cannot be closed: it ends with its Python interpreter");
         return false;
     }
-    uint32_t users = 0;
-    if (!pyrt_cas_seq_cst(&domain->users, &users, PYRT_PY_DOMAIN_CLOSED)) {
-        /* Named are the others; a use of our own keeps what is looked at. */
-        if (!pyrt_py_use_try(domain)) {
+    int64_t end = pyrt_deadline_after(PATIENCE_NS);
+    do {
+        uint32_t users = 0;
+        if (pyrt_cas_seq_cst(&domain->users, &users, PYRT_PY_DOMAIN_CLOSED)) {
+            if (delete_interp(domain) == PYRT_OK) {
+                unlink_domain(domain);
+                return true;
+            }
+            pyrt_fetch_and_seq_cst(&domain->users, ~PYRT_PY_DOMAIN_CLOSED);
+        }
+        else if (pyrt_py_use_try(domain)) {
+            /* Named are the others; a use of our own keeps what is looked at. */
+            raise_busy(domain, true);
+            pyrt_py_use_end(domain);
+            return false;
+        }
+        else if (!is_linked(domain)) {
             return true;
         }
-        raise_busy(domain, true);
-        pyrt_py_use_end(domain);
-        return false;
-    }
-    if (delete_interp(domain) != PYRT_OK) {
-        raise_busy(domain, false);
-        pyrt_fetch_and_seq_cst(&domain->users, ~PYRT_PY_DOMAIN_CLOSED);
-        return false;
-    }
-    unlink_domain(domain);
-    return true;
+    } while (be_patient(end));
+    raise_busy(domain, false);
+    return false;
 }
 
 /* Takes close_default back. */
@@ -344,16 +369,17 @@ void
 pyrt_py_domain_end_default(pyrt_py_home *home)
 {
     pyrt_interp *interp = close_default(home);
-    if (interp != NULL && (pyrt_py_heaps_in_use(home) || pyrt_load_relaxed(&home->boxes) != 0)) {
-        home->leaving = interp;
+    if (interp == NULL) {
         return;
     }
+    bool goes = !pyrt_py_heaps_in_use(home) && pyrt_load_relaxed(&home->boxes) == 0;
+    int64_t end = pyrt_deadline_after(PATIENCE_NS);
     PyThreadState *outer = pyrt_py_enter();
-    pyrt_status status = interp == NULL ? PYRT_OK : delete_default(home, interp);
-    pyrt_py_leave(outer);
-    if (status != PYRT_OK) {
-        reopen_default(home, interp);
+    while (goes && delete_default(home, interp) != PYRT_OK) {
+        goes = be_patient(end);
     }
+    pyrt_py_leave(outer);
+    home->leaving = goes ? NULL : interp;
 }
 
 void
@@ -389,9 +415,11 @@ domain_dealloc(PyObject *self)
     Py_DECREF((PyObject *)type);
 }
 
-PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
-                        "Ends the domain; what is retired in it is disposed of. A second close does nothing.\n\n"
-                        "Raises BusyError while a thread is inside, and StateError for the default domain.");
+PyDoc_STRVAR(close_doc,
+             "close($self, /)\n--\n\n"
+             "Ends the domain; what is retired in it is disposed of. A second close does nothing.\n\n"
+             "Raises BusyError while a thread is inside, and where an extension keeps the domain for more than half a\n"
+             "second, which is waited for; StateError for the default domain.");
 
 static PyObject *
 domain_close(PyObject *self, PyObject *unused)

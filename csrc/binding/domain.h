@@ -4,8 +4,9 @@
  * interp is gone. Domains that are kept, the default one of Python's main interpreter, are never closed, and are not counted.
  *
  * State table of `users`:
- *   bit 31         closed: no use can begin     close(), by compare-and-swap from 0; the exit of the interpreter, for its
- *                                               default domain, however many there are. Cleared by the same where it fails
+ *   bit 31         closed: no use can begin     close(), by compare-and-swap from 0, and cleared before it looks again where
+ *                                               an extension keeps the interp; the exit of the interpreter, for its
+ *                                               default domain, however many there are, and cleared if one is in use
  *   bits 0 to 30   uses and leases              one more by who begins one; one less by who ends it, or has found bit 31
  */
 #ifndef PYRT_BINDING_DOMAIN_H
@@ -53,7 +54,8 @@ pyrt_py_is_domain(const pyrt_py_home *home, PyObject *object)
 void pyrt_py_raise_closed(pyrt_py_domain *domain, const char *what);
 
 /* At the exit of an interpreter that is not main: ends its default domain, unless another thread is inside of it; that one's
- * memory stays. While buffers of it are in use it is only closed, and ended when the interpreter is gone, with most of them. */
+ * memory stays. While buffers of it are in use, or an extension keeps it longer than is waited for, it is only closed, and
+ * ended when the interpreter is gone; what stays even then is reported. */
 void pyrt_py_domain_end_default(pyrt_py_home *home);
 void pyrt_py_domain_end_left(pyrt_py_home *home);
 

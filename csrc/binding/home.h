@@ -58,7 +58,7 @@ typedef struct pyrt_py_home {
     struct pyrt_py_domain *domains;    /* that are not closed */
     struct pyrt_py_heap *heaps;        /* newest first */
     pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
-    pyrt_interp *leaving;              /* what it was then, while buffers of it are in use; NULL: none */
+    pyrt_interp *leaving;              /* what it was then, while it could not be ended; NULL: none */
 
     /* The boxes of SharedRefs (shared_box.c). */
     pyrt_type *box_type;               /* atomic; of `interp`, NULL until it is first wanted */
