@@ -155,10 +155,12 @@ pyrt_py_schedule(pyrt_py_home *home, uint32_t what)
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-/* Takes everything that has been disposed of, oldest first, behind what a runner that a fork lost has left. */
+/* Takes everything that has been disposed of, oldest first, behind what a runner that a fork lost has left. Under the lock,
+ * which a fork takes too: so the child finds all of it either here or there. */
 static void
 take_batch(pyrt_py_home *home)
 {
+    pyrt_raw_mutex_lock(&home->lock);
     pyrt_py_callable *newest = pyrt_exchange_seq_cst(&home->disposed, (pyrt_py_callable *)NULL);
     pyrt_py_callable *oldest = NULL;
     while (newest != NULL) {
@@ -172,6 +174,7 @@ take_batch(pyrt_py_home *home)
         end = &(*end)->next;
     }
     *end = oldest;
+    pyrt_raw_mutex_unlock(&home->lock);
 }
 
 void

@@ -54,7 +54,8 @@ typedef struct pyrt_py_home {
     uint32_t due;                      /* atomic: PYRT_PY_DUE_... that a pending call has been asked for */
     uint32_t scheduling;               /* atomic: OS threads that are asking Python for a pending call right now */
 
-    pyrt_raw_mutex lock;               /* guards the four that follow; no other lock is taken while it is held */
+    pyrt_raw_mutex lock;               /* guards the four that follow, and what goes from `disposed` to `batch`;
+                                        * no other lock is taken while it is held */
     struct pyrt_py_domain *domains;    /* that are not closed */
     struct pyrt_py_heap *heaps;        /* newest first */
     pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
