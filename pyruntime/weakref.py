@@ -27,7 +27,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pyruntime import _core
 from pyruntime.errors import ArgumentTypeError, DeadlockError, StateError
@@ -71,6 +71,16 @@ class _Making:
         self.maker = 0  # the thread whose factory is running; 0: none
 
 
+class _Makings(Generic[_K]):
+    """The objects of a registry that are being made in this process, and the lock that guards them."""
+
+    __slots__ = ("by_key", "lock")
+
+    def __init__(self) -> None:
+        self.by_key: dict[_K, _Making] = {}
+        self.lock = RLock()  # recursive, because looking for a key may call code of its class
+
+
 class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
     """Keys to weakly held objects, for many threads at once.
 
@@ -94,11 +104,12 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
     maps of Java.
     """
 
-    __slots__ = ("__weakref__", "_lock", "_making")
+    __slots__ = ("__weakref__", "_makings")
 
     def __init__(self, entries: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = (), /) -> None:
-        self._making: dict[_K, _Making] = {}
-        self._lock = RLock()  # guards it; recursive, because looking for a key may call code of its class
+        # By _core.forks(): in the child of a fork, a thread that is not there may hold the lock or be making an object. So
+        # the child begins anew.
+        self._makings: dict[int, _Makings[_K]] = {}
         self.update(entries)
 
     def get_or_create(self, key: _K, factory: Callable[[], _V], /) -> _V:
@@ -106,6 +117,8 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
 
         While one thread makes it, others that want the same key wait for it, detached; those that want other keys do not. If
         the factory raises, its caller gets the exception, and one of those that wait tries with its own.
+
+        In the child of a fork nobody waits for factories of threads that are not there.
 
         Raises DeadlockError, a RuntimeError, when a factory asks for the key that it is called for, and where it would have
         to wait for one inside of this thread's ``stop_the_world()`` block; StateError where it would have to call or wait
@@ -159,16 +172,26 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
         return making.once.call(make)
 
     def _begin(self, key: _K) -> _Making:
-        with self._lock:
-            making = self._making.setdefault(key, _Making())
+        forks = _core.forks()
+        makings = self._makings.get(forks)
+        if makings is None:
+            makings = self._makings.setdefault(forks, _Makings())
+            for other in list(self._makings):
+                if other != forks:
+                    self._makings.pop(other, None)
+        with makings.lock:
+            making = makings.by_key.setdefault(key, _Making())
             making.users += 1
             return making
 
     def _end(self, key: _K, making: _Making) -> None:
-        with self._lock:
+        makings = self._makings.get(_core.forks())
+        if makings is None:
+            return  # the factory has forked, and this is the child
+        with makings.lock:
             making.users -= 1
-            if making.users == 0:
-                del self._making[key]
+            if making.users == 0 and makings.by_key.get(key) is making:
+                del makings.by_key[key]
 
     def update(self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = (), /, **entries: _V) -> None:  # type: ignore[override]
         """Registers all that the other mapping, the iterable of pairs or the keywords have."""

@@ -1104,6 +1104,55 @@ def test_locks_that_other_threads_held_are_unlocked_after_fork(python: Python) -
     """)
 
 
+def test_a_once_that_a_lost_thread_was_running_is_new_in_the_child(python: Python) -> None:
+    """Of five, whose threads end in another order than they began; the forking thread goes on with its own."""
+    python.run("""
+        import os, threading, warnings
+        warnings.simplefilter("ignore")
+        from pyruntime import sync
+        lost = [sync.Once() for _ in range(5)]
+        begun, go = [threading.Event() for _ in lost], [threading.Event() for _ in lost]
+        def run(i):
+            begun[i].set()
+            go[i].wait()
+            return i
+        threads = [threading.Thread(target=once.call, args=(run, i), daemon=True) for i, once in enumerate(lost)]
+        for thread, event in zip(threads, begun):
+            thread.start()
+            event.wait()
+        for i in (2, 0):
+            go[i].set()
+            threads[i].join()
+        mine = sync.Once()
+        def fork():
+            child = os.fork()
+            if child == 0:
+                for i, once in enumerate(lost):
+                    assert "run by" not in repr(once), once
+                    assert once.call(lambda: "child") == (i if i in (0, 2) else "child")
+                try:
+                    mine.call(int)
+                except RuntimeError:
+                    return "child"
+                os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+            return "parent"
+        answer = mine.call(fork)
+        assert mine.call(int) == answer
+        if answer == "child":
+            # Its children find whole what it has made of the list.
+            child = os.fork()
+            if child == 0:
+                os._exit(lost[1].call(int) != "child")
+            os._exit(os.waitpid(child, 0)[1] != 0)
+        for i in (1, 3, 4):
+            assert "run by" in repr(lost[i])
+            go[i].set()
+            threads[i].join()
+        assert [once.call(int) for once in lost] == list(range(5))
+    """)
+
+
 def test_a_handler_that_forks_in_a_wait(python: Python) -> None:
     python.run("""
         import os, signal, threading, time, warnings

@@ -337,7 +337,7 @@ def test_a_factory_that_fails_leaves_the_key_to_the_next() -> None:
     together(4, want)
     assert results.count(None) == 3
     assert made[0] == 4
-    assert registry._making == {}
+    assert all(not makings.by_key for makings in registry._makings.values())
 
 
 def test_a_factory_that_wants_its_own_key_is_told() -> None:
@@ -382,7 +382,7 @@ def test_making_inside_of_reading_is_refused_and_looking_is_not() -> None:
         assert registry.get_or_create(1, Thing) is thing
         with pytest.raises(errors.StateError, match=r"get_or_create\(\) inside of a reading\(\) block"):
             registry.get_or_create(2, Thing)
-    assert registry._making == {}
+    assert all(not makings.by_key for makings in registry._makings.values())
 
 
 # ---- several threads -------------------------------------------------------------------------------------------------
@@ -452,6 +452,75 @@ def test_the_same_on_every_python(python: Python) -> None:
         print("ok")
     """)
     assert result.out == "ok\n"
+
+
+def test_a_child_waits_for_nothing_that_lost_threads_were_making(python: Python) -> None:
+    """One thread is in its factory at the fork, one holds the registry's lock: it compares its key."""
+    python.run("""
+        import os, threading, warnings
+        warnings.simplefilter("ignore")
+        from pyruntime import WeakRegistry, stop_the_world
+        class Thing: pass
+        class Key:
+            def __hash__(self): return hash(1)
+            def __eq__(self, other):
+                comparing.set()
+                go.wait()
+                return False
+        making, comparing, go = threading.Event(), threading.Event(), threading.Event()
+        registry = WeakRegistry()
+        def make():
+            making.set()
+            go.wait()
+            return Thing()
+        threads = [threading.Thread(target=registry.get_or_create, args=(key, make), daemon=True)
+                   for key in (1, Key())]
+        threads[0].start()
+        making.wait()
+        threads[1].start()
+        comparing.wait()
+        def look():
+            for key in ("another", 1):
+                with stop_the_world():
+                    thing = registry.get_or_create(key, Thing)
+                assert registry[key] is thing
+                del thing
+            assert all(not makings.by_key for makings in registry._makings.values())
+        def in_child(body):
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    body()
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+        in_child(lambda: (look(), in_child(look)))
+        go.set()
+        for one in threads:
+            one.join()
+    """)
+
+
+def test_a_factory_that_forks_ends_in_the_child_too(python: Python) -> None:
+    python.run("""
+        import os, warnings
+        warnings.simplefilter("ignore")
+        from pyruntime import WeakRegistry
+        class Thing: pass
+        registry, children = WeakRegistry(), []
+        def make():
+            children.append(os.fork())
+            return Thing()
+        thing = registry.get_or_create(1, make)
+        assert registry.get_or_create(1, Thing) is thing
+        other = registry.get_or_create(2, Thing)
+        assert all(not makings.by_key for makings in registry._makings.values())
+        if children[0] == 0:
+            os._exit(0)
+        assert os.waitpid(children[0], 0)[1] == 0
+    """)
 
 
 def test_one_that_lives_to_the_end_of_the_interpreter(this_python: Python) -> None:

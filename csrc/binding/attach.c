@@ -35,11 +35,13 @@ fork_prepare(void)
 {
     pyrt_raw_mutex_lock(&process.lock);
     pyrt_py_homes_fork_prepare();
+    pyrt_py_onces_fork_prepare();
 }
 
 static void
 fork_parent(void)
 {
+    pyrt_py_onces_fork_parent();
     pyrt_py_homes_fork_parent();
     pyrt_raw_mutex_unlock(&process.lock);
 }
@@ -57,6 +59,7 @@ fork_child(void)
     pyrt_py_heaps_fork_child();
     pyrt_py_sections_fork_child();
     pyrt_py_conditions_fork_child();
+    pyrt_py_onces_fork_child();
     pyrt_py_forks++;
 }
 
@@ -118,9 +121,21 @@ has_stopped_the_world(PyObject *module, PyObject *unused)
 PyDoc_STRVAR(has_stopped_the_world_doc, "has_stopped_the_world($module, /)\n--\n\n"
                                         "Whether this thread is inside of a pause of its own, of whichever domain.");
 
+static PyObject *
+forks(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+    return PyLong_FromUnsignedLong(pyrt_py_forks);
+}
+
+PyDoc_STRVAR(forks_doc, "forks($module, /)\n--\n\n"
+                        "How many forks this process is the child of, itself and its parents.");
+
 static PyMethodDef functions[] = {
     {"attached_thread", attached_thread, METH_NOARGS, attached_thread_doc},
     {"has_stopped_the_world", has_stopped_the_world, METH_NOARGS, has_stopped_the_world_doc},
+    {"forks", forks, METH_NOARGS, forks_doc},
     {"new_pause", pyrt_py_pause_new, METH_VARARGS, "A block that stops a domain, or everything for None; in nanoseconds."},
     {"add_sync_types", pyrt_py_sync_add_types, METH_NOARGS,
      "Makes the types of pyruntime.sync, and Pause; no matter how often."},

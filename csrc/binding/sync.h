@@ -30,6 +30,11 @@ void pyrt_py_sections_fork_child(void);
 /* An OS thread ends: if it is still attached, it gives up the objects of the sections that it is in. */
 void pyrt_py_sections_end_of_thread(void);
 
+/* Around a fork. In its child what lost threads were running by a Once is new again. */
+void pyrt_py_onces_fork_prepare(void);
+void pyrt_py_onces_fork_parent(void);
+void pyrt_py_onces_fork_child(void);
+
 /* In the child of a fork: the lock that no thread holds any more. */
 void pyrt_py_conditions_fork_child(void);
 

@@ -6,9 +6,14 @@
  *   2  done      `result` is there, for good                   the runner, when its function has returned
  *
  * Who finds it running sleeps on the state, which changes before those are woken; they look at it under the bucket's lock.
+ *
+ * Those that are running are in a list of the process. In the child of a fork those of the threads that are not there are new
+ * again, before anything of Python runs. It is locked for instructions only, and across a fork, so that the child finds it whole.
  */
 #include "binding/sync.h"
 #include "binding/sync_wait.h"
+
+#include "platform/raw_mutex.h"
 
 #include <structmember.h>
 
@@ -20,7 +25,14 @@ typedef struct once {
     PyObject *result; /* the runner's, until it is done */
     uint64_t owner;   /* atomic: pyrt_py_ident() of the runner */
     uint32_t state;   /* atomic */
+    struct once *next; /* in the list; the list's lock guards both */
+    struct once **link; /* to itself; NULL: it is not in it */
 } once;
+
+static struct {
+    pyrt_raw_mutex lock;
+    once *first;
+} running;
 
 static once *
 once_of(PyObject *self)
@@ -30,13 +42,79 @@ once_of(PyObject *self)
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-static void
-change_state(once *self, uint32_t state)
+/* True: this thread is the runner. */
+static bool
+try_to_run(once *self)
 {
+    pyrt_raw_mutex_lock(&running.lock);
+    uint32_t state = NEW;
+    bool mine = pyrt_cas_acquire(&self->state, &state, (uint32_t)RUNNING);
+    if (mine) {
+        pyrt_store_relaxed(&self->owner, pyrt_py_ident());
+        self->next = running.first;
+        self->link = &running.first;
+        if (self->next != NULL) {
+            self->next->link = &self->next;
+        }
+        running.first = self;
+    }
+    pyrt_raw_mutex_unlock(&running.lock);
+    return mine;
+}
+
+/* The caller holds the list's lock. */
+static void
+stop_running(once *self, uint32_t state)
+{
+    if (self->link != NULL) {
+        *self->link = self->next;
+        if (self->next != NULL) {
+            self->next->link = self->link;
+        }
+        self->link = NULL;
+    }
     pyrt_store_relaxed(&self->owner, (uint64_t)0);
     /* seq_cst: as a release it publishes the result. Pairs with the acquire in once_call and is_done. */
     (void)pyrt_exchange_seq_cst(&self->state, state);
+}
+
+/* Takes over the result, which is NULL unless it is done. */
+static void
+change_state(once *self, uint32_t state, PyObject *result)
+{
+    pyrt_raw_mutex_lock(&running.lock);
+    if (state == DONE) {
+        self->result = result;
+    }
+    stop_running(self, state);
+    pyrt_raw_mutex_unlock(&running.lock);
     (void)pyrt_unpark_all(&self->state, 0);
+}
+
+void
+pyrt_py_onces_fork_prepare(void)
+{
+    pyrt_raw_mutex_lock(&running.lock);
+}
+
+void
+pyrt_py_onces_fork_parent(void)
+{
+    pyrt_raw_mutex_unlock(&running.lock);
+}
+
+void
+pyrt_py_onces_fork_child(void)
+{
+    pyrt_raw_mutex_reinit(&running.lock);
+    once *next;
+    for (once *one = running.first; one != NULL; one = next) {
+        next = one->next;
+        /* One that this thread runs goes on. Nobody sleeps on the others any more. */
+        if (pyrt_load_relaxed(&one->owner) != pyrt_py_ident()) {
+            stop_running(one, NEW);
+        }
+    }
 }
 
 /* args[0] with the arguments after it. */
@@ -65,14 +143,12 @@ call(PyObject *const *args, Py_ssize_t count, PyObject *names)
 static PyObject *
 run(once *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    pyrt_store_relaxed(&self->owner, pyrt_py_ident());
     PyObject *result = call(args, count, names);
     if (result == NULL) {
-        change_state(self, NEW);
+        change_state(self, NEW, NULL);
         return NULL;
     }
-    self->result = Py_NewRef(result);
-    change_state(self, DONE);
+    change_state(self, DONE, Py_NewRef(result));
     return result;
 }
 
@@ -100,8 +176,7 @@ begin(once *self)
         return -1;
     }
     for (;;) {
-        uint32_t state = NEW;
-        if (pyrt_cas_acquire(&self->state, &state, (uint32_t)RUNNING)) {
+        if (try_to_run(self)) {
             return NEW;
         }
         if (pyrt_load_acquire(&self->state) == DONE) {
@@ -156,7 +231,7 @@ once_at_fork_reinit(PyObject *object, PyObject *unused)
     once *self = once_of(object);
     /* One that this thread runs goes on in the child. */
     if (pyrt_load_relaxed(&self->state) == RUNNING && pyrt_load_relaxed(&self->owner) != pyrt_py_ident()) {
-        change_state(self, NEW);
+        change_state(self, NEW, NULL);
     }
     Py_RETURN_NONE;
 }
