@@ -251,3 +251,79 @@ TEST(a_child_can_end_the_runtime_with_what_lost_threads_had)
     in_a_child(fork, end_with_frozen_pages);
     works_down();
 }
+
+/* ---- an interpreter that ends in the child ----------------------------------------------------------------------- */
+
+/* Each has a segment: one is of a thread that the fork loses, the other in the pool. */
+static struct {
+    pyrt_interp *interp;
+    pyrt_heap *heap;
+    pyrt_thread *thread;
+    char *of_lost, *of_ended;
+} two;
+
+static void
+attach_and_allocate(void *unused)
+{
+    (void)unused;
+    two.thread = pyrt_thread_new(two.interp);
+    pyrt_attach(two.thread);
+    two.of_lost = pyrt_heap_malloc(two.thread, two.heap, 100);
+    CHECK(two.of_lost != NULL);
+}
+
+static void
+detach_and_end(void *unused)
+{
+    (void)unused;
+    pyrt_detach(two.thread);
+    pyrt_thread_delete(two.thread);
+}
+
+static uint64_t
+left_of_ended(void)
+{
+    uint64_t place = 0;
+    pyrt_ended_memory left = {.struct_size = sizeof(left)};
+    CHECK_OK(pyrt_ended_memory_next(&place, &left));
+    return left.blocks;
+}
+
+/* What the lost thread had is in no list of the pool. */
+static void
+end_and_free(void)
+{
+    CHECK_OK(pyrt_interp_delete(two.interp));
+    EXPECT_REPORT("has ended with 1 block ");
+    CHECK_UINT(left_of_ended(), 1);
+    pyrt_free(two.of_lost);
+    CHECK_UINT(left_of_ended(), 1);
+    pyrt_free(two.of_ended);
+    CHECK_UINT(left_of_ended(), 0);
+    CHECK_UINT(reports_pending(), 0);
+}
+
+TEST(a_block_of_a_lost_thread_goes_after_its_interpreter_without_harm_to_the_pool)
+{
+    for (unsigned watched = 0; watched < 2; watched++) {
+        CHECK_OK(pyrt_heap_debug(watched ? PYRT_HEAP_DEBUG_CHECK : 0));
+        runtime_up();
+        two.interp = pyrt_interp_new(NULL);
+        two.heap = pyrt_heap_new(two.interp, NULL);
+        worker lost;
+        worker_start(&lost);
+        worker_do(&lost, attach_and_allocate, NULL);
+        pyrt_thread *thread = pyrt_thread_ensure(two.interp);
+        two.of_ended = pyrt_heap_malloc(thread, two.heap, 100);
+        CHECK(two.of_ended != NULL);
+        pyrt_thread_release(thread);
+        in_a_child(fork, end_and_free);
+        pyrt_free(two.of_ended);
+        pyrt_free(two.of_lost);
+        worker_do(&lost, detach_and_end, NULL);
+        worker_end(&lost);
+        CHECK_OK(pyrt_interp_delete(two.interp));
+        runtime_down();
+    }
+    CHECK_OK(pyrt_heap_debug(0));
+}

@@ -128,7 +128,7 @@ bool pyrt_pool_end(pyrt_pool *pool, bool all);
 /* Frees a block of a page that is marked. */
 void pyrt_pool_free(pyrt_page *page, void *block);
 
-/* A block of a page that is no thread's has been freed, under its pool's lock, which this gives up. */
+/* A block of a page has been freed that is not the calling thread's, under its pool's lock, which this gives up. */
 void pyrt_pool_freed(pyrt_page *page);
 
 /* Nothing is left in the pool of an interpreter that has ended. (ended_memory.c) */

@@ -251,10 +251,12 @@ void
 pyrt_pool_freed(pyrt_page *page)
 {
     pyrt_pool *pool = page->segment->pool;
-    if (pool->ended && pyrt_page_is_watched(page)) {
+    /* In the child of a fork it may be a lost thread's segment, which is in no list of the pool and stays. */
+    bool may_go = pool->ended && page->segment->is_abandoned;
+    if (may_go && pyrt_page_is_watched(page)) {
         (void)pyrt_watched_collect(page);
     }
-    bool goes = pool->ended && pyrt_page_used(page) == 0;
+    bool goes = may_go && pyrt_page_used(page) == 0;
     if (goes) {
         pyrt_slices_free(page);
         give_back(pool, page->segment);
