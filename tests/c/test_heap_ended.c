@@ -226,6 +226,101 @@ TEST(arenas_that_are_shared_stay_for_who_shares_them_also_when_the_runtime_has_e
     }
 }
 
+static struct {
+    size_t reports, interps;
+    pyrt_status init, fini;
+    pyrt_interp *pinned, *made;
+} seen;
+
+/* What a hook may ask of the runtime. */
+static void
+ask_the_runtime(const char *message, void *unused)
+{
+    (void)unused;
+    CHECK(strstr(message, "has ended with 1 block ") != NULL);
+    int64_t ids[3];
+    seen.reports++;
+    seen.interps += pyrt_interp_list(ids, 3);
+    seen.init = pyrt_runtime_init();
+    seen.fini = pyrt_runtime_fini();
+    seen.pinned = pyrt_interp_pin(0);
+    seen.made = pyrt_interp_new(NULL);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        _exit(pyrt_runtime_init() == PYRT_ESTATE ? 0 : 1);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST(the_report_of_what_the_runtime_leaves_holds_no_lock)
+{
+    memset(&seen, 0, sizeof(seen));
+    runtime_up();
+    pyrt_interp *interps[2] = {pyrt_interp_main(), new_interp("other", 0)};
+    char *blocks[2];
+    for (int i = 0; i < 2; i++) {
+        blocks[i] = block_of(interps[i], new_heap(interps[i], 0, false), 100);
+    }
+    pyrt_set_report_hook(ask_the_runtime, NULL);
+    CHECK_OK(pyrt_runtime_fini());
+    pyrt_set_report_hook(NULL, NULL);
+    CHECK_UINT(seen.reports, 2);
+    CHECK_UINT(seen.interps, 0);
+    CHECK_STATUS(seen.init, PYRT_ESTATE);
+    CHECK_STATUS(seen.fini, PYRT_ESTATE);
+    CHECK_PTR(seen.pinned, NULL);
+    CHECK_PTR(seen.made, NULL);
+    for (int i = 0; i < 2; i++) {
+        pyrt_free(blocks[i]);
+    }
+    runtime_up();
+    runtime_down();
+}
+
+/* Who forks in the middle of it, and does not end the runtime himself, can begin anew in the child. */
+static void
+fork_elsewhere(void *unused)
+{
+    (void)unused;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        bool began = !pyrt_runtime_is_initialized() && pyrt_runtime_init() == PYRT_OK && pyrt_interp_main() != NULL;
+        bool good = began && pyrt_runtime_fini() == PYRT_OK && !pyrt_runtime_is_initialized();
+        _exit(good ? 0 : 1);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void
+have_it_forked(const char *message, void *other)
+{
+    (void)message;
+    worker_do(other, fork_elsewhere, NULL);
+    seen.reports++;
+}
+
+TEST(the_child_of_a_fork_in_the_middle_of_the_last_fini_can_begin_anew)
+{
+    memset(&seen, 0, sizeof(seen));
+    worker other;
+    worker_start(&other);
+    runtime_up();
+    pyrt_interp *interp = new_interp("other", 0);
+    char *block = block_of(interp, new_heap(interp, 0, false), 100);
+    pyrt_set_report_hook(have_it_forked, &other);
+    CHECK_OK(pyrt_runtime_fini());
+    pyrt_set_report_hook(NULL, NULL);
+    CHECK_UINT(seen.reports, 1);
+    pyrt_free(block);
+    worker_end(&other);
+}
+
 TEST(blocks_that_others_had_freed_before_the_end_are_not_left)
 {
     runtime_up();

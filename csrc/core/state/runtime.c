@@ -101,7 +101,7 @@ make_interp(const pyrt_interp_config *config, int whence)
     return interp;
 }
 
-/* Of an interpreter that is unlinked and drained. */
+/* Of an interpreter that is unlinked and drained. Without a lock: what is left of its heaps is reported. */
 static void
 free_interp(pyrt_interp *interp)
 {
@@ -212,6 +212,43 @@ drain_all(void)
     return status == PYRT_OK ? drain(registry->main) : status;
 }
 
+/* What drain_all came to: the ends of all are taken back; or the runtime has no interpreter any more, and no user, so that the
+ * child of a fork, in which this call does not go on, can begin anew. Hands out the main one, with the others behind it. */
+static pyrt_interp *
+unlink_all(pyrt_status drained)
+{
+    pyrt_interp *main = NULL;
+    pyrt_raw_mutex_lock(&registry->lock);
+    if (drained == PYRT_OK) {
+        main = registry->main;
+        registry->interps = NULL;
+        pyrt_store_release(&registry->main, (pyrt_interp *)NULL);
+        pyrt_slots_forget_all();
+        registry->users = 0;
+    }
+    else {
+        for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
+            cancel_end(interp);
+        }
+    }
+    registry->ending = drained == PYRT_OK;
+    pyrt_raw_mutex_unlock(&registry->lock);
+    return main;
+}
+
+/* Third part, without a lock too. The main interpreter, the oldest, comes last here too: others may share its memory. */
+static void
+free_all(pyrt_interp *main)
+{
+    while (main->next != NULL) {
+        pyrt_interp *interp = main->next;
+        main->next = interp->next;
+        free_interp(interp);
+    }
+    free_interp(main);
+    pyrt_meta_trim();
+}
+
 pyrt_status
 pyrt_runtime_fini(void)
 {
@@ -234,30 +271,13 @@ pyrt_runtime_fini(void)
     }
 
     status = drain_all();
-
-    pyrt_raw_mutex_lock(&registry->lock);
-    if (status == PYRT_OK) {
-        /* The main interpreter, the oldest, comes last here too: others may share its memory. */
-        pyrt_interp *main = registry->main;
-        while (main->next != NULL) {
-            pyrt_interp *interp = main->next;
-            main->next = interp->next;
-            free_interp(interp);
-        }
-        registry->interps = NULL;
-        pyrt_store_release(&registry->main, (pyrt_interp *)NULL);
-        free_interp(main);
-        pyrt_slots_forget_all();
-        pyrt_meta_trim();
-        registry->users = 0;
+    pyrt_interp *main = unlink_all(status);
+    if (main != NULL) {
+        free_all(main);
+        pyrt_raw_mutex_lock(&registry->lock);
+        registry->ending = false;
+        pyrt_raw_mutex_unlock(&registry->lock);
     }
-    else {
-        for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
-            cancel_end(interp);
-        }
-    }
-    registry->ending = false;
-    pyrt_raw_mutex_unlock(&registry->lock);
     return status;
 }
 
