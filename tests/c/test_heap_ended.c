@@ -197,6 +197,36 @@ TEST(a_page_goes_back_with_its_last_block_and_an_arena_with_its_last_page)
     runtime_down();
 }
 
+/* Whoever compares addresses of interpreters, as pyrt_weakref_get does, never takes a new one for that which has ended. */
+TEST(while_something_is_left_no_other_interpreter_has_its_address)
+{
+    runtime_up();
+    warm_up();
+    for (int shares = 0; shares < 2; shares++) {
+        size_t live = pyrt_meta_live_bytes();
+        pyrt_interp *gone[3];
+        char *blocks[3];
+        for (int i = 0; i < 3; i++) {
+            gone[i] = new_interp("gone", shares);
+            blocks[i] = block_of(gone[i], new_heap(gone[i], 0, i == 1), 100);
+            for (int j = 0; j < i; j++) {
+                CHECK(gone[i] != gone[j]);
+            }
+            end(gone[i], "1 block ");
+        }
+        CHECK_UINT(pyrt_meta_live_bytes(), live);
+        for (int i = 0; i < 3; i++) {
+            pyrt_free(blocks[i]);
+        }
+        CHECK_UINT(pyrt_meta_live_bytes(), live);
+        /* Without anything left it is free again: the newest comes first. */
+        pyrt_interp *next = new_interp("next", shares);
+        CHECK_PTR(next, gone[2]);
+        CHECK_OK(pyrt_interp_delete(next));
+    }
+    runtime_down();
+}
+
 /* Each interpreter leaves one block in the arenas of the main one, and one of its own kind. */
 TEST(arenas_that_are_shared_stay_for_who_shares_them_also_when_the_runtime_has_ended)
 {

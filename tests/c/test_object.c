@@ -609,6 +609,54 @@ TEST(an_object_may_outlive_its_interpreter)
     down();
 }
 
+static void
+no_object_of(pyrt_interp *interp, pyrt_type *type)
+{
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    errno = 0;
+    CHECK(pyrt_object_new(thread, type) == NULL);
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_object_new", "is of interpreter");
+    pyrt_thread_release(thread);
+}
+
+TEST(a_type_that_has_outlived_its_interpreter_is_not_the_next_ones)
+{
+    up();
+    pyrt_interp *other = pyrt_interp_new(NULL);
+    pyrt_type *type = thing_type_new(other);
+    CHECK_OK(pyrt_interp_delete(other));
+    EXPECT_REPORT("interpreter 1", "has ended with 1 block of its heaps in use");
+    pyrt_interp *next = pyrt_interp_new(NULL);
+    no_object_of(next, type);
+    pyrt_decref((pyrt_object *)type);
+    CHECK_OK(pyrt_interp_delete(next));
+    down();
+}
+
+/* The main interpreter of the next runtime even has the same id. */
+TEST(what_has_outlived_the_runtime_is_not_the_next_ones)
+{
+    runtime_up();
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    pyrt_type_spec spec = good_spec();
+    pyrt_type *type = pyrt_type_new(pyrt_interp_main(), &spec);
+    pyrt_object *object = pyrt_object_new(thread, type);
+    CHECK(object != NULL);
+    pyrt_incref(object);
+    pyrt_thread_release(thread);
+    runtime_down();
+    EXPECT_REPORT("interpreter 0", "has ended with 2 blocks of its heaps in use");
+    up();
+    no_object_of(pyrt_interp_main(), type);
+    pyrt_decref(object);
+    CHECK_INT(pyrt_refcount(object), 1);
+    pyrt_decref(object);
+    CHECK_UINT(object_stats().merges_for_ended, 0);
+    pyrt_decref((pyrt_object *)type);
+    down();
+}
+
 TEST(an_object_that_nobody_owned_when_it_was_made)
 {
     up();

@@ -1,8 +1,8 @@
 /* interp_memory.c -- the memory of interpreters, from the first to the last of it, which may come long after their end.
  *
  * When an interpreter ends, what is in use of its heaps stays, with its pool and the arenas that it is in, until who frees the
- * last block gives all of that back; pyrt_address_owner names the interpreter so long, and pyrt_ended_memory_next tells what
- * there is. What threads had that were lost in a fork, in the middle of something, stays for good: nobody knows which of it is in
+ * last block gives all of that back; pyrt_address_owner names the interpreter so long, no other one gets its address, and
+ * pyrt_ended_memory_next tells what there is. What threads had that were lost in a fork, in the middle of something, stays for good: nobody knows which of it is in
  * use.
  *
  * All are in a list, under `list_lock`, from their beginning on: so that a fork finds their locks, whichever step an end is at.
@@ -67,6 +67,7 @@ pyrt_heaps_interp_init(pyrt_interp *interp)
     }
     list = heaps;
     pyrt_raw_mutex_unlock(&list_lock);
+    interp->keepers++;
     interp->stage[PYRT_STAGE_HEAPS] = heaps;
     return PYRT_OK;
 }
@@ -97,6 +98,8 @@ pyrt_heaps_release(pyrt_pool *pool)
         pyrt_interp_heaps *lender = heaps->memory != &heaps->own ? heaps_of_memory(heaps->memory) : NULL;
         pyrt_memory_fini(&heaps->own);
         pyrt_owner_forget(heaps->pool.number);
+        pyrt_meta_unkeep(sizeof(*heaps->pool.interp));
+        pyrt_interp_let_go(heaps->pool.interp);
         pyrt_memory_struct_free(true, heaps, sizeof(*heaps));
         heaps = lender;
     }
@@ -220,6 +223,7 @@ pyrt_heaps_interp_fini(pyrt_interp *interp)
     pyrt_raw_mutex_lock(&list_lock);
     pyrt_memory_end(&heaps->own);
     pyrt_meta_keep(sizeof(*heaps));
+    pyrt_meta_keep(sizeof(*interp));
     bool is_over = pyrt_pool_end(&heaps->pool, interp->free_leaked_blocks != 0);
     heaps->ended_as = ++ends;
     interp->stage[PYRT_STAGE_HEAPS] = NULL;

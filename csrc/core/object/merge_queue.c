@@ -212,6 +212,11 @@ hold_interp(const pyrt_object *object, bool *pinned)
         return current->interp;
     }
     pyrt_interp *interp = pyrt_interp_pin(home->interp_id);
+    if (interp != NULL && interp != home->interp) {
+        /* One of the next runtime, which counts from the beginning. */
+        pyrt_interp_unpin(interp);
+        interp = NULL;
+    }
     *pinned = interp != NULL;
     return interp;
 }

@@ -15,7 +15,7 @@ enum { PYRT_TYPE_NAME = 64 };
 /* Immutable, but for the header and the id. */
 struct pyrt_type {
     pyrt_object base;
-    pyrt_interp *interp; /* to compare with: it may have ended; NULL: the type of all types */
+    pyrt_interp *interp; /* to compare with: it may have ended, and no other is there; NULL: the type of all types */
     int64_t interp_id;
     pyrt_heap *heap;     /* of its objects; theirs only while the interpreter lives */
     uint32_t id;         /* unique_id.h */
@@ -42,7 +42,7 @@ static inline bool
 pyrt_is_of_interp(const pyrt_object *object, const pyrt_interp *interp)
 {
     const pyrt_type *home = object->type == NULL ? NULL : pyrt_home_of(object);
-    return home != NULL && home->interp == interp && home->interp_id == interp->id;
+    return home != NULL && home->interp == interp;
 }
 
 /* Writes the header of an object that the thread makes. */

@@ -1,7 +1,8 @@
 /* interp_impl.h -- the interpreter, and the registry of all of them.
  *
  * An interpreter is a group of threads with a domain of readers of its own. It lives until pyrt_interp_delete succeeds, which
- * needs that no thread and no pin is left.
+ * needs that no thread and no pin is left. Its memory stays until nothing in use of its heaps is left, so that its address never
+ * means two interpreters to who compares it with what an object, a type or a weak reference has kept: these are in its heaps.
  */
 #ifndef PYRT_STATE_INTERP_IMPL_H
 #define PYRT_STATE_INTERP_IMPL_H
@@ -66,6 +67,7 @@ struct pyrt_interp {
     int whence;
     int use_main_allocator;
     int free_leaked_blocks;
+    uint32_t keepers; /* of this memory, atomic: the interpreter while it lives, and its heaps, which may do so longer */
 
     /* Under the registry's lock. */
     struct pyrt_interp *next; /* oldest first */
@@ -114,6 +116,9 @@ extern pyrt_registry pyrt_the_registry;
 /* What a call with `thread or NULL` means: the thread's interpreter, the attached state's, or the main one. NULL without
  * runtime. */
 pyrt_interp *pyrt_interp_of(pyrt_thread *or_null);
+
+/* One keeper of its memory less; the last one frees it. */
+void pyrt_interp_let_go(pyrt_interp *interp);
 
 /* Takes back the ends of interpreters and of the runtime that cannot be finished: those of this OS thread, which ends itself;
  * or, in the child of a fork and without a lock, those of all others. */

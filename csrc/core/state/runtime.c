@@ -68,6 +68,15 @@ next_owners(void)
     return last <= PYRT_OWNERS_LAST ? last << PYRT_OWNERS_SHIFT : 0;
 }
 
+void
+pyrt_interp_let_go(pyrt_interp *interp)
+{
+    /* seq_cst for want of less: who frees it comes after the other's last look. Pairs with itself. */
+    if (pyrt_fetch_add_seq_cst(&interp->keepers, UINT32_MAX) == 1) {
+        pyrt_meta_free(interp, sizeof(*interp));
+    }
+}
+
 /* Makes an interpreter and links it as the newest. The caller holds the registry's lock. */
 static pyrt_interp *
 make_interp(const pyrt_interp_config *config, int whence)
@@ -76,6 +85,7 @@ make_interp(const pyrt_interp_config *config, int whence)
     if (interp == NULL) {
         return NULL;
     }
+    interp->keepers = 1;
     interp->id = registry->next_interp_id;
     interp->owners = next_owners();
     interp->whence = whence;
@@ -84,7 +94,7 @@ make_interp(const pyrt_interp_config *config, int whence)
     set_name(interp, config->name);
     pyrt_qsbr_domain_init(&interp->domain);
     if (!init_stages(interp)) {
-        pyrt_meta_free(interp, sizeof(*interp));
+        pyrt_interp_let_go(interp);
         return NULL;
     }
     if (registry->global_taken) {
@@ -112,7 +122,7 @@ free_interp(pyrt_interp *interp)
         pyrt_meta_free(thread, sizeof(*thread));
     }
     pyrt_index_pool_fini(&interp->indexes);
-    pyrt_meta_free(interp, sizeof(*interp));
+    pyrt_interp_let_go(interp);
 }
 
 /* Marks it as ending, if nothing keeps it. The caller holds the registry's lock. */

@@ -97,6 +97,7 @@
 #    define pyrt_index_reserve PYRT_PREFIXED(pyrt_index_reserve)
 #    define pyrt_interp_delete PYRT_PREFIXED(pyrt_interp_delete)
 #    define pyrt_interp_id PYRT_PREFIXED(pyrt_interp_id)
+#    define pyrt_interp_let_go PYRT_PREFIXED(pyrt_interp_let_go)
 #    define pyrt_interp_list PYRT_PREFIXED(pyrt_interp_list)
 #    define pyrt_interp_main PYRT_PREFIXED(pyrt_interp_main)
 #    define pyrt_interp_memory_stats PYRT_PREFIXED(pyrt_interp_memory_stats)

@@ -35,7 +35,7 @@ PYRT_BEGIN_DECLS
 typedef struct pyrt_weakref {
     pyrt_object base;
     pyrt_object *referent;
-    pyrt_interp *interp;           /* of both */
+    pyrt_interp *interp;           /* of both; no other has its address as long as this is there */
     pyrt_object *key;              /* the referent's address, for good: to find the lock and the list by */
     int (*callback)(struct pyrt_weakref *, void *arg);
     void *arg;
