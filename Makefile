@@ -106,7 +106,7 @@ install: lib
 	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libpyruntime.so
 	install -m 644 $(LIB)/libpyruntime.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
 
-LIB_TESTS := attach block_hooks condition critical_section disposers event object once parking_lot read_section recursive_mutex \
+LIB_TESTS := attach block_hooks condition critical_section disposers event object_special once parking_lot read_section recursive_mutex \
     retire rwlock section_order seqlock statistics thread_end
 
 LIB_SUPPORT := $(addprefix $(OUT)/tests/c/,steps.o support.o things.o workers.o)

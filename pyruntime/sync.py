@@ -30,11 +30,12 @@ keys of a StripedLock                 released by any thread, all of them unlock
 a wait for any of them                no trace: a notification or a turn goes to the next one
 ====================================  ===================================================================================
 
-**In the child of a fork**, where the other threads are not there any more, what they ran by a ``Once`` is new again, the
-objects of their ``CriticalSection`` are free, and nobody waits for anything: without ``_at_fork_reinit``. What they had locked
-stays locked: a Mutex, an RLock, keys of a StripedLock, and both sides of an RWLock, reading too, also where one only waited to
-write. A program that forks with threads gives ``_at_fork_reinit`` of those to ``os.register_at_fork(after_in_child=...)``. It
-unlocks whatever anybody held, this thread too. Mutex, RLock, Event, Condition, RWLock, Once and StripedLock have it.
+**In the child of a fork**, where the other threads are not there any more, what they ran by a ``Once`` is new again,
+the objects of their ``CriticalSection`` are free, and nobody waits for anything: without ``_at_fork_reinit``. What
+they had locked stays locked: a Mutex, an RLock, keys of a StripedLock, and both sides of an RWLock, reading too, also
+where one only waited to write. A program that forks with threads gives ``_at_fork_reinit`` of those to
+``os.register_at_fork(after_in_child=...)``. It unlocks whatever anybody held, this thread too. Mutex, RLock, Event,
+Condition, RWLock, Once and StripedLock have it.
 
 None of the classes can be subclassed, copied or pickled: wrap them instead.
 

@@ -2,8 +2,8 @@
  *
  * When an interpreter ends, what is in use of its heaps stays, with its pool and the arenas that it is in, until who frees the
  * last block gives all of that back; pyrt_address_owner names the interpreter so long, no other one gets its address, and
- * pyrt_ended_memory_next tells what there is. What threads had that were lost in a fork, in the middle of something, stays for good: nobody knows which of it is in
- * use.
+ * pyrt_ended_memory_next tells what there is. What threads had that were lost in a fork, in the middle of something, stays for
+ * good: nobody knows which of it is in use.
  *
  * All are in a list, under `list_lock`, from their beginning on: so that a fork finds their locks, whichever step an end is at.
  * `users` counts who keeps the arenas: the own pool, and interpreters that share them. Order of locks: the list's, pools', those
