@@ -131,7 +131,7 @@ void pyrt_pool_free(pyrt_page *page, void *block);
 /* A block of a page has been freed that is not the calling thread's, under its pool's lock, which this gives up. */
 void pyrt_pool_freed(pyrt_page *page);
 
-/* Nothing is left in the pool of an interpreter that has ended. (ended_memory.c) */
+/* Nothing is left in the pool of an interpreter that has ended. (interp_memory.c) */
 void pyrt_heaps_release(pyrt_pool *pool);
 
 /* Memory for a structure; zeroed. `for_good` as its state or pool says: then it is the process's (platform/meta_alloc.h). */
