@@ -155,7 +155,8 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
         def make() -> _V:
             making.maker = me
             try:
-                return self.setdefault(key, factory())
+                found = self.get(key)  # who made it may have come and gone since this thread looked
+                return self.setdefault(key, factory()) if found is None else found
             finally:
                 making.maker = 0
 
