@@ -122,6 +122,59 @@ free_inside_of(char *block, size_t size, worker *other)
     reports_forget();
 }
 
+/* The room behind the last block of a page is too little for one more. True if there is any. */
+static bool
+refused_behind_the_last(void *block, worker *other)
+{
+    const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
+    char *behind = page->head.start + page->head.capacity * pyrt_usable_size(block);
+    if (behind == page->head.start + page->bytes) {
+        return false;
+    }
+    CHECK_UINT(pyrt_usable_size(behind), 0);
+    CHECK_PTR(pyrt_realloc(behind, 20), NULL);
+    EXPECT_REPORT("pyrt_realloc", "no block of ours; nothing was done");
+    worker_do(other, free_it, behind);
+    EXPECT_REPORT("pyrt_free", "no block of ours; nothing was freed");
+    CHECK_UINT(reports_pending(), 0);
+    reports_forget();
+    return true;
+}
+
+static void
+allocate_each_size(void *arg)
+{
+    void **blocks = arg;
+    for (unsigned class = 0; class < PYRT_CLASS_LARGE; class++) {
+        blocks[class] = pyrt_malloc(pyrt_class_size(class));
+        CHECK(blocks[class] != NULL);
+    }
+}
+
+/* The owner is another thread, or has ended: then who frees a block of it takes its pages over. */
+TEST(an_address_behind_the_last_block_of_a_page_is_none_for_who_does_not_own_it)
+{
+    void *blocks[3][PYRT_CLASS_LARGE];
+    worker ended, other;
+    worker_start(&other);
+    worker_do(&other, allocate_each_size, blocks[0]);
+    allocate_each_size(blocks[1]);
+    worker_start(&ended);
+    worker_do(&ended, allocate_each_size, blocks[2]);
+    worker_end(&ended);
+    unsigned pages = 0;
+    for (unsigned class = 0; class < PYRT_CLASS_LARGE; class++) {
+        pages += refused_behind_the_last(blocks[1][class], &other) + refused_behind_the_last(blocks[2][class], &other);
+    }
+    CHECK(pages > 20);
+    worker_end(&other);
+    for (unsigned class = 0; class < PYRT_CLASS_LARGE; class++) {
+        for (int i = 0; i < 3; i++) {
+            pyrt_free(blocks[i][class]);
+        }
+    }
+}
+
 TEST(an_address_inside_of_a_block_is_named_without_watching)
 {
     runtime_up();

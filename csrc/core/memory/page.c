@@ -246,7 +246,7 @@ void
 pyrt_page_free_foreign(pyrt_page *page, void *block)
 {
     /* relaxed, then release: pairs with the exchange in collect_foreign. No ABA: blocks are only ever taken all at once. */
-    if (pyrt_unlikely(!pyrt_page_is_block(page, block))) {
+    if (pyrt_unlikely(!pyrt_page_may_have(page, block))) {
         pyrt_page_freed_inside(page, block);
         return;
     }

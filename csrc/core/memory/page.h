@@ -77,11 +77,19 @@ pyrt_page_block_size(const pyrt_page *page)
 }
 
 /* Whether an address in the page is a multiple of the block size from its start: the product with 2^64 / size, rounded up, has a
- * fraction below that rounding then only. Every free asks. */
+ * fraction below that rounding then only. Every free asks, and at home no more than this. */
 static inline bool
 pyrt_page_is_block(const pyrt_page *page, const void *address)
 {
     return (uint64_t)((const char *)address - page->head.start) * page->head.divider < page->head.divider;
+}
+
+/* And whether one may begin there: behind the last block there may be room too little for one more. */
+static inline bool
+pyrt_page_may_have(const pyrt_page *page, const void *address)
+{
+    size_t offset = (size_t)((const char *)address - page->head.start);
+    return pyrt_page_is_block(page, address) && offset < page->head.capacity * pyrt_page_block_size(page);
 }
 
 /* Whether a block begins at an address, any, that has been carved. */

@@ -175,7 +175,7 @@ free_elsewhere(void *block, pyrt_page *page)
                         (size_t)((char *)block - page->head.start), (void *)page->head.start);
         }
     }
-    else if (owner == PYRT_NOBODY && adopt_for(page)) {
+    else if (owner == PYRT_NOBODY && pyrt_page_may_have(page, block) && adopt_for(page)) {
         pyrt_page_free_local(page, block, pyrt_link_of(page, block));
     }
     else {
@@ -233,7 +233,7 @@ size_t
 pyrt_usable_size(const void *block)
 {
     const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
-    return page == NULL || !pyrt_page_is_block(page, block) ? 0 : pyrt_page_block_size(page);
+    return page == NULL || !pyrt_page_may_have(page, block) ? 0 : pyrt_page_block_size(page);
 }
 
 size_t
@@ -286,7 +286,7 @@ pyrt_realloc(void *block, size_t size)
         return pyrt_malloc(size);
     }
     uint64_t entry = pyrt_map_entry(block);
-    if (pyrt_map_page_of(entry) == NULL || !pyrt_page_is_block(pyrt_map_page_of(entry), block)) {
+    if (pyrt_map_page_of(entry) == NULL || !pyrt_page_may_have(pyrt_map_page_of(entry), block)) {
         pyrt_report("pyrt_realloc: %p is no block of ours; nothing was done", block);
         errno = EINVAL;
         return NULL;
@@ -346,36 +346,36 @@ pyrt_process_memory_look(pyrt_memory_stats *out, void (*share)(pyrt_memory_stats
 
 /* ---- fork -------------------------------------------------------------------------------------------------------- */
 
-/* The locks of all memory, the interpreters' after the process's. Parts of threads that are not in the child stay as they are:
+/* The locks of all memory, in their order (platform/raw_mutex.h). Parts of threads that are not in the child stay as they are:
  * their blocks can only be freed from abroad. */
 static void
 fork_prepare(void)
 {
+    pyrt_heaps_fork_prepare();
     pyrt_raw_mutex_lock(&init_lock);
     pyrt_raw_mutex_lock(&process_pool.lock);
     pyrt_raw_mutex_lock(&process_memory.lock);
     pyrt_owners_fork_prepare();
-    pyrt_heaps_fork_prepare();
 }
 
 static void
 fork_parent(void)
 {
-    pyrt_heaps_fork_parent();
     pyrt_owners_fork_parent();
     pyrt_raw_mutex_unlock(&process_memory.lock);
     pyrt_raw_mutex_unlock(&process_pool.lock);
     pyrt_raw_mutex_unlock(&init_lock);
+    pyrt_heaps_fork_parent();
 }
 
 static void
 fork_child(void)
 {
-    pyrt_heaps_fork_child();
     pyrt_owners_fork_child();
     pyrt_raw_mutex_reinit(&process_memory.lock);
     pyrt_raw_mutex_reinit(&process_pool.lock);
     pyrt_raw_mutex_reinit(&init_lock);
+    pyrt_heaps_fork_child();
 }
 
 __attribute__((constructor)) static void

@@ -2,9 +2,9 @@
  *
  * Held for a look at a list or a short system call, never while user code runs, so that waiting for it does not count as
  * blocking. Order in which they are taken: registry, interpreter, unique ids, merge queues, the dead of an interpreter, merging
- * for ended owners, orphans, an interpreter's pool, its heaps, its memory, switch of lock debugging, the process's pool, its
- * memory, numbers of owners, metadata, report, tables of lock debugging, buckets of the parking lot. Zero is unlocked; after a
- * fork the child simply zeroes it.
+ * for ended owners, orphans, switch of lock debugging, its tables, the list of the interpreters' memory, their pools, their
+ * heaps, their arenas, the beginning of the process's memory, its pool, its arenas, numbers of owners, metadata, report, buckets
+ * of the parking lot. Zero is unlocked; after a fork the child simply zeroes it.
  *
  * State table of `word`:
  *   0  unlocked

@@ -202,7 +202,8 @@ enum {
  * block that is freed twice in a row on a thread, or twice by others than its owner when the owner collects them; a huge one that
  * is freed again; and, when it is handed out, a free block whose link was written to: links are encoded, so that is followed by
  * nobody. Not seen without watching is a block that is freed twice where it is at home with others in between, or that was never
- * handed out. Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without AddressSanitizer.
+ * handed out; and, where it is at home, the address behind the last block of a page, where room too little for one more may be.
+ * Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without AddressSanitizer.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 pyrt_status pyrt_heap_debug(unsigned flags);
 /* cdef: end */
