@@ -256,6 +256,30 @@ def test_goals_are_held_against_the_best_and_left_out_without_their_peer() -> No
     assert "goals" not in theirs
 
 
+def test_a_peer_that_is_ours_has_goals_of_its_own() -> None:
+    bench = Bench(
+        "made.up",
+        "nothing",
+        peers=(suite.EMBEDDED,),
+        goals=(
+            Goal(Figure.TIME_OF_PEER, 1.0, suite.EMBEDDED),
+            Goal(Figure.PEER_OVER_OURS, 2.0, suite.EMBEDDED),
+            Goal(Figure.PEER_TO_OURS, 1.1, suite.EMBEDDED),
+        ),
+    )
+    done = {OURS: rounds_of(4.0, 9.0), suite.EMBEDDED: rounds_of(5.0, 5.0)}
+    ours, theirs = worker.results_of(bench, order_of(bench, *done), done)
+    assert [(goal["value"], goal["met"]) for goal in ours["goals"]] == [(5.0, False), (1.0, True), (1.25, False)]
+    _, line = table.Table([bench]).rows(bench, 1, [ours, theirs], {})
+    assert line.endswith("  <= 1.00 ns MISSED; <= +2.00 ns met; it/ours <= 1.10x MISSED")
+    assert [table.missed_text("made.up", goal) for goal in ours["goals"] if not goal["met"]] == [
+        "made.up, pyruntime-embedded: 5.00 ns, wanted 1.00 ns or less",
+        "made.up, pyruntime-embedded over ours: 1.250x, wanted 1.100x or less",
+    ]
+    (alone,) = worker.results_of(bench, order_of(bench, OURS), {OURS: done[OURS]})
+    assert "goals" not in alone
+
+
 def test_goals_are_for_one_thread() -> None:
     results = worker.results_of(MADE_UP, order_of(MADE_UP, OURS, threads=2), {OURS: rounds_of(1.0)})
     assert "goals" not in results[0]
@@ -848,10 +872,30 @@ def test_a_page_tells_how_many_threads_were_asked_for(tmp_path: Path) -> None:
         for threads in (1, 2)
         for row in worker.results_of(bench, dataclasses.replace(order_of(bench, *done), threads=threads), done)
     ]
-    text = page.text(results, {**machine.describe(), "peers": {}}, "full run", [])
+    text = page.text(results, {**machine.describe(), "peers": {}}, page.FULL_RUN, [])
     assert "python -m pyruntime bench qsbr.quiescent --threads 1,2\n" in text
     assert text.count("| pyruntime |") == 2
     assert text.count("### ") == 1
+
+
+def test_a_page_has_all_of_the_suite_and_says_which_goals_were_missed() -> None:
+    results = []
+    for bench in SUITE:
+        done = {impl: rounds_of(10.0, 30.0) for impl in bench.impls}
+        order = dataclasses.replace(order_of(bench, *done), threads=bench.threads[0])
+        made = worker.results_of(bench, order, done)
+        results += memory_figures.mean_results(bench, results) if bench.kind is Kind.MEAN else made
+    described = {**machine.describe(), "peers": {}}
+    text = page.text(results, described, page.QUICK_RUN, [])
+    assert re.findall("^### (.*)$", text, re.MULTILINE) == [bench.name for bench in SUITE]
+    assert "\npython -m pyruntime bench heap --quick\n```\n" in text  # what heap.mean is the mean of
+    assert f"- of {described['date']}, with a load of " in text
+    goals = [goal for result in results for goal in result.get("goals", ())]
+    met = sum(goal["met"] for goal in goals)
+    assert f"\nGoals met: {met} of {len(goals)}; missed:\n\n- " in text
+    verdicts = re.findall(r"[<>]= [^;|]* (met|MISSED)(?=[; ])", text)
+    assert (verdicts.count("met"), verdicts.count("MISSED")) == (met, len(goals) - met)
+    assert "Goals met: 0 of 0.\n" in page.text(results[:1], described, page.FULL_RUN, [])
 
 
 def test_a_recorded_run_is_only_for_a_picture_or_a_page(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:

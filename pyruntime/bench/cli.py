@@ -170,7 +170,7 @@ class _Run:
         self.built = _build_peers(benches, peers, self.directory)
         ready = {built.peer.name: built.peer for built in self.built.values() if built.state is peer_build.State.READY}
         self.machine["peers"] = {name: peer_build.version_of(peer) for name, peer in ready.items()}
-        self.length = "quick run, short rounds: use it for a first look" if options.quick else "full run"
+        self.length = page.QUICK_RUN if options.quick else page.FULL_RUN
         self.results: list[dict[str, Any]] = []
         self.failures: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 import sys
@@ -59,6 +60,7 @@ def describe() -> dict[str, Any]:
         "gil": _has_gil(),
         "pyruntime": version.decode(),
         "load": os.getloadavg()[0],
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
 
 

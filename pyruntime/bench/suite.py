@@ -57,6 +57,10 @@ class Figure(enum.Enum):
     P50 = "p50_ns"  # half of the operations took at most so long: the median round
     TO_FASTER = "to_faster"  # our best time over that of the fastest rival
     TO_LEANER = "to_leaner"  # our memory at the peak over that of the leanest rival
+    # Of a peer that is ours, too, in an extension.
+    TIME_OF_PEER = "time_of_peer"  # its best time, in ns
+    PEER_OVER_OURS = "peer_over_ours"  # its best time less our own, in ns
+    PEER_TO_OURS = "peer_to_ours"  # its best time over our own
 
     @property
     def is_floor(self) -> bool:
@@ -313,9 +317,24 @@ SUITE: tuple[Bench, ...] = (
         rounds=(31, 101),
     ),
     *_HEAP,
-    Bench("embed.call", "a function that does next to nothing; the peer: through the table", peers=(EMBEDDED,)),
-    Bench("embed.mutex", "a lock and its release, inside of the library; the peer: in an extension", peers=(EMBEDDED,)),
-    Bench("embed.quiescent", "a quiescent state, inside of the library; the peer: in an extension", peers=(EMBEDDED,)),
+    Bench(
+        "embed.call",
+        "a function that does next to nothing; the peer: through the table",
+        peers=(EMBEDDED,),
+        goals=(Goal(Figure.PEER_OVER_OURS, 2.0, EMBEDDED),),
+    ),
+    Bench(
+        "embed.mutex",
+        "a lock and its release, inside of the library; the peer: in an extension",
+        peers=(EMBEDDED,),
+        goals=(Goal(Figure.PEER_TO_OURS, 1.1, EMBEDDED),),
+    ),
+    Bench(
+        "embed.quiescent",
+        "a quiescent state, inside of the library; the peer: in an extension",
+        peers=(EMBEDDED,),
+        goals=(Goal(Figure.TIME_OF_PEER, 1.0, EMBEDDED),),
+    ),
     Bench(
         "refcount.owner",
         "one reference more and one less, by the thread that owns the object",
@@ -324,6 +343,7 @@ SUITE: tuple[Bench, ...] = (
             Goal(Figure.TIME, 1.5),
             Goal(Figure.RATIO, 2.5, PLAIN_COUNT),
             Goal(Figure.RATIO, 0.15, ATOMIC_COUNT),
+            Goal(Figure.TIME_OF_PEER, 1.5, EMBEDDED),
         ),
     ),
     Bench(

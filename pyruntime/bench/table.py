@@ -44,7 +44,7 @@ def figure_text(figures: Mapping[str, Any]) -> str:
 
 def _amount_text(figure: Figure, amount: float, digits: int = 2) -> str:
     """A figure of a goal, or its limit."""
-    if figure in (Figure.RATIO, Figure.RATIO_MEDIAN, Figure.TO_FASTER, Figure.TO_LEANER):
+    if figure in (Figure.RATIO, Figure.RATIO_MEDIAN, Figure.TO_FASTER, Figure.TO_LEANER, Figure.PEER_TO_OURS):
         return f"{amount:.{digits}f}x"
     if figure is Figure.SCALING:
         return f"{amount:.{digits}f}"
@@ -52,7 +52,8 @@ def _amount_text(figure: Figure, amount: float, digits: int = 2) -> str:
         return f"{amount:.0%}"
     if figure is Figure.PEAK_BYTES:
         return bytes_text(amount)
-    return f"+{time_text(amount)}" if figure is Figure.OVER_BARE else time_text(amount)
+    is_more = figure in (Figure.OVER_BARE, Figure.PEER_OVER_OURS) and amount >= 0
+    return f"+{time_text(amount)}" if is_more else time_text(amount)
 
 
 # What the figure of a goal is called: in its row, beside the figure, and in the footer, far away from it.
@@ -63,6 +64,7 @@ _IN_ROW = {
     Figure.RATIO_MEDIAN: "median ",
     Figure.TO_FASTER: "time ",
     Figure.TO_LEANER: "memory ",
+    Figure.PEER_TO_OURS: "it/ours ",
 }
 _IN_FOOTER = {
     Figure.RATIO: ", over {peer}",
@@ -74,6 +76,9 @@ _IN_FOOTER = {
     Figure.SCALING: ", of the control's cores",
     Figure.TO_FASTER: ", over the faster of the others",
     Figure.TO_LEANER: ", memory over the leaner of the others",
+    Figure.TIME_OF_PEER: ", {peer}",
+    Figure.PEER_OVER_OURS: ", {peer} over ours",
+    Figure.PEER_TO_OURS: ", {peer} over ours",
 }
 
 
@@ -94,10 +99,10 @@ def missed_text(bench: str, goal: Mapping[str, Any]) -> str:
 
 
 def _goals_of(impl: str, bench: Bench, goals: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """A goal stands where its figure does: a ratio in the peer's row, everything else in ours."""
+    """A goal stands where its figure does: what is over bare in our row, all else that has a peer in the peer's."""
     for goal in goals:
-        is_ratio = Figure(goal["figure"]) in (Figure.RATIO, Figure.RATIO_MEDIAN)
-        if impl == (goal["peer"] if is_ratio else bench.ours):
+        is_of_peer = goal["peer"] is not None and Figure(goal["figure"]) is not Figure.OVER_BARE
+        if impl == (goal["peer"] if is_of_peer else bench.ours):
             yield goal
 
 

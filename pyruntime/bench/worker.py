@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -159,6 +159,13 @@ _FIGURE_OF_GOAL = {
     Figure.TO_LEANER: ("to_leaner", "best"),
 }
 
+# What it is, from our best time and the ratio of that to the peer's.
+_OF_PEER: Mapping[Figure, Callable[[float, float], float]] = {
+    Figure.TIME_OF_PEER: lambda ours, ratio: ours / ratio,
+    Figure.PEER_OVER_OURS: lambda ours, ratio: ours / ratio - ours,
+    Figure.PEER_TO_OURS: lambda _, ratio: 1 / ratio,
+}
+
 
 def _goal(goal: Goal, result: Mapping[str, Any]) -> dict[str, Any] | None:
     """The goal as it stands after this run; None if what it is about was not measured."""
@@ -166,6 +173,9 @@ def _goal(goal: Goal, result: Mapping[str, Any]) -> dict[str, Any] | None:
         value = result["ns_per_op"]["min"]
     elif goal.figure in (Figure.RATIO, Figure.RATIO_MEDIAN):
         value = result["ratio_to"].get(goal.peer, {}).get("best" if goal.figure is Figure.RATIO else "median")
+    elif goal.figure in _OF_PEER:
+        ratio = result["ratio_to"].get(goal.peer, {}).get("best")
+        value = None if ratio is None else _OF_PEER[goal.figure](result["ns_per_op"]["min"], ratio)
     else:
         name, which = _FIGURE_OF_GOAL[goal.figure]
         value = result.get("figures", {}).get(name, {}).get(which)
