@@ -5,7 +5,7 @@
 #   make soak            the stress for long, in every configuration; prints the seeds
 #   make build           only build; like check, takes CC=gcc|clang and SAN=plain|address|thread|debug
 #   make lib             build/lib/libpyruntime.a and .so, for programs in C without Python
-#   make install         puts these, the headers and libpyruntime.pc below PREFIX=/usr/local; takes DESTDIR=, too
+#   make install         puts these, the headers, libpyruntime.pc and a CMake package below PREFIX=/usr/local; takes DESTDIR=, too
 #   make check-lib       runs those C tests with the shared library that need nothing private
 #   make malloc          build/libpyruntime-malloc.so: malloc, free, new, delete and the rest of them, for LD_PRELOAD
 #   make clean
@@ -99,12 +99,14 @@ $(LIB)/libpyruntime.pc: csrc/libpyruntime.pc.in csrc/include/pyruntime/config.h
 	sed 's|@VERSION@|$(call config,PYRT_VERSION)|' $< > $@
 
 install: lib
-	install -d $(DESTDIR)$(PREFIX)/include/pyruntime $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,include/pyruntime lib/pkgconfig lib/cmake/pyruntime)
 	install -m 644 csrc/include/pyruntime/* $(DESTDIR)$(PREFIX)/include/pyruntime
 	install -m 644 $(LIB)/libpyruntime.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(LIB)/$(SONAME) $(DESTDIR)$(PREFIX)/lib
 	ln -sf $(SONAME) $(DESTDIR)$(PREFIX)/lib/libpyruntime.so
 	install -m 644 $(LIB)/libpyruntime.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 csrc/libpyruntimeConfig.cmake $(DESTDIR)$(PREFIX)/lib/cmake/pyruntime/pyruntimeConfig.cmake
+	install -m 644 csrc/cmake/pyruntimeConfigVersion.cmake $(DESTDIR)$(PREFIX)/lib/cmake/pyruntime
 
 LIB_TESTS := attach block_hooks condition critical_section disposers event object_special once parking_lot read_section recursive_mutex \
     retire rwlock section_order seqlock statistics thread_end

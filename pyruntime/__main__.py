@@ -12,6 +12,9 @@ For the command line of a compiler, one of these or several, as in cc $(python -
 --cflags        all options that an extension needs which uses them; with --sources, those of the core, too
 --sources       the C files of the core, to compile it in
 --libs          the options for the linker
+
+And for build systems, each as it is on a line of its own, below the line for the compiler where both are asked for:
+
 --cmakedir      the directory of pyruntimeConfig.cmake
 --pkgconfigdir  the directory of pyruntime.pc
 """
@@ -89,8 +92,8 @@ BUILD_OPTIONS = {
 }
 
 
-def _build_words(asked: set[str]) -> list[str]:
-    """What a compiler line wants, in the order of a compiler line; nothing twice."""
+def _build_lines(asked: set[str]) -> list[str]:
+    """What a compiler line wants as one line, in its order and nothing twice; then each directory on a line of its own."""
     words = [f"-I{pyruntime.get_include()}"] if "includes" in asked else []
     if "cflags" in asked:
         words += _embedding.core_cflags() if "sources" in asked else _embedding.capi_cflags()
@@ -98,11 +101,12 @@ def _build_words(asked: set[str]) -> list[str]:
         words += pyruntime.get_sources()
     if "libs" in asked:
         words += ["-pthread"]
+    lines = [shlex.join(dict.fromkeys(words))] if words else []
     if "cmakedir" in asked:
-        words += [pyruntime.get_cmake_dir()]
+        lines.append(pyruntime.get_cmake_dir())
     if "pkgconfigdir" in asked:
-        words += [pyruntime.get_pkgconfig_dir()]
-    return list(dict.fromkeys(words))
+        lines.append(pyruntime.get_pkgconfig_dir())
+    return lines
 
 
 MAX_SECONDS, MAX_THREADS, MAX_SEED = 86400.0, 256, 2**63 - 1
@@ -140,7 +144,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Begin with 'python -m pyruntime info', or 'python -m pyruntime bench --quick'.",
     )
     parser.add_argument("--version", action="version", version=f"pyruntime {pyruntime.__version__}")
-    line = parser.add_argument_group("for the command line of a compiler, alone or together")
+    line = parser.add_argument_group(
+        "for the command line of a compiler, alone or together; for build systems, directories on lines of their own"
+    )
     for name, words in BUILD_OPTIONS.items():
         line.add_argument(f"--{name}", action="store_true", help=words)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
@@ -202,7 +208,7 @@ def _main(arguments: list[str]) -> int:
     if asked and options.command is not None:
         parser.error(f"{options.command} goes without --{min(asked)}")
     if asked:
-        print(shlex.join(_build_words(asked)))
+        print("\n".join(_build_lines(asked)))
     elif options.command == "info":
         _info(options.json)
     elif options.command == "explain":

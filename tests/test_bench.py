@@ -879,7 +879,7 @@ def test_a_page_tells_how_many_threads_were_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_page_has_all_of_the_suite_and_says_which_goals_were_missed() -> None:
-    results = []
+    results: list[dict[str, Any]] = []
     for bench in SUITE:
         done = {impl: rounds_of(10.0, 30.0) for impl in bench.impls}
         order = dataclasses.replace(order_of(bench, *done), threads=bench.threads[0])

@@ -357,7 +357,13 @@ def test_options_of_compilers_are_printed_together(capsys: pytest.CaptureFixture
     assert words[:5] == ["-std=gnu11", "-fvisibility=hidden", f"-I{include}", f"-I{core}", "-pthread"]
     assert words[5:] == pyruntime.get_sources()
     dirs = [pyruntime.get_cmake_dir(), pyruntime.get_pkgconfig_dir()]
-    assert run_command(capsys, "--pkgconfigdir", "--cmakedir").split() == dirs
+    assert run_command(capsys, "--pkgconfigdir", "--cmakedir").splitlines() == dirs
+    for_compiler = run_command(capsys, "--libs", "--includes")
+    assert for_compiler == f"-I{pyruntime.get_include()} -pthread\n"
+    assert run_command(capsys, "--pkgconfigdir", "--libs", "--cmakedir", "--includes").splitlines(True) == [
+        for_compiler,
+        *(f"{one}\n" for one in dirs),
+    ]
     with pytest.raises(SystemExit):
         command.main(["--cflags", "info"])
     assert capsys.readouterr().err.endswith("error: info goes without --cflags\n")

@@ -91,6 +91,33 @@ def test_a_program_with_the_static_library(installed: Path, tmp_path: Path) -> N
     runs(tmp_path / "program")
 
 
+BOTH = f"""
+cmake_minimum_required(VERSION 3.15)
+project(program C)
+find_package(pyruntime {pyruntime.__version__} CONFIG REQUIRED)
+foreach(kind shared static)
+    add_executable(with_${{kind}} program.c)
+    target_link_libraries(with_${{kind}} PRIVATE pyruntime::${{kind}})
+endforeach()
+find_package(pyruntime 99 CONFIG QUIET)
+if(pyruntime_FOUND)
+    message(FATAL_ERROR "any version is taken for any other")
+endif()
+"""
+
+
+def test_programs_by_find_package(installed: Path, tmp_path: Path) -> None:
+    need("cmake")
+    (tmp_path / "program.c").write_text(PROGRAM)
+    (tmp_path / "CMakeLists.txt").write_text(BOTH)
+    command("cmake", "-S", ".", "-B", "build", f"-DCMAKE_PREFIX_PATH={installed}", cwd=tmp_path, CC="gcc")
+    command("cmake", "--build", "build", cwd=tmp_path)
+    for kind in ("shared", "static"):
+        told = command("readelf", "-d", f"build/with_{kind}", cwd=tmp_path)
+        assert ("libpyruntime.so." in told) is (kind == "shared")
+        runs(tmp_path / "build" / f"with_{kind}")
+
+
 def test_the_name_of_the_library_is_that_of_its_abi(installed: Path) -> None:
     major, _ = pyruntime.runtime_info().abi_version
     told = command("readelf", "-d", str(installed / "lib" / "libpyruntime.so"))

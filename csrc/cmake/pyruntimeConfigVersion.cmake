@@ -1,6 +1,11 @@
 # pyruntimeConfigVersion.cmake -- the version of config.h; it is good for who asks for the same major version, and none newer.
 
-file(STRINGS "${CMAKE_CURRENT_LIST_DIR}/../include/pyruntime/config.h" PACKAGE_VERSION REGEX "^#define PYRT_VERSION ")
+# Below csrc, or below the lib of an installation without Python.
+set(pyruntime_CONFIG_H "${CMAKE_CURRENT_LIST_DIR}/../include/pyruntime/config.h")
+if(NOT EXISTS "${pyruntime_CONFIG_H}")
+    set(pyruntime_CONFIG_H "${CMAKE_CURRENT_LIST_DIR}/../../../include/pyruntime/config.h")
+endif()
+file(STRINGS "${pyruntime_CONFIG_H}" PACKAGE_VERSION REGEX "^#define PYRT_VERSION ")
 string(REGEX REPLACE ".*\"(.*)\".*" "\\1" PACKAGE_VERSION "${PACKAGE_VERSION}")
 string(REGEX REPLACE "\\..*" "" pyruntime_MAJOR "${PACKAGE_VERSION}")
 
