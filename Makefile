@@ -40,7 +40,10 @@ TESTS := $(sort $(wildcard tests/c/test_*.c))
 CXX_TESTS := $(sort $(wildcard tests/c/test_*.cc))
 SUPPORT := $(filter-out $(TESTS),$(sort $(wildcard tests/c/*.c)))
 
-CORE_OBJECTS := $(CORE:%.c=$(OUT)/%.o)
+# gcc-debug takes the core of gcc-plain.
+CORE_OUT := build/c/$(notdir $(CC))-$(SAN:debug=plain)
+
+CORE_OBJECTS := $(CORE:%.c=$(CORE_OUT)/%.o)
 SUPPORT_OBJECTS := $(SUPPORT:%.c=$(OUT)/%.o)
 TEST_OBJECTS := $(TESTS:%.c=$(OUT)/%.o) $(CXX_TESTS:%.cc=$(OUT)/%.o)
 EXECUTABLES := $(TESTS:tests/c/%.c=$(OUT)/%) $(CXX_TESTS:tests/c/%.cc=$(OUT)/%)
@@ -119,12 +122,12 @@ $(LIB)/test_%: $(OUT)/tests/c/test_%.o $(LIB_SUPPORT) $(LIB)/libpyruntime.so
 check-lib: $(LIB_TESTS:%=$(LIB)/test_%)
 	@set -e; for test in $^; do echo "== $$test"; $$test; done
 
-.PHONY: build check check-matrix $(addprefix check-,$(MATRIX)) soak clean print-executables
+.PHONY: build check check-matrix $(addprefix check-,$(MATRIX)) $(EXECUTABLES:%=run-%) soak clean print-executables
 .SECONDARY: $(CORE_OBJECTS) $(SUPPORT_OBJECTS) $(TEST_OBJECTS)
 
 build: $(EXECUTABLES)
 
-$(OUT)/csrc/%.o: csrc/%.c
+$(CORE_OUT)/csrc/%.o: csrc/%.c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(CPPFLAGS) $(DEPENDENCIES) -c $< -o $@
 
@@ -145,12 +148,16 @@ $(OUT)/test_%: $(OUT)/tests/c/test_%.o $(SUPPORT_OBJECTS) $(CORE_OBJECTS)
 print-executables:
 	@echo $(EXECUTABLES)
 
-check: build
-	@set -e; for test in $(EXECUTABLES); do echo "== $$test"; $$test $(if $(SEED),--seed $(SEED)); done
+check: $(EXECUTABLES:%=run-%)
+
+$(EXECUTABLES:%=run-%): run-%: %
+	@echo "== $*"; $* $(if $(SEED),--seed $(SEED))
 
 check-matrix: $(addprefix check-,$(MATRIX))
 
 # One configuration after the other, or with -j several at once; what each writes stays together.
+# The debug one waits for the core that it takes.
+check-gcc-debug: check-gcc-plain
 $(addprefix check-,$(MATRIX)): check-%:
 	@$(MAKE) --no-print-directory check CC=$(firstword $(subst -, ,$*)) SAN=$(lastword $(subst -, ,$*))
 

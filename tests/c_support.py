@@ -8,11 +8,15 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "csrc" / "core"
@@ -64,7 +68,7 @@ def build(config: Config) -> None:
     """Brings the executables of a configuration up to date."""
     need_compiler(config.compiler)
     command = ["make", "-s", f"-j{os.cpu_count() or 1}", "build", f"CC={config.compiler}", f"SAN={config.sanitizer}"]
-    with _alone(str(config)):
+    with _alone(str(config).replace("debug", "plain")):  # these two share the core
         done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         pytest.fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}", pytrace=False)
@@ -119,3 +123,35 @@ def build_library() -> Path:
     if done.returncode != 0:
         pytest.fail(f"make lib\n{done.stdout}{done.stderr}", pytrace=False)
     return ROOT / "build" / "lib"
+
+
+class Ahead(Generic[T]):
+    """What the tests of a module look at, made on all cores: while one test waits for its part, the next ones' are made.
+
+    `work` says for each function of the module that takes part what to call, with the parameters of the test. A test that
+    fails or is skipped in there fails or is skipped when it asks.
+    """
+
+    WINDOW = 16  # so far ahead: those of a long one keep the other cores busy, and what is not asked for is not all made
+
+    def __init__(self, items: Iterable[pytest.Item], module: object, work: dict[str, Callable[..., T]]) -> None:
+        self._calls = {
+            item.nodeid: functools.partial(work[item.originalname], **item.callspec.params)
+            for item in items
+            if isinstance(item, pytest.Function) and item.module is module and item.originalname in work
+        }
+        self._order = list(self._calls)
+        self._made: dict[str, Future[T]] = {}
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+
+    def of(self, item: pytest.Item) -> T:
+        """What was made for this test."""
+        place = self._order.index(item.nodeid)
+        for nodeid in self._order[place : place + self.WINDOW]:
+            if nodeid not in self._made:
+                self._made[nodeid] = self._pool.submit(self._calls[nodeid])
+        return self._made[item.nodeid].result()
+
+    def end(self) -> None:
+        """What has not begun never will."""
+        self._pool.shutdown(cancel_futures=True)

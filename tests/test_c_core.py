@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+import subprocess
+from collections.abc import Iterator
 
 import pytest
-from c_support import C_TESTS, CONFIGS, Config, run
+from c_support import C_TESTS, CONFIGS, ROOT, Ahead, Config, run
+
+Output = tuple[subprocess.CompletedProcess[str], list[str]]
 
 EXECUTABLES = sorted(file.stem for file in C_TESTS.glob("test_*.c*"))
 
@@ -50,11 +54,30 @@ def test_there_are_executables() -> None:
     assert len(EXECUTABLES) > 10
 
 
+def test_make_check_matrix_runs_all_of_them() -> None:
+    """That is what it would do; what comes out is what test_core looks at."""
+    command = ["make", "-n", "check-matrix"]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = {line.split()[0] for line in done.stdout.replace(";", "\n").splitlines() if line.strip()}
+    assert {f"build/c/{config}/{executable}" for config in CONFIGS for executable in EXECUTABLES} <= told
+
+
+def run_whole(config: Config, executable: str) -> Output:
+    return run(config, executable), run(config, executable, "--list").stdout.split()
+
+
+@pytest.fixture(scope="module")
+def ahead(request: pytest.FixtureRequest) -> Iterator[Ahead[Output]]:
+    made = Ahead(request.session.items, request.module, {"test_core": run_whole})
+    yield made
+    made.end()
+
+
 @pytest.mark.parametrize("executable", EXECUTABLES)
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_core(config: Config, executable: str) -> None:
-    done = run(config, executable)
-    listed = run(config, executable, "--list").stdout.split()
+def test_core(ahead: Ahead[Output], request: pytest.FixtureRequest, config: Config, executable: str) -> None:
+    done, listed = ahead.of(request.node)
     assert done.returncode == 0, done.stdout
     assert listed
     assert [line for line in done.stdout.splitlines() if line.startswith("ok ")] == [f"ok {name}" for name in listed]

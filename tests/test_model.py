@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, need_compiler
+from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, Ahead, need_compiler
 
 MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
@@ -238,19 +239,38 @@ def test_the_reduction_loses_no_outcome(model: Path, bound: str) -> None:
 # ---- the core --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def ahead(model: Path, request: pytest.FixtureRequest) -> Iterator[Ahead[tuple[int, str]]]:
+    def whole(scenario: str, bound: str) -> tuple[int, str]:
+        return run(model, scenario, "--bound", bound)
+
+    def at_random(scenario: str) -> tuple[int, str]:
+        return run(model, scenario, "--seed", SEED, "--runs", RANDOM_RUNS)
+
+    work: dict[str, Callable[..., tuple[int, str]]] = {
+        "test_every_schedule_holds": whole,
+        "test_schedules_at_random_hold": at_random,
+    }
+    made = Ahead(request.session.items, request.module, work)
+    yield made
+    made.end()
+
+
 BOUNDS = [(name, "none") for name in WHOLE] + [(name, "1") for name in MEDIUM] + [(name, "0") for name in LARGE]
 
 
 @pytest.mark.parametrize(("scenario", "bound"), BOUNDS)
-def test_every_schedule_holds(model: Path, scenario: str, bound: str) -> None:
-    status, output = run(model, scenario, "--bound", bound)
+def test_every_schedule_holds(
+    ahead: Ahead[tuple[int, str]], request: pytest.FixtureRequest, scenario: str, bound: str
+) -> None:
+    status, output = ahead.of(request.node)
     assert status == 0, output
     assert f", complete, bound {bound}," in output
 
 
 @pytest.mark.parametrize("scenario", [*WHOLE, *MEDIUM, *LARGE, *LARGER])
-def test_schedules_at_random_hold(model: Path, scenario: str) -> None:
-    status, output = run(model, scenario, "--seed", SEED, "--runs", RANDOM_RUNS)
+def test_schedules_at_random_hold(ahead: Ahead[tuple[int, str]], request: pytest.FixtureRequest, scenario: str) -> None:
+    status, output = ahead.of(request.node)
     assert status == 0, output
     assert f"{RANDOM_RUNS} schedules" in output
 

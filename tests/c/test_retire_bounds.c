@@ -7,6 +7,7 @@
 #include "platform/meta_alloc.h"
 #include "steps.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 static int disposed;
@@ -66,6 +67,7 @@ check_bound(size_t item_bytes, size_t bound_items, size_t bound_bytes, int at_le
     /* The stall report is told at a safepoint once, and names the one who has held it up for long. */
     while (reports_pending() == 0) {
         pyrt_safepoint(thread);
+        sched_yield();
     }
     pyrt_safepoint(thread);
     EXPECT_REPORT(named(the_reader), "holds up");
