@@ -230,7 +230,7 @@ pyrt_page_freed_twice(const void *block)
 }
 
 void
-pyrt_page_freed_inside(const pyrt_page *page, const void *address)
+pyrt_page_freed_inside(const void *address, const pyrt_page *page)
 {
     size_t offset = (size_t)((const char *)address - page->head.start);
     size_t inside = offset % pyrt_page_block_size(page);
@@ -247,7 +247,7 @@ pyrt_page_free_foreign(pyrt_page *page, void *block)
 {
     /* relaxed, then release: pairs with the exchange in collect_foreign. No ABA: blocks are only ever taken all at once. */
     if (pyrt_unlikely(!pyrt_page_may_have(page, block))) {
-        pyrt_page_freed_inside(page, block);
+        pyrt_page_freed_inside(block, page);
         return;
     }
     void *head = pyrt_load_relaxed(&page->foreign);

@@ -178,7 +178,7 @@ void *pyrt_page_take(pyrt_page *page);
 void pyrt_page_freed_twice(const void *block);
 
 /* An address at which no block begins. Reports it. */
-void pyrt_page_freed_inside(const pyrt_page *page, const void *address);
+void pyrt_page_freed_inside(const void *address, const pyrt_page *page);
 
 /* Frees a block that the calling thread does not own. */
 void pyrt_page_free_foreign(pyrt_page *page, void *block);

@@ -90,7 +90,7 @@ pyrt_page_free_local(pyrt_page *page, void *block, void **link)
         return;
     }
     if (pyrt_unlikely(!pyrt_page_is_block(page, block))) {
-        pyrt_page_freed_inside(page, block);
+        pyrt_page_freed_inside(block, page);
         return;
     }
     *link = pyrt_link_encode(page, page->head.local);

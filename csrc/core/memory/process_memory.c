@@ -102,6 +102,10 @@ make_part(void)
     return &mine->part;
 }
 
+/* What is called once a block begins on a line of its own, so that it takes up the fewest in the caches of code: a twentieth of a
+ * pair of calls. */
+#define PYRT_HOT_ENTRY __attribute__((aligned(64)))
+
 static __attribute__((noinline)) void *
 alloc_slow(size_t size, bool *zero)
 {
@@ -113,7 +117,7 @@ alloc_slow(size_t size, bool *zero)
     return block;
 }
 
-void *
+PYRT_HOT_ENTRY void *
 pyrt_malloc(size_t size)
 {
     if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX)) {
@@ -150,9 +154,11 @@ adopt_for(const pyrt_page *page)
     return owner == (uintptr_t)part || (current != NULL && owner == (uintptr_t)current->heaps);
 }
 
+/* Looks the page up again, so that the short ways need no register to keep it in. */
 static __attribute__((noinline)) void
-free_elsewhere(void *block, pyrt_page *page)
+free_elsewhere(void *block)
 {
+    pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
     if (page == NULL) {
         if (block != NULL) {
             pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", block);
@@ -214,10 +220,10 @@ free_block(void *block, bool guarded)
             return;
         }
     }
-    free_elsewhere(block, page);
+    free_elsewhere(block);
 }
 
-void
+PYRT_HOT_ENTRY void
 pyrt_free(void *block)
 {
     free_block(block, false);
