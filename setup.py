@@ -1,15 +1,18 @@
 """The parts of the build that pyproject.toml cannot say: the version of config.h, the description without its pictures, what
-others build with in the wheel, the wheel's tag."""
+others build with in the wheel, a compilation on all cores, the wheel's tag."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 HEADERS = Path("csrc/include/pyruntime")
@@ -39,6 +42,21 @@ class BuildForEmbedding(build_py):
                 shutil.copytree(f"csrc/{name}", Path(self.build_lib, "pyruntime/csrc", name), dirs_exist_ok=True)
 
 
+class BuildOnAllCores(build_ext):
+    """Compiles the sources of the one extension next to one another."""
+
+    def build_extensions(self) -> None:
+        compile_some = self.compiler.compile
+
+        def compile_all(sources: list[str], *args: Any, **options: Any) -> list[str]:
+            with ThreadPoolExecutor() as pool:
+                made = pool.map(lambda source: compile_some([source], *args, **options), sources)
+                return [file for files in made for file in files]
+
+        self.compiler.compile = compile_all
+        super().build_extensions()
+
+
 class TaggedWheel(bdist_wheel):
     """One wheel for all versions with a GIL; one for each version without."""
 
@@ -53,5 +71,5 @@ setup(
     long_description=description(),
     long_description_content_type="text/markdown",
     cffi_modules=["csrc/build_ffi.py:ffibuilder"],
-    cmdclass={"build_py": BuildForEmbedding, "bdist_wheel": TaggedWheel},
+    cmdclass={"build_py": BuildForEmbedding, "build_ext": BuildOnAllCores, "bdist_wheel": TaggedWheel},
 )

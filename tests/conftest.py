@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,22 +62,25 @@ class Python:
         environment["PYTHONUNBUFFERED"] = "1"
         command = [self.executable, "-X", "faulthandler", "-c", textwrap.dedent(program), *arguments]
         # Not where we are: that may be a source tree, which Python would take for the package.
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            cwd=self.path.split(os.pathsep)[0],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            out, err = process.communicate(timeout=guard)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGABRT)
-            out, err = process.communicate()
+        where = self.path.split(os.pathsep)[0]
+        # Files: a pipe ends only with the last child of the program that holds it, and one may be what hangs.
+        with tempfile.TemporaryFile("w+") as out_file, tempfile.TemporaryFile("w+") as err_file:
+            process = subprocess.Popen(
+                command, env=environment, cwd=where, stdin=subprocess.DEVNULL, stdout=out_file, stderr=err_file
+            )
+            try:
+                process.wait(timeout=guard)
+                hangs = False
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGABRT)
+                process.wait()
+                hangs = True
+            out_file.seek(0)
+            err_file.seek(0)
+            result = Result(process.returncode, out_file.read(), err_file.read())
+        out, err = result.out, result.err
+        if hangs:
             pytest.fail(f"it hangs; stacks:\n{err}\noutput:\n{out}")
-        result = Result(process.returncode, out, err)
         if status is not None and result.status != status:
             pytest.fail(f"exit status {result.status} instead of {status}\n{err}\noutput:\n{out}")
         return result

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 
 import pytest
 from conftest import Python
@@ -290,3 +292,16 @@ def test_many_threads_come_and_go(python: Python) -> None:
         """)
     )
     assert result.out == "4000 1\n"
+
+
+def test_a_child_that_outlives_its_program_is_not_waited_for(this_python: Python) -> None:
+    """By the tests, that is: it has the output of the program open."""
+    program = """
+        import os, signal
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        print(child)
+    """
+    child = int(this_python.run(program).out)
+    os.kill(child, signal.SIGKILL)
