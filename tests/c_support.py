@@ -155,3 +155,24 @@ class Ahead(Generic[T]):
     def end(self) -> None:
         """What has not begun never will."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def command(*line: str, cwd: Path = ROOT, **environment: str) -> str:
+    """What a command that has to work prints."""
+    done = subprocess.run(
+        line,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=HANG_GUARD,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def need(tool: str) -> None:
+    """Skips the test if a tool is not installed."""
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")

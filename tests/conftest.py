@@ -23,6 +23,8 @@ import pytest
 import pyruntime
 from pyruntime import _core
 
+pytest_plugins = ["installed"]
+
 VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
 NEWER = ["3.14", "3.15", "3.16"]
 THIS_VERSION = "{}.{}".format(*sys.version_info)

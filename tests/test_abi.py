@@ -10,7 +10,7 @@ import names_of_core
 import pytest
 import table_words
 from c_support import INCLUDE, ROOT, build_library
-from test_embedding import build, load
+from installed import Samples, load
 
 import pyruntime
 
@@ -82,7 +82,7 @@ def test_each_member_of_the_table_says_what_it_has_to_do_with_the_gil(name: str,
 
 
 @pytest.mark.parametrize("headers", PREVIOUS, ids=lambda file: file.name)
-def test_what_was_compiled_for_an_older_minor_version_works(headers: Path, tmp_path: Path) -> None:
+def test_what_was_compiled_for_an_older_minor_version_works(samples: Samples, headers: Path, tmp_path: Path) -> None:
     with tarfile.open(headers) as archive:
         archive.extractall(tmp_path)
     include = tmp_path / "csrc" / "include"
@@ -91,8 +91,8 @@ def test_what_was_compiled_for_an_older_minor_version_works(headers: Path, tmp_p
     assert f"#define PYRT_ABI_MAJOR {major}\n" in config
     assert f"#define PYRT_ABI_MINOR {minor}\n" not in config
     name = f"sample_{headers.name.removesuffix('.tar.gz').replace('-', '_').replace('.', '_')}"
-    sample = load(build(tmp_path, name, include=str(include)), name)
-    current = load(build(tmp_path, "sample_now"), "sample_now")
+    sample = load(samples.sample(tmp_path, name, include=include), name)
+    current = samples.load("sample_one")
     assert sample.runtime_address() == current.runtime_address() != 0
     assert sample.inline_paths() == (True,) * 6
     assert sample.counting() == (True,) * 6

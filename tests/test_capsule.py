@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_embedding import CC, build
+from installed import CC, Samples
 
 import pyruntime
 
@@ -88,12 +88,12 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("capsule"), "sample_capsule")
+def sample(samples: Samples) -> Path:
+    return samples.build("sample_one")
 
 
 def said_by(sample: Path, change: str) -> str:
-    program = f"{PRELUDE}\n{change}\nprint(load('sample_capsule', {str(sample)!r}))"
+    program = f"{PRELUDE}\n{change}\nprint(load('sample_one', {str(sample)!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -105,9 +105,9 @@ def test_a_table_that_does_not_fit(sample: Path, case: str) -> None:
     assert said_by(sample, change).startswith(words)
 
 
-def test_the_target_is_the_oldest_minor_version_that_will_do(tmp_path: Path) -> None:
+def test_the_target_is_the_oldest_minor_version_that_will_do(samples: Samples, tmp_path: Path) -> None:
     """Built against these headers for the users of the previous version: its table is shorter, and has no layout."""
-    path = build(tmp_path, "sample_capsule", "-DPYRT_ABI_TARGET=1")
+    path = samples.sample(tmp_path, "sample_one", "-DPYRT_ABI_TARGET=1")
     assert said_by(path, OLDER_MINOR + "; struct.pack_into('N', table, 8, size - 32)") == "it works: True\n"
     assert "but its table ends after" in said_by(path, OLDER_MINOR + "; struct.pack_into('N', table, 8, size - 40)")
 

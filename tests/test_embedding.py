@@ -1,12 +1,10 @@
 """An extension that goes through the capsule: one runtime, inline fast paths.
 
-The samples are compiled here, against the headers that the installed package names, as a user would.
+The samples are compiled against the headers that an installed wheel names, as a user would.
 """
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import subprocess
 import sys
 import sysconfig
@@ -15,55 +13,33 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from installed import CC, Samples
 
 import pyruntime
 
-SOURCE = Path(__file__).parent / "embedding" / "sample.c"
-CC = (sysconfig.get_config_var("CC") or "cc").split()[0]
-
-
-def build(where: Path, name: str, *defines: str, include: str | None = None) -> Path:
-    target = where / (name + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
-    command = [CC, "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    command += [f"-I{sysconfig.get_path('include')}", f"-I{include or pyruntime.get_include()}"]
-    command += [f"-DSAMPLE_NAME={name}", *defines, str(SOURCE), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-def load(path: Path, name: str) -> ModuleType:
-    loader = importlib.machinery.ExtensionFileLoader(name, str(path))
-    spec = importlib.util.spec_from_loader(name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[ModuleType]:
-    where = tmp_path_factory.mktemp("samples")
-    return [load(build(where, name), name) for name in ("sample_one", "sample_two")]
+def both(samples: Samples) -> list[ModuleType]:
+    return [samples.load(name) for name in ("sample_one", "sample_two")]
 
 
-def test_all_extensions_share_one_runtime(samples: list[ModuleType]) -> None:
-    first, second = samples
+def test_all_extensions_share_one_runtime(both: list[ModuleType]) -> None:
+    first, second = both
     assert first.runtime_address() == second.runtime_address() != 0
 
 
-def test_each_inline_path_works_through_the_table(samples: list[ModuleType]) -> None:
-    for sample in samples:
+def test_each_inline_path_works_through_the_table(both: list[ModuleType]) -> None:
+    for sample in both:
         assert sample.inline_paths() == (True,) * 6
 
 
-def test_an_extension_counts_references_to_its_own_objects(samples: list[ModuleType]) -> None:
-    for sample in samples:
+def test_an_extension_counts_references_to_its_own_objects(both: list[ModuleType]) -> None:
+    for sample in both:
         assert sample.counting() == (True,) * 6
 
 
-def test_what_an_extension_retires_is_disposed_of(samples: list[ModuleType]) -> None:
-    sample = samples[0]
+def test_what_an_extension_retires_is_disposed_of(both: list[ModuleType]) -> None:
+    sample = both[0]
     before = sample.disposed()
     assert sample.read() is None or isinstance(sample.read(), int)
     for value in range(1000):
@@ -73,8 +49,8 @@ def test_what_an_extension_retires_is_disposed_of(samples: list[ModuleType]) -> 
     assert sample.disposed() - before in (999, 1000)
 
 
-def test_two_threads_read_and_replace(samples: list[ModuleType]) -> None:
-    sample = samples[1]
+def test_two_threads_read_and_replace(both: list[ModuleType]) -> None:
+    sample = both[1]
     sample.replace(0)
     before = sample.disposed()
     wrong: list[object] = []
@@ -99,21 +75,21 @@ def test_two_threads_read_and_replace(samples: list[ModuleType]) -> None:
     assert sample.disposed() - before == 5000
 
 
-def test_a_thread_state_that_is_refused_is_no_lack_of_memory(samples: list[ModuleType]) -> None:
+def test_a_thread_state_that_is_refused_is_no_lack_of_memory(both: list[ModuleType]) -> None:
     with pyruntime.Domain() as domain:
         with domain.reading(), pytest.raises(RuntimeError, match="end a read-side section of another interpreter"):
-            samples[0].read()
+            both[0].read()
         with domain.attached():
-            samples[0].read()
+            both[0].read()
 
 
-def test_a_runtime_that_has_ended_is_no_lack_of_memory(tmp_path: Path) -> None:
-    path = build(tmp_path, "sample_late")
+def test_a_runtime_that_has_ended_is_no_lack_of_memory(samples: Samples) -> None:
+    path = samples.build("sample_one")
     script = f"""
 import importlib.machinery, importlib.util, os
 import pyruntime
-loader = importlib.machinery.ExtensionFileLoader("sample_late", {str(path)!r})
-module = importlib.util.module_from_spec(importlib.util.spec_from_loader("sample_late", loader))
+loader = importlib.machinery.ExtensionFileLoader("sample_one", {str(path)!r})
+module = importlib.util.module_from_spec(importlib.util.spec_from_loader("sample_one", loader))
 loader.exec_module(module)
 assert pyruntime._core.lib.pyrt_runtime_fini() == 0
 try:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-import sysconfig
 import threading
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from c_support import CXX, INCLUDE, compiles, need_compiler
-from test_embedding import load
+from c_support import CXX, INCLUDE, compiles
+from installed import EMBEDDING, SUFFIX, Samples, load
 from test_headers import LONGEST_LINE, WARNINGS
 
 import pyruntime
 
-SOURCE = Path(__file__).parent / "embedding" / "sample_cxx.cc"
+SOURCE = EMBEDDING / "sample_cxx.cc"
 HEADERS = sorted(file.name for file in (INCLUDE / "pyruntime").glob("*.hpp"))
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 
 
 @pytest.mark.parametrize("standard", ["c++17", "c++20"])
@@ -52,18 +50,13 @@ def test_their_lines_can_be_read_and_name_the_licence() -> None:
         assert [number for number, line in enumerate(lines, start=1) if len(line) > LONGEST_LINE] == [], header
 
 
-@pytest.fixture(scope="module", params=[("gcc", "-O0"), ("clang", "-O2")], ids=lambda param: param[0])
-def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["g++", "clang++"])
+def built(request: pytest.FixtureRequest, samples: Samples, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample, with each compiler; once with nothing inlined."""
-    compiler, optimise = request.param
-    need_compiler(CXX[compiler])
+    if request.param == "g++":
+        return samples.build("sample_cxx")
     target = tmp_path_factory.mktemp("cxx") / f"sample_cxx{SUFFIX}"
-    command = [CXX[compiler], "-std=c++17", "-shared", "-fPIC", optimise, "-fvisibility=hidden", "-pthread"]
-    command += ["-Wall", "-Wextra", "-Werror"]
-    command += [f"-isystem{sysconfig.get_path('include')}", f"-I{pyruntime.get_include()}", str(SOURCE), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
+    return samples.compile(target, "-std=c++17", "-fvisibility=hidden", str(SOURCE), compiler=request.param)
 
 
 @pytest.fixture

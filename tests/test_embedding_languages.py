@@ -3,69 +3,37 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import test_embedding
+from c_support import ROOT
+from installed import GENERATED, SUFFIX, Samples, load
 
 import pyruntime
 from pyruntime import _core
 
-ROOT = Path(__file__).parents[1]
-SAMPLES = Path(__file__).parent / "embedding"
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
-PARENT = os.path.dirname(os.path.dirname(str(pyruntime.__file__)))
 
-
-def compile_c(source: Path, *options: str) -> Path:
-    """The extension of a generated C file, beside it."""
-    target = source.with_name(source.stem + SUFFIX)
-    command = [test_embedding.CC, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-pthread", *options]
-    command += [f"-isystem{sysconfig.get_path('include')}", f"-I{pyruntime.get_include()}", str(source), "-o", str(target)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-def cythonize(source: Path, where: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cython", "-3", "-Werror", "-I", PARENT, str(source)]
-    return subprocess.run([*command, "-o", str(where / f"{source.stem}.c")], capture_output=True, text=True)
-
-
-def sample_builder() -> object:
-    pytest.importorskip("cffi", reason="only builders need it whole")
-    return runpy.run_path(str(SAMPLES / "build_sample_cffi.py"))["ffibuilder"]
-
-
-@pytest.fixture(scope="module")
-def in_cython(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+def cythonize(samples: Samples, source: Path, where: Path) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("Cython")
-    where = tmp_path_factory.mktemp("cython")
-    done = cythonize(SAMPLES / "sample_cython.pyx", where)
-    assert done.returncode == 0, done.stderr
-    return test_embedding.load(compile_c(where / "sample_cython.c"), "sample_cython")
+    line = [sys.executable, "-m", "cython", "-3", "-Werror", "-I", str(samples.site), str(source)]
+    return subprocess.run([*line, "-o", str(where / f"{source.stem}.c")], capture_output=True, text=True, cwd=where)
 
 
 @pytest.fixture(scope="module")
-def cffi_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    source = tmp_path_factory.mktemp("cffi") / "sample_cffi.c"
-    sample_builder().emit_c_code(str(source))  # type: ignore[attr-defined]
-    return source
+def in_cython(samples: Samples) -> ModuleType:
+    return samples.load("sample_cython")
 
 
 @pytest.fixture(scope="module")
-def by_cffi(cffi_source: Path) -> ModuleType:
-    return test_embedding.load(compile_c(cffi_source), "sample_cffi")
+def by_cffi(samples: Samples) -> ModuleType:
+    return samples.load("sample_cffi")
 
 
 def run_at_once(*calls: Callable[[], object]) -> None:
@@ -76,8 +44,8 @@ def run_at_once(*calls: Callable[[], object]) -> None:
         thread.join()
 
 
-def test_all_of_them_share_one_runtime(in_cython: ModuleType, by_cffi: ModuleType, tmp_path: Path) -> None:
-    in_c = test_embedding.load(test_embedding.build(tmp_path, "sample_beside"), "sample_beside")
+def test_all_of_them_share_one_runtime(in_cython: ModuleType, by_cffi: ModuleType, samples: Samples) -> None:
+    in_c = samples.load("sample_one")
     main = _core.lib.pyrt_interp_main()
     assert by_cffi.lib.sample_runtime() == main
     assert in_c.runtime_address() == in_cython.runtime_address() == int(_core.ffi.cast("intptr_t", main))
@@ -95,10 +63,9 @@ def test_the_pxd_is_what_the_headers_declare(monkeypatch: pytest.MonkeyPatch) ->
     assert build_pxd.pxd() == (ROOT / "pyruntime" / "__init__.pxd").read_text()
 
 
-def test_every_name_of_the_pxd_can_be_had(tmp_path: Path) -> None:
-    pytest.importorskip("Cython")
+def test_every_name_of_the_pxd_can_be_had(samples: Samples, tmp_path: Path) -> None:
     (tmp_path / "all.pyx").write_text("from pyruntime cimport *\npyruntime_import()\n")
-    done = cythonize(tmp_path / "all.pyx", tmp_path)
+    done = cythonize(samples, tmp_path / "all.pyx", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pyruntime/capi.h" in (tmp_path / "all.c").read_text()
 
@@ -125,15 +92,14 @@ def test_readers_and_retiring_in_cython(in_cython: ModuleType) -> None:
     assert in_cython.words(0) == _core.ffi.string(_core.lib.pyrt_strerror(0)).decode()
 
 
-def test_cython_refuses_a_callback_that_needs_the_gil(tmp_path: Path) -> None:
-    pytest.importorskip("Cython")
+def test_cython_refuses_a_callback_that_needs_the_gil(samples: Samples, tmp_path: Path) -> None:
     source = tmp_path / "needy.pyx"
     text = "from pyruntime cimport pyrt_retire\ncdef void dispose(void *p) noexcept {}:\n    {}\n"
     text += "pyrt_retire(NULL, NULL, 0, dispose)\n"
     source.write_text(text.format("with gil", "print(1)"))
-    assert cythonize(source, tmp_path).returncode == 0
+    assert cythonize(samples, source, tmp_path).returncode == 0
     source.write_text(text.format("", "print(1)"))
-    done = cythonize(source, tmp_path)
+    done = cythonize(samples, source, tmp_path)
     assert done.returncode != 0
     assert "Cannot assign type" in done.stderr
 
@@ -163,13 +129,16 @@ def test_values_go_from_one_module_to_the_other(by_cffi: ModuleType) -> None:
     assert lib.disposed - before == 99
 
 
-def test_a_cffi_module_that_does_not_fit_is_not_imported(cffi_source: Path, tmp_path: Path) -> None:
+def test_a_cffi_module_that_does_not_fit_is_not_imported(samples: Samples, tmp_path: Path) -> None:
     """So it did look for the table when it was imported."""
-    source = tmp_path / "sample_cffi.c"
-    source.write_text(cffi_source.read_text())
-    include = shutil.copytree(pyruntime.get_include(), tmp_path / "include")
+    samples.build("sample_cffi")
+    (installed,) = samples.asked("--includes")
+    include = shutil.copytree(installed.removeprefix("-I"), tmp_path / "include")
     config = include / "pyruntime" / "config.h"
     config.write_text(re.sub("#define PYRT_ABI_MAJOR .*", "#define PYRT_ABI_MAJOR 99", config.read_text()))
-    path = compile_c(source, f"-I{include}")
+    flags = [f"-I{include}", "-pthread"]
+    path = samples.compile(
+        tmp_path / f"sample_cffi{SUFFIX}", str(samples.work / "sample_cffi.c"), options=GENERATED, flags=flags
+    )
     with pytest.raises(ImportError, match=r"compiled for pyruntime ABI 99\."):
-        test_embedding.load(path, "sample_cffi")
+        load(path, "sample_cffi")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import re
+import runpy
 import subprocess
 import sys
-import sysconfig
 import threading
 from array import array
 from collections.abc import Callable
@@ -15,14 +15,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import test_embedding
 from conftest import FREE_THREADED
+from installed import LRU, LRU_VERSIONS, SUFFIX, Samples
 
 import pyruntime
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "embedding.md"
-SOURCES = Path(__file__).parent / "embedding" / "lru"
-VERSIONS = ["lru_0_single", "lru_1_mutex", "lru_2_sections", "lru_3_qsbr", "lru_4_objects"]
 # Whose values go when readers have passed, and not with the call that gives them up.
 RETIRING = ("lru_3_qsbr", "lru_4_objects")
 
@@ -43,21 +41,12 @@ class Value:
             Value.alive -= 1
 
 
-def build(where: Path, name: str, sources: Path = SOURCES) -> Path:
-    target = where / (name + (sysconfig.get_config_var("EXT_SUFFIX") or ".so"))
-    command = [test_embedding.CC, "-std=gnu11", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    command += [f"-isystem{sysconfig.get_path('include')}", f"-I{pyruntime.get_include()}", f"-I{SOURCES}"]
-    done = subprocess.run([*command, str(sources / f"{name}.c"), "-o", str(target)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return target
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
-def lru(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+@pytest.fixture(scope="module", params=LRU_VERSIONS)
+def lru(request: pytest.FixtureRequest, samples: Samples) -> ModuleType:
     name: str = request.param
-    if FREE_THREADED and name == VERSIONS[0]:
+    if FREE_THREADED and name == LRU_VERSIONS[0]:
         pytest.skip("it switches the GIL on")
-    return test_embedding.load(build(tmp_path_factory.mktemp(name), name), name)
+    return samples.load(name)
 
 
 def settle(lru: ModuleType) -> None:
@@ -272,15 +261,16 @@ def test_threads_that_end_leave_nothing(lru: ModuleType) -> None:
     assert Value.alive == before
 
 
-def test_a_lock_that_is_left_out_is_noticed(tmp_path: Path) -> None:
+def test_a_lock_that_is_left_out_is_noticed(samples: Samples, tmp_path: Path) -> None:
     """Else the sums above would prove nothing: two threads without the GIL, on a list that nobody guards."""
-    source = (SOURCES / "lru_1_mutex.c").read_text()
+    source = (LRU / "lru_1_mutex.c").read_text()
     before, touch, after = re.split(
         r"(?<=^}\n\n)(static size_t\nlru_touch.*?^}\n)", source, maxsplit=1, flags=re.MULTILINE | re.DOTALL
     )
     assert touch.count("pyrt_mutex_lock") == 1
     (tmp_path / "lru_1_mutex.c").write_text(before + re.sub(r" *pyrt_mutex_(un)?lock\(.*\);\n", "", touch) + after)
-    path = build(tmp_path, "lru_1_mutex", tmp_path)
+    changed = str(tmp_path / "lru_1_mutex.c")
+    path = samples.compile(tmp_path / f"lru_1_mutex{SUFFIX}", "-std=gnu11", f"-I{LRU}", changed)
     script = f"""
 import importlib.machinery, importlib.util, threading
 from array import array
@@ -315,5 +305,22 @@ def test_the_code_of_the_document_is_that_of_the_files() -> None:
     blocks = re.findall(r"^```c\n/\* (\S+) \*/\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == len(re.findall("^```c$", DOCUMENT.read_text(), re.MULTILINE)) > 8
     for name, code in blocks:
-        assert code in (SOURCES / name).read_text(), f"{name} has no such lines:\n{code}"
-    assert {f"{name}.c" for name in VERSIONS} <= {name for name, _ in blocks}
+        assert code in (LRU / name).read_text(), f"{name} has no such lines:\n{code}"
+    assert {f"{name}.c" for name in LRU_VERSIONS} <= {name for name, _ in blocks}
+
+
+def test_the_command_writes_the_figures_into_all_tables_of_the_document() -> None:
+    bench = runpy.run_path(str(LRU / "bench.py"))
+    assert tuple(bench["VERSIONS"]) == LRU_VERSIONS
+    places = [(name, way, threads) for name in LRU_VERSIONS for way in bench["WAYS"] for threads in (1, 2)]
+    best = {place: 1000.0 + number for number, place in enumerate(places)}
+    text = DOCUMENT.read_text()
+    written = bench["put_into"](text, best, "Taken on some day.")
+    assert "\n\nTaken on some day.\n\n" in written
+    rows = re.findall(r"^\| `(lru_\w+)` \|(.*)\|$", text, re.MULTILINE)
+    figures = re.findall(r"\b10\d\d\.0\b", written)
+    assert len(figures) == 6 * len(rows) > 6 * len(LRU_VERSIONS)
+    assert len(set(figures)) == len(places)
+    assert bench["table"](best) in written
+    # Those of one run: a version has the same figures in each table.
+    assert len(set(rows)) == len(LRU_VERSIONS)

@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import c_support
 import names_of_core
 import pytest
-from c_support import HANG_GUARD, ROOT, build, build_library, compiles, need_compiler
+from c_support import HANG_GUARD, ROOT, build, build_library, command, compiles, need, need_compiler
 from test_core_line import PROGRAM
 
 import pyruntime
 
 OUTPUT = r"\d+\.\d+\.\d+ success sum 499500 stats \d+\n"
-
-
-def command(*line: str, cwd: Path = ROOT, **environment: str) -> str:
-    done = subprocess.run(
-        line,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=HANG_GUARD,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def need(tool: str) -> None:
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} is not installed")
 
 
 @pytest.fixture(scope="module")

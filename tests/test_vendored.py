@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sysconfig
 from pathlib import Path
 
 import names_of_core
 import pytest
 from c_support import HANG_GUARD
 from conftest import Python, Result, needs_subinterpreters
-from test_embedding import CC
+from installed import CC, SUFFIX, Samples
 
-import pyruntime
-from pyruntime import _embedding
-
-SOURCE = Path(__file__).parent / "embedding" / "vendored.c"
 PREFIXES = ("one_", "two_")
-SUFFIX = sysconfig.get_config_var("EXT_SUFFIX") or ".so"
 
 PROGRAM = """
 #include <pyruntime/pyruntime.h>
@@ -53,25 +47,11 @@ def cc(where: Path, *arguments: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The directory with the object files of the core, for each prefix; made as the README has it."""
-    where = {prefix: tmp_path_factory.mktemp(prefix) for prefix in PREFIXES}
-    line = [CC, "-c", "-O0", "-fPIC", *_embedding.core_cflags(), *pyruntime.get_sources()]
-    running = [subprocess.Popen([*line, f"-DPYRT_PREFIX={prefix}"], cwd=where[prefix]) for prefix in PREFIXES]
-    assert [process.wait(HANG_GUARD) for process in running] == [0, 0]
-    return where
-
-
-@pytest.fixture(scope="module")
-def extensions(objects: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for sys.path with the modules one_vendored and two_vendored."""
-    where = tmp_path_factory.mktemp("vendored")
-    for prefix, core in objects.items():
-        name = f"{prefix}vendored"
-        options = [f"-I{sysconfig.get_path('include')}", f"-DSAMPLE_NAME={name}", f"-DPYRT_PREFIX={prefix}"]
-        options += ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", *_embedding.core_cflags()]
-        cc(where, *options, str(SOURCE), *map(str, core.glob("*.o")), "-Wl,-z,nodelete", "-o", name + SUFFIX)
-    return where
+def extensions(samples: Samples) -> Path:
+    """A directory for sys.path: with one_vendored, built by a command line, and two_vendored, built by CMake."""
+    for prefix in PREFIXES:
+        samples.build(f"{prefix}vendored")
+    return samples.where
 
 
 def run(python: Python, extensions: Path, program: str, *, status: int = 0) -> Result:
@@ -79,9 +59,9 @@ def run(python: Python, extensions: Path, program: str, *, status: int = 0) -> R
     return with_extensions.run(program, status=status)
 
 
-def test_all_names_have_the_prefix(objects: dict[str, Path]) -> None:
-    for prefix, where in objects.items():
-        names = set(names_of_core.defined(*where.glob("*.o")))
+def test_all_names_have_the_prefix(samples: Samples) -> None:
+    for prefix in PREFIXES:
+        names = set(names_of_core.defined(*samples.core_objects(prefix)))
         assert f"{prefix}pyrt_runtime_init" in names
         assert {name for name in names if not name.startswith(f"{prefix}pyrt_")} == set()
 
@@ -92,13 +72,13 @@ def test_an_extension_exports_its_init_function_only(extensions: Path) -> None:
         assert names_of_core.defined(file, dynamic=True) == [f"PyInit_{prefix}vendored"]
 
 
-def test_two_cores_in_one_program(objects: dict[str, Path], tmp_path: Path) -> None:
+def test_two_cores_in_one_program(samples: Samples, tmp_path: Path) -> None:
     (tmp_path / "main.c").write_text(MAIN)
     for prefix in PREFIXES:
         start = f"start_{prefix.rstrip('_')}"
         (tmp_path / f"{start}.c").write_text(PROGRAM.replace("NAME", start))
-        cc(tmp_path, "-c", *_embedding.core_cflags(), f"-DPYRT_PREFIX={prefix}", f"{start}.c")
-    parts = [str(file) for where in objects.values() for file in where.glob("*.o")]
+        cc(tmp_path, "-c", *samples.asked("--cflags"), f"-DPYRT_PREFIX={prefix}", f"{start}.c")
+    parts = [str(file) for prefix in PREFIXES for file in samples.core_objects(prefix)]
     cc(tmp_path, "main.c", "start_one.o", "start_two.o", *parts, "-pthread", "-o", "main")
     done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, timeout=HANG_GUARD)
     assert done.stdout == "two runtimes\n"

@@ -2,120 +2,44 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
-import shutil
-import sys
-import sysconfig
+import runpy
 import zipfile
 from pathlib import Path
 
 import names_of_core
 import pytest
-from c_support import ROOT, need_compiler
+from c_support import ROOT, command
 from conftest import FREE_THREADED, Python
-from test_core_line import PROGRAM
+from installed import LRU_VERSIONS, Samples
 from test_interpreters import PRELUDE
-from test_plain_library import command, need, runs
+from test_plain_library import runs
 
-import pyruntime
+BUILT_FOR_ALL = ("exchange_line", "exchange_cmake", "exchange_pkgconfig")
+MEETING = (*BUILT_FOR_ALL, "sample_one", "sample_cxx", "sample_cython", "sample_cffi", "one_vendored", "two_vendored")
+ALL = (*MEETING, *LRU_VERSIONS[FREE_THREADED:])  # the first of them switches the GIL on
 
-EXCHANGE = ROOT / "tests" / "embedding" / "exchange.c"
-INCLUDE = sysconfig.get_path("include")
-OPTIONS = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror"]
-SUFFIX = ".so" if FREE_THREADED else ".abi3.so"
-README = (ROOT / "README.md").read_text()
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The one that $PYRUNTIME_WHEEL names, or one that is built now."""
-    given = os.environ.get("PYRUNTIME_WHEEL")
-    if given is not None:
-        return Path(given)
-    where = tmp_path_factory.mktemp("wheel")
-    command(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(where), str(ROOT), cwd=where)
-    (found,) = where.glob("*.whl")
-    return found
-
-
-@pytest.fixture(scope="session")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel and what it needs."""
-    where = tmp_path_factory.mktemp("environment") / "venv"
-    command(sys.executable, "-m", "venv", "--without-pip", str(where))
-    target = [str(path) for path in where.glob("lib/python*/site-packages")]
-    command(sys.executable, "-m", "pip", "install", "-q", "--target", *target, str(wheel))
-    return where
-
-
-@pytest.fixture(scope="session")
-def site(environment: Path) -> Path:
-    (found,) = environment.glob("lib/python*/site-packages")
-    return found
-
-
-def asked(environment: Path, *options: str) -> list[str]:
-    """What the command of the installed package prints."""
-    return command(str(environment / "bin" / "python"), "-m", "pyruntime", *options, cwd=environment).split()
-
-
-CMAKE = f"""
-cmake_minimum_required(VERSION 3.15)
-project(two LANGUAGES C)
-find_package(pyruntime {pyruntime.__version__} CONFIG REQUIRED)
-add_library(exchange_cmake MODULE {EXCHANGE})
-target_compile_definitions(exchange_cmake PRIVATE SAMPLE_NAME=exchange_cmake)
-target_include_directories(exchange_cmake PRIVATE {INCLUDE})
-target_link_libraries(exchange_cmake PRIVATE pyruntime::capi)
-set_target_properties(exchange_cmake PROPERTIES PREFIX "" SUFFIX "{SUFFIX}" C_VISIBILITY_PRESET hidden)
-add_executable(program program.c)
-target_link_libraries(program PRIVATE pyruntime::core)
-find_package(pyruntime 99 CONFIG QUIET)
-if(pyruntime_FOUND)
-    message(FATAL_ERROR "any version is taken for any other")
-endif()
+# All samples have the same functions, but that of a cffi module are elsewhere.
+MEET = f"""
+import threading
+class OfCffi:
+    def __init__(self, module):
+        self.lib, self.ffi = module.lib, module.ffi
+    def runtime_address(self): return int(self.ffi.cast("intptr_t", self.lib.sample_runtime()))
+    def drop(self, address): assert self.lib.sample_drop(address) == self.lib.PYRT_OK
+    def count(self, address): assert self.lib.sample_count(address) == self.lib.PYRT_OK
+    def stands_still(self, address): return self.lib.sample_stands_still(address)
+def meeting():
+    return [OfCffi(sys.modules[name]) if name == "sample_cffi" else sys.modules[name] for name in {MEETING}]
 """
 
 
-@pytest.fixture(scope="session")
-def by_cmake(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need("cmake")
-    where = tmp_path_factory.mktemp("by-cmake")
-    (where / "CMakeLists.txt").write_text(CMAKE)
-    (where / "program.c").write_text(PROGRAM)
-    (directory,) = asked(environment, "--cmakedir")
-    command("cmake", "-S", ".", "-B", ".", f"-Dpyruntime_DIR={directory}", cwd=where)
-    command("cmake", "--build", ".", "--parallel", str(os.cpu_count() or 1), cwd=where)
-    return where
-
-
-@pytest.fixture(scope="session")
-def extensions(environment: Path, by_cmake: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the same extension three times, each built in another way."""
-    need("pkg-config")
-    need_compiler("gcc")
-    where = tmp_path_factory.mktemp("extensions")
-    (pkgconfig,) = asked(environment, "--pkgconfigdir")
-    ways = {
-        "exchange_line": asked(environment, "--cflags", "--libs"),
-        "exchange_pkgconfig": command("pkg-config", "--cflags", "--libs", "pyruntime", PKG_CONFIG_PATH=pkgconfig).split(),
-    }
-    for name, options in ways.items():
-        given = [*OPTIONS, f"-I{INCLUDE}", *options, f"-DSAMPLE_NAME={name}"]
-        command("gcc", *given, str(EXCHANGE), "-o", name + SUFFIX, cwd=where)
-    shutil.copy(by_cmake / f"exchange_cmake{SUFFIX}", where)
-    return where
-
-
-NAMES = ("exchange_line", "exchange_cmake", "exchange_pkgconfig")
-
-
 @pytest.fixture
-def installed(environment: Path, extensions: Path) -> Python:
-    """The Python of the environment, which finds the extensions, and nothing of the source tree."""
-    return Python("", str(environment / "bin" / "python"), str(extensions))
+def installed(samples: Samples) -> Python:
+    """The Python of the environment, which finds all samples, and nothing of the source tree."""
+    for name in ALL:
+        samples.build(name)
+    return Python("", samples.python, str(samples.where))
 
 
 def test_the_wheel_has_what_others_build_with(wheel: Path) -> None:
@@ -134,89 +58,118 @@ def test_the_wheel_has_what_others_build_with(wheel: Path) -> None:
     assert [name for name in names if "/binding/" in name or name.startswith("tests/")] == []
 
 
-def test_all_that_is_printed_is_in_the_environment(environment: Path) -> None:
-    options = asked(environment, "--includes", "--cflags", "--sources", "--libs", "--cmakedir", "--pkgconfigdir")
+def test_all_that_is_printed_is_in_the_environment(samples: Samples) -> None:
+    options = samples.asked("--includes", "--cflags", "--sources", "--libs", "--cmakedir", "--pkgconfigdir")
     paths = [option.removeprefix("-I") for option in options if option.startswith(("-I", "/"))]
     assert len(paths) > 50
-    assert [path for path in paths if not path.startswith(str(environment)) or not os.path.exists(path)] == []
+    assert [path for path in paths if not path.startswith(str(samples.environment)) or not os.path.exists(path)] == []
 
 
-def test_an_extension_exports_its_init_function_only(extensions: Path) -> None:
-    for name in ("exchange_cmake",):
-        assert names_of_core.defined(extensions / (name + SUFFIX), dynamic=True) == [f"PyInit_{name}"]
-    for name in NAMES:
-        assert [one for one in names_of_core.defined(extensions / (name + SUFFIX), dynamic=True) if "pyrt" in one] == []
+def test_an_extension_exports_its_init_function_only(samples: Samples) -> None:
+    for name in ("exchange_cmake", "one_vendored", "two_vendored"):
+        assert names_of_core.defined(samples.build(name), dynamic=True) == [f"PyInit_{name}"]
+    for name in ("exchange_line", "exchange_pkgconfig"):
+        assert [one for one in names_of_core.defined(samples.build(name), dynamic=True) if "pyrt" in one] == []
 
 
-def test_a_program_with_the_core_of_the_wheel(by_cmake: Path) -> None:
-    runs(by_cmake / "program")
+def test_a_program_with_the_core_of_the_wheel(samples: Samples) -> None:
+    runs(samples.by_cmake / "program")
 
 
-@pytest.mark.parametrize("order", list(itertools.permutations([*NAMES[:2], "pyruntime"])), ids="-".join)
-def test_any_order_of_import_finds_the_same_runtime(installed: Python, order: tuple[str, ...]) -> None:
-    modules = ", ".join(NAMES)
+NAMES = [*ALL, "pyruntime"]
+ORDERS = [NAMES[first:] + NAMES[:first] for first in range(len(NAMES))]
+
+
+@pytest.mark.parametrize("order", [*ORDERS, NAMES[::-1]], ids=lambda order: "-".join(order[:2]))
+def test_any_order_of_import_finds_the_same_runtime(installed: Python, order: list[str]) -> None:
     result = installed.run(f"""
-        import {", ".join(order)}, {NAMES[2]}
-        modules = ({modules})
-        for module in modules:
+        import sys, {", ".join(order)}
+        exec({MEET!r})
+        for module in ({", ".join(BUILT_FOR_ALL)}):
             module.again(3)
         assert pyruntime.__file__.startswith({str(Path(installed.executable).parents[1])!r})
-        print(len({{module.runtime_address() for module in modules}}), modules[0].runtime_address() != 0)
+        addresses = {{module.runtime_address() for module in meeting()}}
+        assert one_vendored.is_shared() and two_vendored.is_shared()
+        # Each cache that wants a thread state of this thread makes one in the same runtime.
+        before = len(pyruntime.threads())
+        for cache in (lru_2_sections.Cache(1), lru_3_qsbr.Cache(1), lru_4_objects.Cache(1)):
+            cache.put(1, 1)
+            assert cache.get(1) == 1
+        print(len(addresses), 0 not in addresses, len(pyruntime.threads()) - before)
         """)
-    assert result.out == "1 True\n"
+    assert result.out == "1 True 3\n"
 
 
-def test_they_exchange_objects_and_stop_each_others_threads(installed: Python) -> None:
+def test_they_drop_each_others_objects(installed: Python) -> None:
+    """Three of them make, and all drop, each on a thread of its own."""
     result = installed.run(f"""
-        import threading
-        import {", ".join(NAMES)}
-        import pyruntime
-        modules = ({", ".join(NAMES)})
-
-        # Each makes a hundred, and the next one drops them, on a thread of its own.
-        made = [[module.make(10 * n + i) for n in range(100)] for i, module in enumerate(modules)]
-        def drop(i):
-            for n, address in enumerate(made[i - 1]):
-                assert modules[i].value(address) == 10 * n + (i - 1) % len(modules)
-                modules[i].drop(address)
-        threads = [threading.Thread(target=drop, args=(i,)) for i in range(len(modules))]
+        import sys, {", ".join(ALL)}, pyruntime
+        exec({MEET!r})
+        makers = ({", ".join(BUILT_FOR_ALL)})
+        made = [[maker.make(n) for maker in makers for n in range(20)] for _ in meeting()]
+        assert [makers[0].value(address) for address in made[-1]] == 3 * list(range(20))
+        def drop(module, addresses):
+            for address in addresses:
+                module.drop(address)
+        threads = [threading.Thread(target=drop, args=pair) for pair in zip(meeting(), made)]
         for thread in threads: thread.start()
         for thread in threads: thread.join()
         pyruntime.barrier(timeout=60)
-        print(*[module.destroyed() for module in modules])
+        print(*[maker.destroyed() for maker in makers])
+        """)
+    each = 20 * len(MEETING)
+    assert result.out == f"{each} {each} {each}\n"
 
-        steps = [module.start() for module in modules]
-        for module in modules:
-            for counted in steps:
-                module.wait_for_step(counted)
-                assert module.stands_still(counted)
-                module.wait_for_step(counted)
-        with pyruntime.stop_the_world():
-            pass
-        for module in modules:
-            module.again(100)
-            module.end()
+
+def test_they_stop_each_others_threads(installed: Python) -> None:
+    result = installed.run(f"""
+        import array, os, sys, {", ".join(ALL)}, pyruntime
+        exec({MEET!r})
+        def step():
+            before = words[0]
+            while words[0] == before:
+                os.sched_yield()
+        for module in meeting():
+            words = array.array("l", [0, 1])
+            address, _ = words.buffer_info()
+            thread = threading.Thread(target=module.count, args=(address,))
+            thread.start()
+            for stopper in meeting():
+                step()
+                assert stopper.stands_still(address)
+            step()
+            with pyruntime.stop_the_world():
+                still = words[0]
+                assert {{words[0] for _ in range(1000)}} == {{still}}
+            step()
+            words[1] = 0
+            thread.join()
+        for maker in ({", ".join(BUILT_FOR_ALL)}):
+            maker.again(100)
         print("ended")
         """)
-    assert result.out == "100 100 100\nended\n"
+    assert result.out == "ended\n"
 
 
-def test_they_load_in_interpreters_with_a_gil_of_their_own(python: Python, extensions: Path, site: Path) -> None:
+def test_they_load_in_interpreters_with_a_gil_of_their_own(python: Python, samples: Samples) -> None:
     """Built once, and for every version: in the main interpreter, and in two others at the same time."""
-    paths = [str(site), str(extensions), *python.path.split(os.pathsep)[1:]]
+    for name in BUILT_FOR_ALL:
+        samples.build(name)
+    site = samples.site
+    paths = [str(site), str(samples.where), *python.path.split(os.pathsep)[1:]]
     from_the_wheel = Python(python.version, python.executable, os.pathsep.join(paths))
     inside = f"""if True:
         import os, sys
         sys.path[:0] = {paths}
-        import {", ".join(NAMES)}
+        import {", ".join(BUILT_FOR_ALL)}
         import pyruntime
         assert pyruntime.__file__.startswith({str(site)!r})
-        for module in ({", ".join(NAMES)}):
+        for module in ({", ".join(BUILT_FOR_ALL)}):
             address = module.make(7)
             assert module.value(address) == 7
             module.drop(address)
             module.again(10)
-        addresses = [module.runtime_address() for module in ({", ".join(NAMES)})]
+        addresses = [module.runtime_address() for module in ({", ".join(BUILT_FOR_ALL)})]
         os.write(1, f"{{len(set(addresses))}} {{addresses[0]}}\\n".encode())  # in one piece, whoever else writes
     """
     kind = "legacy" if python.version in ("3.10", "3.11") else "isolated"
@@ -244,12 +197,9 @@ print(exchange_line.destroyed())
 
 def test_the_page_of_the_readme(environment: Path, tmp_path: Path) -> None:
     """From pip to a running extension; what the first two lines do is there already."""
-    page = README[README.index("From nothing to a running extension") :]
-    blocks = re.findall(r"^```(c|sh)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    (c_language, source), (shell, lines) = blocks[:2]
-    assert (c_language, shell) == ("c", "sh")
+    source, lines = runpy.run_path(str(ROOT / "benchmarks" / "first_extension.py"))["page"]()
     (tmp_path / "counter.c").write_text(source)
-    create, install, *rest = lines.splitlines()
+    create, install, *rest = lines
     assert create == "python3 -m venv venv && . venv/bin/activate"
     assert install == "pip install pyruntime-ft"
     path = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"

@@ -12,6 +12,7 @@ import pyruntime
 
 SOURCE = r"""
 #include <pyruntime/capi.h>
+#include <sched.h>
 #include <stdlib.h>
 
 typedef struct { pyrt_thread_info who; long what; } sample_note;
@@ -50,6 +51,50 @@ static pyrt_interp *sample_runtime(void)
 {
     return pyrt_interp_main();
 }
+
+static pyrt_status sample_drop(uintptr_t object)
+{
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    if (thread == NULL) {
+        return PYRT_ENOMEM;
+    }
+    pyrt_decref((pyrt_object *)object);
+    pyrt_thread_release(thread);
+    return PYRT_OK;
+}
+
+/* Adds to the first of two words until the second is 0. */
+static pyrt_status sample_count(uintptr_t address)
+{
+    long *words = (long *)address;
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    if (thread == NULL) {
+        return PYRT_ENOMEM;
+    }
+    while (pyrt_load_relaxed(&words[1])) {
+        (void)pyrt_fetch_add_relaxed(&words[0], 1L);
+        pyrt_safepoint(thread);
+    }
+    pyrt_thread_release(thread);
+    return PYRT_OK;
+}
+
+/* Whether nobody adds to the word while this one has stopped the world. */
+static bool sample_stands_still(uintptr_t address)
+{
+    const long *word = (const long *)address;
+    if (pyrt_stop_the_world(NULL) != PYRT_OK) {
+        return false;
+    }
+    long before = pyrt_load_relaxed(word);
+    bool still = true;
+    for (int i = 0; i < 1000 && still; i++) {
+        sched_yield();
+        still = pyrt_load_relaxed(word) == before;
+    }
+    pyrt_start_the_world(NULL);
+    return still;
+}
 """
 
 ffibuilder = FFI()
@@ -59,6 +104,9 @@ ffibuilder.cdef("""
     pyrt_status sample_replace(long value);
     long sample_look(pyrt_thread *thread);
     pyrt_interp *sample_runtime(void);
+    pyrt_status sample_drop(uintptr_t object);
+    pyrt_status sample_count(uintptr_t address);
+    bool sample_stands_still(uintptr_t address);
     extern long disposed;
 """)
 ffibuilder.set_source("sample_cffi", SOURCE, include_dirs=[pyruntime.get_include()])

@@ -9,7 +9,10 @@
 
 #include <pyruntime/capi.h>
 
+#include <sched.h>
 #include <stdlib.h>
+
+#include "sample_module.h"
 
 static long *shared_word; /* read with acquire, replaced by exchange */
 static long disposed;     /* atomic, relaxed */
@@ -36,15 +39,6 @@ raise_no_state(void)
         PyErr_SetString(PyExc_MemoryError, "no memory for a thread state, or for a slot of it");
     }
     return NULL;
-}
-
-/* The address of the one runtime: its main interpreter. */
-static PyObject *
-runtime_address(PyObject *module, PyObject *args)
-{
-    (void)module;
-    (void)args;
-    return PyLong_FromVoidPtr(pyrt_interp_main());
 }
 
 /* read() -> int | None: attach, read without a lock, detach; all three are inline. */
@@ -167,6 +161,7 @@ counting(PyObject *module, PyObject *args)
     bool alive = pyrt_load_relaxed(&destroyed) == before;
     pyrt_store_ref(&slot, NULL);
     bool both_died = pyrt_load_relaxed(&destroyed) == before + 2;
+    (void)pyrt_merge_unique_counts(pyrt_interp_main()); /* types that others have left */
     pyrt_decref((pyrt_object *)type);
     bool type_died = pyrt_merge_unique_counts(pyrt_interp_main()) == 1;
     pyrt_thread_release(thread);
@@ -184,7 +179,7 @@ disposed_count(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef methods[] = {
-    {"runtime_address", runtime_address, METH_NOARGS, NULL},
+    SAMPLE_METHODS,
     {"read", read_word, METH_NOARGS, NULL},
     {"replace", replace_word, METH_O, NULL},
     {"inline_paths", inline_paths, METH_NOARGS, NULL},
@@ -208,21 +203,4 @@ static PyModuleDef_Slot slots[] = {
     {0, NULL},
 };
 
-/* The test compiles this file several times, under names of their own, to have several extensions on one runtime. */
-#if !defined(SAMPLE_NAME)
-#    define SAMPLE_NAME sample
-#endif
-#define STRING_OF(name) #name
-#define STRING(name) STRING_OF(name)
-#define INIT_OF(name) PyInit_##name
-#define INIT(name) INIT_OF(name)
-
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, STRING(SAMPLE_NAME), NULL, 0, methods, slots, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC
-INIT(SAMPLE_NAME)(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+SAMPLE_MODULE((void)0);

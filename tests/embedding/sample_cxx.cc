@@ -13,6 +13,7 @@
 #include <mutex>
 #include <shared_mutex>
 #include <string>
+#include <thread>
 
 namespace {
 
@@ -144,6 +145,63 @@ deadlock(PyObject *, PyObject *)
     });
 }
 
+/* drop(address): gives up a reference to an object of any extension. */
+PyObject *
+drop(PyObject *, PyObject *arg)
+{
+    auto *object = static_cast<pyrt_object *>(PyLong_AsVoidPtr(arg));
+    if (object == nullptr) {
+        return nullptr;
+    }
+    return answer([&] {
+        pyruntime::attached thread;
+        pyrt_decref(object);
+        Py_RETURN_NONE;
+    });
+}
+
+/* count(address): adds to the first of two words, attached and without the GIL, until the second is 0. */
+PyObject *
+count(PyObject *, PyObject *arg)
+{
+    auto *words = static_cast<long *>(PyLong_AsVoidPtr(arg));
+    if (words == nullptr) {
+        return nullptr;
+    }
+    return answer([&] {
+        pyruntime::attached attached;
+        pyrt_thread *thread = pyrt_thread_current();
+        PyThreadState *python = PyEval_SaveThread();
+        while (pyrt_load_relaxed(&words[1]) != 0) {
+            (void)pyrt_fetch_add_relaxed(&words[0], 1L);
+            pyrt_safepoint(thread);
+        }
+        PyEval_RestoreThread(python);
+        Py_RETURN_NONE;
+    });
+}
+
+/* stands_still(address) -> whether nobody adds to the word while this one has stopped the world. */
+PyObject *
+stands_still(PyObject *, PyObject *arg)
+{
+    auto *word = static_cast<long *>(PyLong_AsVoidPtr(arg));
+    if (word == nullptr) {
+        return nullptr;
+    }
+    return answer([&] {
+        pyruntime::check(pyrt_stop_the_world(nullptr), "stands_still");
+        long before = pyrt_load_relaxed(word);
+        bool still = true;
+        for (int i = 0; i < 1000 && still; i++) {
+            std::this_thread::yield();
+            still = pyrt_load_relaxed(word) == before;
+        }
+        pyrt_start_the_world(nullptr);
+        return PyBool_FromLong(still);
+    });
+}
+
 PyMethodDef methods[] = {
     {"runtime_address", runtime_address, METH_NOARGS, nullptr},
     {"add", add, METH_VARARGS, nullptr},
@@ -152,6 +210,9 @@ PyMethodDef methods[] = {
     {"living", living, METH_NOARGS, nullptr},
     {"name", name, METH_O, nullptr},
     {"deadlock", deadlock, METH_NOARGS, nullptr},
+    {"drop", drop, METH_O, nullptr},
+    {"count", count, METH_O, nullptr},
+    {"stands_still", stands_still, METH_O, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
 

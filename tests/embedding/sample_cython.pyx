@@ -8,10 +8,13 @@ from libc.stdlib cimport free, malloc
 
 from pyruntime cimport (
     PYRT_EBUSY, PYRT_OK, pyrt_critical_section2, pyrt_critical_section2_begin, pyrt_critical_section2_end,
-    pyrt_exchange_seq_cst, pyrt_interp_main, pyrt_load_acquire, pyrt_mutex, pyrt_mutex_lock, pyrt_mutex_unlock,
-    pyrt_qsbr_synchronize, pyrt_retire, pyrt_safepoint, pyrt_status, pyrt_strerror, pyrt_thread, pyrt_thread_ensure, pyrt_thread_release,
-    pyruntime_import,
+    pyrt_decref, pyrt_exchange_seq_cst, pyrt_interp_main, pyrt_load_acquire, pyrt_mutex, pyrt_mutex_lock, pyrt_mutex_unlock,
+    pyrt_object, pyrt_qsbr_synchronize, pyrt_retire, pyrt_safepoint, pyrt_start_the_world, pyrt_status, pyrt_stop_the_world,
+    pyrt_store_release, pyrt_strerror, pyrt_thread, pyrt_thread_ensure, pyrt_thread_release, pyruntime_import,
 )
+
+cdef extern from "sched.h" nogil:
+    int sched_yield()
 
 pyruntime_import()
 
@@ -96,3 +99,41 @@ def disposed():
 def words(int status):
     """The library's own for a status."""
     return pyrt_strerror(<pyrt_status>status).decode()
+
+
+def drop(size_t address):
+    """Gives up a reference to an object of any extension."""
+    cdef pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main())
+    if thread == NULL:
+        raise MemoryError()
+    pyrt_decref(<pyrt_object *>address)
+    pyrt_thread_release(thread)
+
+
+def count(size_t address):
+    """Counts in the first of two words, attached and without the GIL, until the second is 0."""
+    cdef size_t number = 0
+    cdef void **words = <void **>address
+    cdef pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main())
+    if thread == NULL:
+        raise MemoryError()
+    with nogil:
+        while pyrt_load_acquire(&words[1]) != NULL:
+            number += 1
+            pyrt_store_release(&words[0], <void *>number)
+            pyrt_safepoint(thread)
+    pyrt_thread_release(thread)
+
+
+def stands_still(size_t address):
+    """Whether nobody counts in the word while this one has stopped the world."""
+    cdef void **word = <void **>address
+    if pyrt_stop_the_world(NULL) != PYRT_OK:
+        raise MemoryError()
+    cdef void *before = pyrt_load_acquire(word)
+    still = True
+    for _ in range(1000):
+        sched_yield()
+        still = still and pyrt_load_acquire(word) == before
+    pyrt_start_the_world(NULL)
+    return still

@@ -6,15 +6,11 @@
 
 #include <pyruntime/vendored.h>
 
-static int answer; /* of the import */
+#include <sched.h>
 
-static PyObject *
-runtime_address(PyObject *module, PyObject *unused)
-{
-    (void)module;
-    (void)unused;
-    return PyLong_FromVoidPtr(pyrt_interp_main());
-}
+#include "sample_module.h"
+
+static int answer; /* of the import */
 
 static PyObject *
 is_shared(PyObject *module, PyObject *unused)
@@ -66,7 +62,7 @@ counted(PyObject *module, PyObject *unused)
 }
 
 static PyMethodDef methods[] = {
-    {"runtime_address", runtime_address, METH_NOARGS, NULL},
+    SAMPLE_METHODS,
     {"is_shared", is_shared, METH_NOARGS, NULL},
     {"lock", lock, METH_NOARGS, NULL},
     {"unlock", unlock, METH_NOARGS, NULL},
@@ -87,22 +83,4 @@ static PyModuleDef_Slot slots[] = {
     {0, NULL},
 };
 
-#define STRING_OF(name) #name
-#define STRING(name) STRING_OF(name)
-#define INIT_OF(name) PyInit_##name
-#define INIT(name) INIT_OF(name)
-
-static PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = STRING(SAMPLE_NAME),
-    .m_methods = methods,
-    .m_slots = slots,
-};
-
-PyMODINIT_FUNC INIT(SAMPLE_NAME)(void);
-
-PyMODINIT_FUNC
-INIT(SAMPLE_NAME)(void)
-{
-    return PyModuleDef_Init(&definition);
-}
+SAMPLE_MODULE((void)0);

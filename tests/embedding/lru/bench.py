@@ -1,4 +1,5 @@
-"""What each version of the cache costs: nanoseconds a key, of 1 and of 2 threads. ``python tests/embedding/lru/bench.py``.
+"""What each version of the cache costs: nanoseconds a key, of 1 and of 2 threads. ``python tests/embedding/lru/bench.py``
+prints a table; with ``--into docs/embedding.md`` it puts the figures, and what they were taken on, into the tutorial as well.
 
 A cache of 1024 entries that holds all of the keys that are asked for. With 2 threads the time is that of both together over
 the keys of both: half as much is twice as fast. Best of several rounds, in each of which all versions have their turn.
@@ -6,8 +7,10 @@ the keys of both: half as much is twice as fast. Best of several rounds, in each
 
 from __future__ import annotations
 
+import argparse
 import importlib.machinery
 import importlib.util
+import re
 import subprocess
 import sysconfig
 import tempfile
@@ -21,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 import pyruntime
+from pyruntime.bench import machine
 
 HERE = Path(__file__).parent
 VERSIONS = ["lru_0_single", "lru_1_mutex", "lru_2_sections", "lru_3_qsbr", "lru_4_objects"]
@@ -104,14 +108,45 @@ def measure() -> dict[tuple[str, str, int], float]:
     return best
 
 
+def rows(best: dict[tuple[str, str, int], float]) -> dict[str, str]:
+    """The line of each version in a table."""
+    return {
+        name: f"| `{name}` | {' | '.join(f'{best[name, way, threads]:.1f}' for way in WAYS for threads in (1, 2))} |"
+        for name in VERSIONS
+    }
+
+
 def table(best: dict[tuple[str, str, int], float]) -> str:
     heads = [f"`{way}`, {threads} thread{'s' * (threads > 1)}" for way in WAYS for threads in (1, 2)]
-    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for name in VERSIONS:
-        figures = [f"{best[name, way, threads]:.1f}" for way in WAYS for threads in (1, 2)]
-        lines.append(f"| `{name}` | {' | '.join(figures)} |")
-    return "\n".join(lines)
+    return "\n".join([f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}", *rows(best).values()])
+
+
+def taken_on() -> str:
+    """The sentence of where and when."""
+    found = machine.describe()
+    return (
+        f"Taken on {found['date']}: {found['cpu']}, {found['cores']} cores, {found['system']}, {found['implementation']} "
+        f"{found['python']} {'with' if found['gil'] else 'without'} the GIL, at a load of {found['load']:.1f} when it began."
+    )
+
+
+def put_into(text: str, best: dict[tuple[str, str, int], float], sentence: str) -> str:
+    """The tutorial with these figures in all of its tables."""
+    for name, row in rows(best).items():
+        text = re.sub(rf"^\| `{name}` \| \d.*$", row, text, flags=re.MULTILINE)
+    return re.sub(r"^Taken on .*$", lambda _: sentence, text, flags=re.MULTILINE)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What each version of the cache costs, in ns a key.")
+    parser.add_argument("--into", type=Path, metavar="FILE.md", help="put the figures into the tables of this file as well")
+    options = parser.parse_args()
+    sentence = taken_on()
+    best = measure()
+    print(f"{sentence}\n\n{table(best)}")
+    if options.into is not None:
+        options.into.write_text(put_into(options.into.read_text(), best, sentence))
 
 
 if __name__ == "__main__":
-    print(table(measure()))
+    main()
