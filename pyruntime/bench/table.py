@@ -10,6 +10,11 @@ from pyruntime._text import bytes_text, time_text
 from .suite import Bench, Figure
 
 
+def _more_text(ns: float) -> str:
+    """A difference, with its sign."""
+    return f"+{time_text(ns)}" if ns >= 0 else time_text(ns)
+
+
 def figure_text(figures: Mapping[str, Any]) -> str:
     """What a row has to say beside its times."""
     parts = []
@@ -22,7 +27,8 @@ def figure_text(figures: Mapping[str, Any]) -> str:
         peak = figures["peak_bytes"]
         parts.append(f"peak {bytes_text(peak['max'])} (median {bytes_text(peak['median'])})")
     if "over_bare" in figures:
-        parts.append(f"+{time_text(figures['over_bare']['best'])} (median +{time_text(figures['over_bare']['median'])})")
+        over = figures["over_bare"]
+        parts.append(f"{_more_text(over['best'])} (median {_more_text(over['median'])})")
     if "least_share" in figures:
         least, most = figures["least_share"], figures["most_share"]
         parts.append(f"{least['median']:.0%} to {most['median']:.0%} each ({least['min']:.0%} to {most['max']:.0%})")
@@ -52,8 +58,7 @@ def _amount_text(figure: Figure, amount: float, digits: int = 2) -> str:
         return f"{amount:.0%}"
     if figure is Figure.PEAK_BYTES:
         return bytes_text(amount)
-    is_more = figure in (Figure.OVER_BARE, Figure.PEER_OVER_OURS) and amount >= 0
-    return f"+{time_text(amount)}" if is_more else time_text(amount)
+    return (_more_text if figure in (Figure.OVER_BARE, Figure.PEER_OVER_OURS) else time_text)(amount)
 
 
 # What the figure of a goal is called: in its row, beside the figure, and in the footer, far away from it.

@@ -1,5 +1,5 @@
 """What each version of the cache costs: nanoseconds a key, of 1 and of 2 threads. ``python tests/embedding/lru/bench.py``
-prints a table; with ``--into docs/embedding.md`` it puts the figures, and what they were taken on, into the tutorial as well.
+prints a table; with ``--into docs/embedding.md`` it puts the figures, and where they were taken, into the tutorial as well.
 
 A cache of 1024 entries that holds all of the keys that are asked for. With 2 threads the time is that of both together over
 the keys of both: half as much is twice as fast. Best of several rounds, in each of which all versions have their turn.
