@@ -307,7 +307,7 @@ pyruntime_import(void)
     if (pyruntime_fits(table) != 0) {
         return -1;
     }
-    pyrt_capi_pointer = table;
+    pyrt_capi_use(table);
     return 0;
 }
 #else

@@ -307,8 +307,18 @@ typedef struct pyrt_capi {
 const pyrt_capi *pyrt_capi_own(void);
 
 #if defined(PYRT_USE_CAPI)
-/* One pointer for each shared object: weak, so that its source files share it; hidden, so that two objects do not. */
+/* One of each for each shared object: weak, so that its source files share them; hidden, so that two objects do not. The second is
+ * that of the table, which every inline function would have to look up there. */
 __attribute__((weak, visibility("hidden"))) const pyrt_capi *pyrt_capi_pointer;
+__attribute__((weak, visibility("hidden"))) intptr_t pyrt_capi_tls_offset;
+
+/* From here on what this shared object calls is this table's. */
+static inline void
+pyrt_capi_use(const pyrt_capi *table)
+{
+    pyrt_capi_tls_offset = table->tls_offset;
+    pyrt_capi_pointer = table;
+}
 #endif
 
 PYRT_END_DECLS

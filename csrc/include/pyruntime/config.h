@@ -64,6 +64,7 @@
 #    if defined(PYRT_USE_CAPI)
 #        define pyrt_capi_own PYRT_PREFIXED(pyrt_capi_own)
 #        define pyrt_capi_pointer PYRT_PREFIXED(pyrt_capi_pointer)
+#        define pyrt_capi_tls_offset PYRT_PREFIXED(pyrt_capi_tls_offset)
 #    endif
 #endif
 

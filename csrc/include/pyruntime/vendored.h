@@ -68,7 +68,7 @@ pyruntime_start_vendored(void)
         return -1;
     }
     own->set_block_hooks(&hooks);
-    pyrt_capi_pointer = own;
+    pyrt_capi_use(own);
     return PYRUNTIME_VENDORED;
 }
 

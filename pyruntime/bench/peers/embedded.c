@@ -45,7 +45,7 @@ static const pyrt_bench_loop loops[] = {
 __attribute__((visibility("default"))) void
 pyrt_bench_peer_table(const void *table)
 {
-    pyrt_capi_pointer = (const pyrt_capi *)table;
+    pyrt_capi_use((const pyrt_capi *)table);
 }
 
 __attribute__((visibility("default"))) const pyrt_bench_loop *
