@@ -23,6 +23,8 @@
 
 #define PYRT_QUEUE_CLOSED ((pyrt_object *)(uintptr_t)1)
 
+enum { PYRT_MERGE_LATELY = 64 };
+
 /* Belongs to a pyrt_thread_impl for good, whichever thread state that is, and like it is freed with the interpreter: who looks for
  * an owner without a lock may still be looking at it. */
 typedef struct pyrt_merge_queue {
@@ -35,6 +37,10 @@ typedef struct pyrt_merge_queue {
     struct {
         uint64_t asked; /* by this thread, in the queues of others; its own to write */
     } stats;
+    /* The headers that are pushed are in the caches of who has dropped them, and each link is found behind one that has to come
+     * from there. So who pushes notes the address here as well, and who merges asks for all of these at once before he follows
+     * the links. Hints: of two who push at a time one may lose his, and nobody looks at what they lead to. */
+    PYRT_ALIGNED(64) pyrt_object *lately[PYRT_MERGE_LATELY];
 } pyrt_merge_queue;
 
 enum { PYRT_MERGE_BUCKETS = 64 };
