@@ -2,6 +2,8 @@
  * wait, stop the world, or end something (fork.h).
  */
 #include "mills.h"
+#include "object/merge_queue.h"
+#include "object/weak_lists.h"
 #include "platform/meta_alloc.h"
 #include "steps.h"
 
@@ -24,6 +26,56 @@ TEST(without_runtime)
     in_a_child(pyrt_fork, check_no_runtime);
     in_a_child(fork, check_no_runtime);
     CHECK(!pyrt_runtime_is_initialized());
+}
+
+static unsigned free_locks;
+
+static void
+count_if_free(pyrt_raw_mutex *lock)
+{
+    if (pyrt_raw_mutex_trylock(lock)) {
+        pyrt_raw_mutex_unlock(lock);
+        free_locks++;
+    }
+}
+
+static void
+count_free_locks(void)
+{
+    free_locks = 0;
+    count_if_free(&pyrt_merge_ended_lock);
+    pyrt_weak_each_lock(count_if_free);
+}
+
+/* Before the library's own constructors: the last prepared is the first installed. */
+__attribute__((constructor(101))) static void
+look_at_each_fork(void)
+{
+    (void)pthread_atfork(count_free_locks, NULL, NULL);
+}
+
+static void
+check_all_are_free(void)
+{
+    unsigned taken_at_the_fork = free_locks;
+    count_free_locks();
+    CHECK_UINT(taken_at_the_fork, 0);
+    CHECK(free_locks > 1);
+}
+
+/* Objects outlive the runtime, and so their threads may be under these locks. */
+TEST(locks_of_the_process_are_taken_with_and_without_runtime)
+{
+    in_a_child(fork, check_all_are_free);
+    check_all_are_free();
+    runtime_up();
+    pyrt_interp *more = pyrt_interp_new(NULL);
+    CHECK(more != NULL);
+    in_a_child(fork, check_all_are_free);
+    CHECK_OK(pyrt_interp_delete(more));
+    runtime_down();
+    in_a_child(fork, check_all_are_free);
+    check_all_are_free();
 }
 
 static pyrt_interp *stopped_interp;

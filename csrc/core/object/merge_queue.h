@@ -97,7 +97,7 @@ void pyrt_merge_run_dead(pyrt_interp *interp);
 /* One more that has been made immortal. */
 void pyrt_merge_count_immortal(const pyrt_object *object);
 
-/* Around a fork: the lock under which objects are merged whose owner has ended. */
+/* Around a fork: the lock under which objects are merged whose owner has ended; the process's. */
 extern pyrt_raw_mutex pyrt_merge_ended_lock;
 
 #endif

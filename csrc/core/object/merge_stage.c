@@ -199,28 +199,16 @@ each_queue(pyrt_interp *interp, void (*fn)(pyrt_raw_mutex *))
     }
 }
 
-static bool
-is_main(const pyrt_interp *interp)
-{
-    return interp == pyrt_interp_main();
-}
-
 static void
 fork_prepare(pyrt_interp *interp)
 {
     each_queue(interp, pyrt_raw_mutex_lock);
     pyrt_raw_mutex_lock(&pyrt_merge_of_interp(interp)->lock);
-    if (is_main(interp)) {
-        pyrt_raw_mutex_lock(&pyrt_merge_ended_lock);
-    }
 }
 
 static void
 fork_parent(pyrt_interp *interp)
 {
-    if (is_main(interp)) {
-        pyrt_raw_mutex_unlock(&pyrt_merge_ended_lock);
-    }
     pyrt_raw_mutex_unlock(&pyrt_merge_of_interp(interp)->lock);
     each_queue(interp, pyrt_raw_mutex_unlock);
 }
@@ -228,11 +216,26 @@ fork_parent(pyrt_interp *interp)
 static void
 fork_child(pyrt_interp *interp)
 {
-    if (is_main(interp)) {
-        pyrt_raw_mutex_reinit(&pyrt_merge_ended_lock);
-    }
     pyrt_raw_mutex_reinit(&pyrt_merge_of_interp(interp)->lock);
     each_queue(interp, pyrt_raw_mutex_reinit);
+}
+
+static void
+process_fork_prepare(void)
+{
+    pyrt_raw_mutex_lock(&pyrt_merge_ended_lock);
+}
+
+static void
+process_fork_parent(void)
+{
+    pyrt_raw_mutex_unlock(&pyrt_merge_ended_lock);
+}
+
+static void
+process_fork_child(void)
+{
+    pyrt_raw_mutex_reinit(&pyrt_merge_ended_lock);
 }
 
 /* What it was asked for is merged, and what that ends is destroyed by those that are left. What it was destroying itself, or
@@ -281,6 +284,7 @@ register_stage(void)
         .fork_child = fork_child,
         .thread_lost = thread_lost,
         .fork_settle = fork_settle,
+        .process = {process_fork_prepare, process_fork_parent, process_fork_child},
     };
     pyrt_stage_register(PYRT_STAGE_MERGE, &stage);
 }

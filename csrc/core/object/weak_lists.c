@@ -37,9 +37,9 @@ pyrt_weak_unlock(pyrt_weak_stripe *locked)
 }
 
 void
-pyrt_weak_each_lock(const pyrt_interp *interp, void (*fn)(pyrt_raw_mutex *))
+pyrt_weak_each_lock(void (*fn)(pyrt_raw_mutex *))
 {
-    for (size_t i = 0; i < STRIPES && interp == pyrt_interp_main(); i++) {
+    for (size_t i = 0; i < STRIPES; i++) {
         fn(&stripes[i].lock);
     }
 }

@@ -37,7 +37,7 @@ void pyrt_weak_take_out(pyrt_weak_stripe *locked, pyrt_weakref *weak);
 /* The one without a callback, if it lives; a new reference, whose trace is the caller's, with no lock (pyrt_trace_found). */
 pyrt_weakref *pyrt_weak_find_shared(pyrt_weak_stripe *locked, const pyrt_object *referent);
 
-/* Around a fork: every lock; with the main interpreter, which is there as long as the runtime. */
-void pyrt_weak_each_lock(const pyrt_interp *interp, void (*fn)(pyrt_raw_mutex *));
+/* Around a fork: every lock. They are the process's: what has outlived its interpreter, and the runtime, still takes them. */
+void pyrt_weak_each_lock(void (*fn)(pyrt_raw_mutex *));
 
 #endif

@@ -291,21 +291,21 @@ interp_drain(pyrt_interp *interp)
 }
 
 static void
-fork_prepare(pyrt_interp *interp)
+fork_prepare(void)
 {
-    pyrt_weak_each_lock(interp, pyrt_raw_mutex_lock);
+    pyrt_weak_each_lock(pyrt_raw_mutex_lock);
 }
 
 static void
-fork_parent(pyrt_interp *interp)
+fork_parent(void)
 {
-    pyrt_weak_each_lock(interp, pyrt_raw_mutex_unlock);
+    pyrt_weak_each_lock(pyrt_raw_mutex_unlock);
 }
 
 static void
-fork_child(pyrt_interp *interp)
+fork_child(void)
 {
-    pyrt_weak_each_lock(interp, pyrt_raw_mutex_reinit);
+    pyrt_weak_each_lock(pyrt_raw_mutex_reinit);
 }
 
 __attribute__((constructor)) static void
@@ -313,9 +313,7 @@ register_stage(void)
 {
     static const pyrt_stage stage = {
         .interp_drain = interp_drain,
-        .fork_prepare = fork_prepare,
-        .fork_parent = fork_parent,
-        .fork_child = fork_child,
+        .process = {fork_prepare, fork_parent, fork_child},
     };
     pyrt_death_set_weakrefs(clear_weakrefs);
     pyrt_stage_register(PYRT_STAGE_WEAKREFS, &stage);

@@ -1,10 +1,10 @@
 /* raw_mutex.h -- the lock of the library's own lists: four bytes, never detaches, never runs user code while held.
  *
  * Held for a look at a list or a short system call, never while user code runs, so that waiting for it does not count as
- * blocking. Order in which they are taken: registry, interpreter, unique ids, merge queues, the dead of an interpreter, merging
- * for ended owners, orphans, switch of lock debugging, its tables, the list of the interpreters' memory, their pools, their
- * heaps, their arenas, the beginning of the process's memory, its pool, its arenas, numbers of owners, metadata, report, buckets
- * of the parking lot. Zero is unlocked; after a fork the child simply zeroes it.
+ * blocking. Order in which they are taken: registry, interpreter, unique ids, merge queues, the dead of an interpreter, orphans,
+ * stripes of weak references, merging for ended owners, switch of lock debugging, its tables, the list of the interpreters'
+ * memory, their pools, their heaps, their arenas, the beginning of the process's memory, its pool, its arenas, numbers of
+ * owners, metadata, report, buckets of the parking lot. Zero is unlocked; after a fork the child simply zeroes it.
  *
  * State table of `word`:
  *   0  unlocked

@@ -43,6 +43,11 @@ prepare(void)
             }
         }
     }
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->process.prepare != NULL) {
+            pyrt_stages[i]->process.prepare();
+        }
+    }
     pyrt_watch_fork_prepare();
     if (memory_hooks != NULL) {
         memory_hooks->prepare();
@@ -57,6 +62,11 @@ parent(void)
     pyrt_watch_fork_parent();
     if (memory_hooks != NULL) {
         memory_hooks->parent();
+    }
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->process.parent != NULL) {
+            pyrt_stages[i]->process.parent();
+        }
     }
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
         for (int i = 0; i < PYRT_STAGES; i++) {
@@ -155,6 +165,11 @@ child(void)
     pyrt_slots_fork_child();
     pyrt_membarrier_register();
     pyrt_raw_mutex_reinit(&registry->lock);
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->process.child != NULL) {
+            pyrt_stages[i]->process.child();
+        }
+    }
     for (pyrt_interp *interp = registry->interps; interp != NULL; interp = interp->next) {
         restore_interp(interp);
     }

@@ -20,6 +20,12 @@ typedef enum {
 
 struct pyrt_thread_impl;
 
+typedef struct pyrt_fork_hooks {
+    void (*prepare)(void);
+    void (*parent)(void);
+    void (*child)(void);
+} pyrt_fork_hooks;
+
 typedef struct pyrt_stage {
     /* Make and free what the stage keeps for an interpreter; fini finds it empty. */
     pyrt_status (*interp_init)(pyrt_interp *interp);
@@ -61,6 +67,9 @@ typedef struct pyrt_stage {
     void (*thread_lost)(struct pyrt_thread_impl *thread);
     /* In the child, for each interpreter, when its lost threads are gone: sets right what they were in the middle of counting. */
     void (*fork_settle)(pyrt_interp *interp);
+    /* Around a fork, once, whether there is an interpreter or not: locks of the stage's that are the process's. They come after
+     * those of the interpreters in the order of locks. */
+    pyrt_fork_hooks process;
 } pyrt_stage;
 
 /* Called from constructors, before any interpreter exists. */
@@ -71,12 +80,6 @@ extern const pyrt_stage *pyrt_stages[PYRT_STAGES];
 
 /* Around a fork, once: the locks of memory that belongs to no interpreter. They come before the metadata's in the order of
  * locks. From a constructor. */
-typedef struct pyrt_fork_hooks {
-    void (*prepare)(void);
-    void (*parent)(void);
-    void (*child)(void);
-} pyrt_fork_hooks;
-
 void pyrt_fork_set_memory_hooks(const pyrt_fork_hooks *hooks);
 
 #endif
