@@ -240,6 +240,28 @@ def test_a_fork_while_another_thread_runs_callables(python: Python) -> None:
     assert result.out == "10\n10\n"
 
 
+def test_a_fork_while_another_thread_retires(python: Python) -> None:
+    """What it had not given over yet is not missed at the exit of the child; what waits in a queue is counted there."""
+    result = python.run(
+        program("""
+        domain = pyruntime.Domain("mine")
+        other = threading.Thread(target=domain.retire, args=[lambda: None])
+        with pyruntime.attached():
+            pyruntime.retire(lambda: print("kept", flush=True))
+            with pyruntime.stop_the_world(timeout=60, everything=True):
+                other.start()
+                while not any(one.os_thread_id == other.native_id for one in pyruntime.threads(domain.interpreter_id)):
+                    pass
+                pid = os.fork()
+        if pid != 0:
+            wait_for(pid)
+            other.join()
+        """)
+    )
+    assert result.out == "kept\nkept\n"
+    assert result.err == ""
+
+
 def test_a_fork_while_threads_make_and_close_heaps_and_domains(python: Python) -> None:
     """The lists of both are whole in the child, and their locks nobody's."""
     python.run(

@@ -54,6 +54,7 @@ fork_child(void)
     for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
         pyrt_py_callables_fork_child(home);
     }
+    pyrt_py_callables_fork_settle();
     pyrt_py_endings_fork_child();
     pyrt_py_uses_fork_child();
     pyrt_py_heaps_fork_child();

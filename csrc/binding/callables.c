@@ -5,6 +5,7 @@
 #include "binding/uses.h"
 
 #include "platform/futex.h"
+#include "reclaim/reclaim.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -250,4 +251,20 @@ pyrt_py_callables_fork_child(pyrt_py_home *home)
     home->scheduling = 0;
     /* Python keeps the pending calls of the parent, or loses them; asking once more does no harm. */
     home->due = 0;
+    /* Those that were lost may have stood between counting a callable and retiring it, or between taking it and counting it. */
+    home->waiting = 0;
+}
+
+static void
+count_if_callable(const pyrt_retired *item)
+{
+    if (item->dispose == pyrt_py_callable_dispose) {
+        ((pyrt_py_callable *)item->p)->home->waiting++;
+    }
+}
+
+void
+pyrt_py_callables_fork_settle(void)
+{
+    pyrt_reclaim_visit(count_if_callable);
 }

@@ -91,7 +91,8 @@ enum {
 /* Asks for a pending call, where the interpreter can have one (the main one). With or without the GIL. */
 void pyrt_py_schedule(pyrt_py_home *home, uint32_t what);
 
-/* In the child of a fork. */
+/* In the child of a fork: of each home, and then once, which counts what waits. */
 void pyrt_py_callables_fork_child(pyrt_py_home *home);
+void pyrt_py_callables_fork_settle(void);
 
 #endif

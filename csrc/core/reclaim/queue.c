@@ -515,6 +515,28 @@ pyrt_queue_adopt(pyrt_retire_queue *queue, pyrt_disposal *disposal)
     pyrt_queue_put_back(queue, disposal);
 }
 
+static void
+visit_items(const pyrt_retired *from, const pyrt_retired *end, void (*visit)(const pyrt_retired *item))
+{
+    for (const pyrt_retired *item = from; item != end; item++) {
+        visit(item);
+    }
+}
+
+void
+pyrt_queue_visit(const pyrt_retire_queue *queue, const pyrt_disposal *disposal, void (*visit)(const pyrt_retired *item))
+{
+    if (disposal->chunk != NULL) {
+        visit_items(disposal->chunk->read, disposal->chunk->end, visit);
+    }
+    for (const pyrt_retired_chunk *chunk = queue->sealed; chunk != NULL; chunk = chunk->next) {
+        visit_items(chunk->read, chunk->end, visit);
+    }
+    if (items_in_open(queue) != 0) {
+        visit_items(queue->open->items, queue->window->cursor, visit);
+    }
+}
+
 void
 pyrt_queue_fini(pyrt_retire_queue *queue)
 {

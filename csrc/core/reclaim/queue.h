@@ -166,6 +166,11 @@ void pyrt_queue_move(pyrt_retire_queue *from, pyrt_retire_queue *to);
  * disposing of, but for the one item that was under way. */
 void pyrt_queue_adopt(pyrt_retire_queue *queue, pyrt_disposal *disposal);
 
+/* Shows each item that has not been taken, in the queue and in what its owner is disposing of; no nodes. For the child of a fork,
+ * where nobody else is. */
+void pyrt_queue_visit(const pyrt_retire_queue *queue, const pyrt_disposal *disposal,
+                      void (*visit)(const pyrt_retired *item));
+
 /* Frees the memory of an empty queue. */
 void pyrt_queue_fini(pyrt_retire_queue *queue);
 

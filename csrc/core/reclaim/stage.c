@@ -220,6 +220,21 @@ fork_settle(pyrt_interp *interp)
     pyrt_qsbr_stats_settle(interp, items, bytes);
 }
 
+void
+pyrt_reclaim_visit(void (*visit)(const pyrt_retired *item))
+{
+    pyrt_queue_visit(&pyrt_global_queue.queue, &pyrt_global_queue.running, visit);
+    for (pyrt_interp *interp = pyrt_the_registry.interps; interp != NULL; interp = interp->next) {
+        const pyrt_shared_queue *orphans = &pyrt_reclaim_of_interp(interp)->orphans;
+        pyrt_queue_visit(&orphans->queue, &orphans->running, visit);
+        for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
+            if (pyrt_reclaim_of(thread) != NULL) {
+                pyrt_queue_visit(&pyrt_reclaim_of(thread)->queue, &pyrt_reclaim_of(thread)->running, visit);
+            }
+        }
+    }
+}
+
 __attribute__((constructor)) static void
 register_stage(void)
 {

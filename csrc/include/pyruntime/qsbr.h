@@ -112,8 +112,8 @@ pyrt_status pyrt_qsbr_stall_report(pyrt_interp *interp, pyrt_stall_report *out);
 /* ---- statistics -------------------------------------------------------------------------------------------------- */
 
 /* The one list of the statistics of an interpreter: name, and whether two values merge by sum or by max. The struct, its
- * merge and the names come from here. A thread that waits for a goal does not ask the clock in the first microsecond or
- * so: a wait that ends by then is not timed, and of a longer one the stall report counts the time after it. */
+ * merge and the names come from here. A thread that waits for a goal does not ask the clock for its first few dozen looks
+ * at the readers: a wait that ends by then is not timed, and of a longer one the stall report counts the time after them. */
 #define PYRT_QSBR_STATS(X)                                                                                        \
     X(goals, sum)           /* grace periods begun: times that the interpreter's threads advanced the sequence */ \
     X(polls, sum)           /* times that a goal was asked for */                                                 \
