@@ -48,8 +48,7 @@ class Stats:
     orphaned: int
     """Queues that threads left behind when they ended."""
     longest_grace_ns: int
-    """The longest time from seeing a goal not reached to seeing it reached, in ns. A wait that ends within the first few
-    dozen looks at the readers is not timed."""
+    """The longest time from seeing a goal not reached to seeing it reached, in ns; a wait of few looks is not timed."""
 
 
 @dataclass(frozen=True)
