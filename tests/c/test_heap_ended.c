@@ -6,6 +6,7 @@
 #include "support.h"
 
 #include "faults.h"
+#include "heaps.h"
 #include "memory/heap_impl.h"
 #include "platform/meta_alloc.h"
 #include "platform/os_memory.h"
@@ -26,26 +27,6 @@ new_interp(const char *name, int use_main_allocator)
         .struct_size = sizeof(pyrt_interp_config), .use_main_allocator = use_main_allocator, .name = name});
     CHECK(interp != NULL);
     return interp;
-}
-
-static pyrt_heap *
-new_heap(pyrt_interp *interp, uint8_t tag, bool type_stable)
-{
-    pyrt_heap *heap = pyrt_heap_new(
-        interp, &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .tag = tag, .type_stable = type_stable});
-    CHECK(heap != NULL);
-    return heap;
-}
-
-static char *
-block_of(pyrt_interp *interp, pyrt_heap *heap, size_t size)
-{
-    pyrt_thread *thread = pyrt_thread_ensure(interp);
-    char *block = pyrt_heap_malloc(thread, heap, size);
-    CHECK(block != NULL);
-    memset(block, 0x5A, size);
-    pyrt_thread_release(thread);
-    return block;
 }
 
 static void
@@ -127,7 +108,7 @@ outlive(int use_main_allocator, bool type_stable, bool elsewhere)
     }
 }
 
-/* The leaves of the map are never freed, and the main interpreter keeps its newest arena: both are there then. */
+/* The main interpreter keeps its newest arena: it is there then. */
 static void
 warm_up(void)
 {
@@ -140,11 +121,11 @@ TEST(all_of_it_goes_back_with_the_last_block)
 {
     runtime_up();
     warm_up();
-    size_t mapped = pyrt_os_mapped_bytes();
+    size_t mapped = mapped_beside_the_map();
     size_t live = pyrt_meta_live_bytes();
     for (int way = 0; way < 8; way++) {
         outlive(way & 1, (way & 2) != 0, (way & 4) != 0);
-        CHECK_UINT(pyrt_os_mapped_bytes(), mapped);
+        CHECK_UINT(mapped_beside_the_map(), mapped);
         CHECK_UINT(pyrt_meta_live_bytes(), live);
     }
     runtime_down();
@@ -464,7 +445,7 @@ TEST(neither_the_end_nor_a_free_needs_memory)
 {
     runtime_up();
     warm_up();
-    size_t mapped = pyrt_os_mapped_bytes();
+    size_t mapped = mapped_beside_the_map();
     size_t live = pyrt_meta_live_bytes();
     pyrt_interp *interp = new_interp("short", 0);
     pyrt_heap *heap = new_heap(interp, 0, false);
@@ -483,7 +464,7 @@ TEST(neither_the_end_nor_a_free_needs_memory)
     fault_disarm();
     /* What could not be purged is unmapped with the rest. */
     CHECK(none_has_left_anything());
-    CHECK_UINT(pyrt_os_mapped_bytes(), mapped);
+    CHECK_UINT(mapped_beside_the_map(), mapped);
     CHECK_UINT(pyrt_meta_live_bytes(), live);
     runtime_down();
 }

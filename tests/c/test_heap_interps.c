@@ -1,9 +1,9 @@
 /* test_heap_interps.c -- the memory of interpreters: of their own or shared, and what is left of it at their end. */
 #include "support.h"
 
+#include "heaps.h"
 #include "memory/heap_impl.h"
 #include "platform/meta_alloc.h"
-#include "platform/os_memory.h"
 #include "platform/poison.h"
 #include "workers.h"
 
@@ -28,25 +28,6 @@ new_interp(int use_main_allocator, int free_leaked_blocks)
     return interp;
 }
 
-static pyrt_heap *
-new_heap(pyrt_interp *interp, uint8_t tag)
-{
-    pyrt_heap *heap = pyrt_heap_new(interp, &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .tag = tag});
-    CHECK(heap != NULL);
-    return heap;
-}
-
-static char *
-block_of(pyrt_interp *interp, pyrt_heap *heap, size_t size)
-{
-    pyrt_thread *thread = pyrt_thread_ensure(interp);
-    char *block = pyrt_heap_malloc(thread, heap, size);
-    CHECK(block != NULL);
-    memset(block, 0x5A, size);
-    pyrt_thread_release(thread);
-    return block;
-}
-
 /* ---- whose room -------------------------------------------------------------------------------------------------- */
 
 /* The segment of 4 MiB that a block lies in: which of its slices are whose. */
@@ -66,10 +47,10 @@ TEST(an_interpreter_has_room_of_its_own)
     runtime_up();
     pyrt_interp *main = pyrt_interp_main();
     pyrt_interp *own = new_interp(0, 0);
-    char *mine = block_of(main, new_heap(main, 0), 100);
+    char *mine = block_of(main, new_heap(main, 0, false), 100);
     uint64_t reserved = stats_of(main).reserved_bytes;
     CHECK_UINT(stats_of(own).reserved_bytes, 0);
-    pyrt_heap *heap = new_heap(own, 0);
+    pyrt_heap *heap = new_heap(own, 0, false);
     char *theirs = block_of(own, heap, 100);
     CHECK_UINT(stats_of(own).reserved_bytes, PYRT_SEGMENT);
     CHECK_UINT(stats_of(main).reserved_bytes, reserved);
@@ -89,10 +70,10 @@ TEST(or_it_shares_that_of_the_main_one)
     runtime_up();
     pyrt_interp *main = pyrt_interp_main();
     pyrt_interp *sharing = new_interp(1, 0);
-    char *mine = block_of(main, new_heap(main, 0), 100);
+    char *mine = block_of(main, new_heap(main, 0, false), 100);
     uint64_t reserved = stats_of(main).reserved_bytes;
     CHECK_UINT(stats_of(sharing).reserved_bytes, reserved);
-    char *theirs = block_of(sharing, new_heap(sharing, 0), 100);
+    char *theirs = block_of(sharing, new_heap(sharing, 0, false), 100);
     /* A segment more for its thread, out of arenas that are the main interpreter's; what is in no page is still that one's. */
     CHECK(stats_of(main).reserved_bytes > reserved);
     CHECK_UINT(stats_of(sharing).reserved_bytes, stats_of(main).reserved_bytes);
@@ -119,10 +100,10 @@ leave(int use_main_allocator, int free_leaked_blocks)
 {
     runtime_up();
     left.interp = new_interp(use_main_allocator, free_leaked_blocks);
-    left.heap = new_heap(left.interp, 3);
+    left.heap = new_heap(left.interp, 3, false);
     left.small = block_of(left.interp, left.heap, 100);
     left.huge = block_of(left.interp, left.heap, 5000000);
-    left.of_main = block_of(pyrt_interp_main(), new_heap(pyrt_interp_main(), 4), 100);
+    left.of_main = block_of(pyrt_interp_main(), new_heap(pyrt_interp_main(), 4, false), 100);
 }
 
 static void
@@ -197,7 +178,7 @@ TEST(every_size_and_every_tag_that_is_left_is_counted)
     pyrt_interp *interp = new_interp(0, 0);
     static char *blocks[PYRT_CLASS_LARGE];
     for (unsigned class = 0; class < PYRT_CLASS_LARGE; class++) {
-        blocks[class] = block_of(interp, new_heap(interp, (uint8_t)(class % TAGS)), pyrt_class_size(class));
+        blocks[class] = block_of(interp, new_heap(interp, (uint8_t)(class % TAGS), false), pyrt_class_size(class));
     }
     CHECK_OK(pyrt_interp_delete(interp));
     EXPECT_REPORT("interpreter 1 ", "45 blocks", "1 of 8 bytes", "1 of 16 bytes");
@@ -250,9 +231,7 @@ live_once(worker *other, int number)
 {
     life.interp = new_interp(number % 2, number % 3 == 0);
     for (int i = 0; i < 2; i++) {
-        life.heaps[i] = pyrt_heap_new(
-            life.interp,
-            &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .tag = (uint8_t)i, .type_stable = i == 1});
+        life.heaps[i] = new_heap(life.interp, (uint8_t)i, i == 1);
     }
     worker_do(other, allocate_of_a_life, NULL);
     /* One in three leaves everything, and has it freed with it. */
@@ -277,7 +256,7 @@ TEST(thousands_of_interpreters_come_and_go_in_flat_memory)
     for (int i = 0; i < WARM; i++) {
         live_once(&other, i);
     }
-    size_t mapped = pyrt_os_mapped_bytes();
+    size_t mapped = mapped_beside_the_map();
     size_t live = pyrt_meta_live_bytes();
     size_t resident = resident_pages();
     size_t most = 0;
@@ -288,7 +267,7 @@ TEST(thousands_of_interpreters_come_and_go_in_flat_memory)
             most = now > most ? now : most;
         }
     }
-    CHECK_UINT(pyrt_os_mapped_bytes(), mapped);
+    CHECK_UINT(mapped_beside_the_map(), mapped);
     CHECK_UINT(pyrt_meta_live_bytes(), live);
     /* Each had touched more than fifty pages. What the C library adds on the way is a little; what AddressSanitizer adds is not: it
      * moves the variables of every call to memory of its own, which goes round and is touched little by little. */
