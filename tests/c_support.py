@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 import pytest
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,6 +124,15 @@ def build_library() -> Path:
     if done.returncode != 0:
         pytest.fail(f"make lib\n{done.stdout}{done.stderr}", pytrace=False)
     return ROOT / "build" / "lib"
+
+
+def on_all_cores(function: Callable[[A], T], arguments: Iterable[A]) -> list[T]:
+    """What a function that waits for a process says to each argument, asked on all cores; the first failure counts."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        return list(pool.map(function, arguments))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Ahead(Generic[T]):

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from c_support import CORE, CXX, HANG_GUARD, ROOT, compiles, need_compiler
+from c_support import CORE, CXX, HANG_GUARD, ROOT, compiles, need_compiler, on_all_cores
 
 LINE = ["-std=gnu11", "-O2", "-Icsrc/include", "-Icsrc", "-Icsrc/core", "-pthread"]
 SOURCES = sorted(str(file.relative_to(ROOT)) for file in CORE.rglob("*.c"))
@@ -31,15 +31,16 @@ def compiler(request: pytest.FixtureRequest) -> str:
 def objects(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The object files of the core, each made with exactly the one line."""
     where = tmp_path_factory.mktemp(f"core-{compiler}")
-    made = []
-    for source in SOURCES:
+
+    def make(source: str) -> Path:
         target = where / (source.replace("/", "_") + ".o")
         command = [compiler, *LINE, "-c", source, "-o", str(target)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_GUARD)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
         assert done.stderr == ""
-        made.append(target)
-    return made
+        return target
+
+    return on_all_cores(make, SOURCES)
 
 
 def symbols(files: list[Path], *options: str) -> set[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, Ahead, need_compiler
+from c_support import C_TESTS, CORE, HANG_GUARD, INCLUDE, ROOT, Ahead, need_compiler, on_all_cores
 
 MODEL = C_TESTS / "model"
 LITMUS = MODEL / "litmus.c"  # a program of its own
@@ -178,13 +178,22 @@ BREAKS = {
 BROKEN = [(broken, scenario) for broken, scenarios in BREAKS.items() for scenario in scenarios]
 
 
-def compile_to(target: Path, sources: list[Path], *flags: str) -> Path:
+def gcc(*arguments: object) -> None:
     need_compiler("gcc")
-    command = ["gcc", *FLAGS, *flags, *map(str, sources), "-o", str(target)]
+    command = ["gcc", *FLAGS, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode != 0:
         pytest.fail(done.stderr, pytrace=False)
-    return target
+
+
+def build(sources: list[Path], *defines: str, where: Path, link: tuple[str, ...] = ()) -> Path:
+    def make(source: Path) -> Path:
+        target = where / f"{source.parent.name}-{source.stem}.o"
+        gcc(*defines, "-c", source, "-o", target)
+        return target
+
+    gcc(*on_all_cores(make, sources), *link, "-o", where / "program")
+    return where / "program"
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +202,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources += MEMORY + OBJECT
     sources += [path for path in sorted(MODEL.glob("*.c")) if path != LITMUS]
     substitutes = ['-DPYRT_ATOMIC_HEADER="model_atomic.h"', "-DPYRT_TLS_BLOCK=model_tls"]
-    substitutes += ["-Wl,--wrap=pyrt_mutex_give_back"]
-    return compile_to(tmp_path_factory.mktemp("model") / "model", sources, *substitutes)
+    return build(sources, *substitutes, where=tmp_path_factory.mktemp("model"), link=("-Wl,--wrap=pyrt_mutex_give_back",))
 
 
 def run(model: Path, *arguments: object) -> tuple[int, str]:
@@ -307,7 +315,7 @@ def test_a_failure_at_random_comes_again_with_its_seed(model: Path, broken: str)
 
 
 def test_the_orders_hold_on_this_processor(tmp_path: Path) -> None:
-    litmus = compile_to(tmp_path / "litmus", [LITMUS, CORE / "platform" / "futex.c"])
+    litmus = build([LITMUS, CORE / "platform" / "futex.c"], where=tmp_path)
     status, output = run(litmus)
     seen = {
         name: (kind, int(runs), int(shown)) for name, kind, runs, shown in (line.split() for line in output.splitlines())
