@@ -22,7 +22,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 /* The last mutex is for moments: who holds it never waits for anything. So it may be waited for attached, and whoever has
  * stopped the world gets it. */
@@ -52,6 +51,10 @@ static __thread life *my_life;
 
 static uint64_t reservations;
 static uint64_t progress;
+
+/* Everybody gets a signal each time that there were so many results. */
+enum { RESULTS_A_BEAT = 16 };
+static uint32_t beats;
 
 /* The sums over all lives. */
 static struct {
@@ -149,11 +152,20 @@ try_to_lock(life *self, int which)
     }
 }
 
+static void
+beat(void)
+{
+    (void)pyrt_fetch_add_relaxed(&beats, 1u);
+    pyrt_futex_wake(&beats, 1);
+}
+
 static bool
 count_result(life *self, result what)
 {
     self->results[what]++;
-    (void)pyrt_fetch_add_relaxed(&progress, (uint64_t)1);
+    if (pyrt_fetch_add_relaxed(&progress, (uint64_t)1) % RESULTS_A_BEAT == 0) {
+        beat();
+    }
     return what == GOT_IT;
 }
 
@@ -325,7 +337,8 @@ spawn(void *unused, int number)
 
 /* ---- signals, and the watchdog ----------------------------------------------------------------------------------- */
 
-enum { USUAL_PATIENCE_S = 40, PATIENCE_WITH_SABOTAGE_S = 2 };
+#define USUAL_PATIENCE_NS INT64_C(40000000000)
+#define PATIENCE_WITH_SABOTAGE_NS INT64_C(2000000000)
 
 static bool over;
 
@@ -361,20 +374,15 @@ static void *
 pester_and_watch(void *unused)
 {
     (void)unused;
-    time_t patience = test_sabotage() == NULL ? USUAL_PATIENCE_S : PATIENCE_WITH_SABOTAGE_S;
-    uint64_t seen = 0;
-    struct timespec since = {0};
+    int64_t patience = test_sabotage() == NULL ? USUAL_PATIENCE_NS : PATIENCE_WITH_SABOTAGE_NS;
     while (!pyrt_load_acquire(&over)) {
+        uint32_t seen = pyrt_load_relaxed(&beats);
+        int64_t deadline = pyrt_now_ns() + patience;
         send_signals();
-        nanosleep(&(struct timespec){0, 200000}, NULL);
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        if (pyrt_load_relaxed(&progress) != seen || since.tv_sec == 0) {
-            seen = pyrt_load_relaxed(&progress);
-            since = now;
-        }
-        else if (now.tv_sec - since.tv_sec > patience) {
-            say_who_waits();
+        while (pyrt_load_relaxed(&beats) == seen) {
+            if (!pyrt_futex_wait(&beats, seen, deadline)) {
+                say_who_waits();
+            }
         }
     }
     return NULL;
@@ -422,6 +430,7 @@ torture(void)
     CHECK_INT(pthread_create(&pest, NULL, pester_and_watch, NULL), 0);
     run_crowd(SPAWNERS, spawn, NULL);
     pyrt_store_release(&over, true);
+    beat();
     CHECK_INT(pthread_join(pest, NULL), 0);
     check_books();
     runtime_down();
