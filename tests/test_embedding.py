@@ -13,7 +13,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from installed import CC, Samples
+from c_support import need_compiler
+from installed import CC, EMBEDDING, Samples
 
 import pyruntime
 
@@ -125,6 +126,25 @@ def test_an_import_without_python_says_what_is_missing(tmp_path: Path, order: st
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode == 0) is works, done.stderr
     assert ("where <Python.h> is included before <pyruntime/capi.h>" in done.stderr) is not works
+
+
+@pytest.mark.parametrize("build", ["", "-std=c11 -D_GNU_SOURCE", "-fsanitize=address,undefined", "-fsanitize=thread"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_words_of_a_thread_are_found_in_every_build(tmp_path: Path, compiler: str, build: str) -> None:
+    """And not before there is a table; nor does it disturb anybody who looks that another interpreter imports it, too."""
+    need_compiler(compiler)
+    program = str(tmp_path / "words")
+    command = [compiler, "-O2", *build.split(), f"-I{pyruntime.get_include()}", str(EMBEDDING / "words.c"), "-o", program]
+    subprocess.run([*command, "-pthread"], check=True)
+
+    def run(*ways: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([program, *ways], capture_output=True, text=True)
+
+    for done in run(), run("race"):
+        assert (done.returncode, done.stdout, done.stderr) == (0, "0 wrong\n", "")
+    forgot = run("forgot")
+    assert forgot.returncode != 0
+    assert forgot.stdout == ""
 
 
 def test_the_header_refuses_to_come_second(tmp_path: Path) -> None:

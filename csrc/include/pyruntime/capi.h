@@ -274,7 +274,7 @@ PyAPI_DATA(PyObject *) PyExc_ModuleNotFoundError;
  * -1 with an exception set: ModuleNotFoundError when there is no package; ImportError when it cannot be imported or has no
  * table, or when the versions do not fit. The message names both and the mend. Needs the GIL (an attached Python thread state).
  * Once in each Python interpreter, from the module's exec function. Without it there is no table (pyrt_capi_pointer is NULL): the
- * first call of a function that is not inline ends the process with a plain segmentation fault, as a check would cost every call.
+ * first call ends the process with a plain segmentation fault, as a check would cost every call.
  * blocks: as an import · allocates: yes · runs user code: as an import · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
 static inline int
