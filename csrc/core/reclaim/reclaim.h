@@ -90,8 +90,8 @@ bool pyrt_shared_has_batch_before(pyrt_shared_queue *shared, uint32_t end_of_bat
 /* What was taken goes back: it does not count as disposed of any more. */
 void pyrt_reclaim_uncount(pyrt_interp *interp, const pyrt_disposal *disposal);
 
-/* Shows each item that waits in any queue of the process; for a fork handler in the child that comes after the core's, so that what
- * lost threads had is there too. */
+/* Shows each item that waits in any queue of the process; for a fork handler in the child that comes after the core's, so that
+ * what lost threads had is there too. */
 void pyrt_reclaim_visit(void (*visit)(const pyrt_retired *item));
 
 /* The runner cannot go on: puts back what it had taken. `interp` has counted it. */
