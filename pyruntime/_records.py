@@ -196,6 +196,13 @@ class SizeClassStats:
     block_bytes: int
     """Bytes of the blocks in use."""
 
+    def __repr__(self) -> str:
+        size = str(self.block_size) if self.block_size else "0 (each above 64 KiB)"
+        return (
+            f"SizeClassStats(block_size={size}, allocated={self.allocated}, blocks={self.blocks}, "
+            f"block_bytes={self.block_bytes})"
+        )
+
 
 @dataclass(frozen=True)
 class HeapStats:
