@@ -202,6 +202,29 @@ def test_what_cannot_run_at_exit_is_reported(python: Python, where: str, count: 
     assert re.search(words, result.err, re.MULTILINE)
 
 
+def test_who_cannot_leave_is_named_however_many_idle_threads_came_later(python: Python) -> None:
+    result = python.run(
+        program("""
+        def body():
+            with pyruntime.reading():
+                ready.set()
+                threading.Event().wait()
+        start(body)
+        came = threading.Semaphore(0)
+        def idle():
+            with pyruntime.reading():
+                pass
+            came.release()
+            threading.Event().wait()
+        for _ in range(20):
+            start(idle)
+            came.acquire()
+        pyruntime.retire(print)
+        """)
+    )
+    assert re.search(r"not run at exit: thread 1 'Thread-1.*' is still inside a block of domain 'main'$", result.err, re.M)
+
+
 def test_a_main_thread_that_exits_inside_a_block_is_named(python: Python) -> None:
     result = python.run("""
         import pyruntime

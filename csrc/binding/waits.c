@@ -14,6 +14,8 @@
 #include "platform/report.h"
 #include "state/thread_impl.h"
 
+#include <stdlib.h>
+
 enum { SLICE_NS = 100000000, LONGEST_SLICES = 32 };
 
 /* What is left of the time, but a slice at most; 0 when it is over. */
@@ -234,22 +236,24 @@ pyrt_py_wait_at_exit(pyrt_py_home *home, int64_t deadline)
     }
 }
 
-/* The attached thread that holds up this domain. */
+/* The attached thread that holds up this domain. Threads that came later are listed first, so all are looked at. */
 static bool
 find_who_is_inside(pyrt_interp *interp, pyrt_thread_info *found)
 {
     pyrt_stall_report stall = {.struct_size = sizeof(stall)};
     bool is_stalled = pyrt_qsbr_stall_report(interp, &stall) == PYRT_OK;
-    enum { LOOKED_AT = 16 };
-    pyrt_thread_info infos[LOOKED_AT];
-    size_t count = pyrt_thread_list(interp, infos, LOOKED_AT);
-    for (size_t i = 0; i < count && i < LOOKED_AT; i++) {
-        if (is_stalled ? infos[i].id == stall.thread_id : infos[i].state == PYRT_STATE_ATTACHED) {
+    size_t room = pyrt_thread_list(interp, NULL, 0);
+    pyrt_thread_info *infos = calloc(room, sizeof(*infos));
+    size_t count = infos == NULL ? 0 : pyrt_thread_list(interp, infos, room);
+    bool is_found = false;
+    for (size_t i = 0; i < count && i < room && !is_found; i++) {
+        is_found = is_stalled ? infos[i].id == stall.thread_id : infos[i].state == PYRT_STATE_ATTACHED;
+        if (is_found) {
             *found = infos[i];
-            return true;
         }
     }
-    return false;
+    free(infos);
+    return is_found;
 }
 
 void
