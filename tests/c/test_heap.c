@@ -623,7 +623,11 @@ TEST(wrong_use_is_reported_and_changes_nothing)
 
     pyrt_heap *heap = pyrt_heap_new(interp, NULL);
     pyrt_thread *thread = pyrt_thread_new(interp);
+    errno = 0;
     CHECK(pyrt_heap_malloc(thread, heap, 10) == NULL);
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_heap_malloc", "not the one that is attached");
+    CHECK(pyrt_heap_malloc(NULL, heap, 10) == NULL);
     EXPECT_REPORT("pyrt_heap_malloc", "not the one that is attached");
     pyrt_thread *there = pyrt_thread_ensure(other);
     CHECK(pyrt_heap_malloc(there, heap, 10) == NULL);
@@ -638,8 +642,18 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     pyrt_free(their_block);
     pyrt_thread_release(there);
     pyrt_attach(thread);
-    CHECK(pyrt_heap_malloc(thread, heap, SIZE_MAX) == NULL);
-    CHECK(pyrt_heap_calloc(thread, heap, SIZE_MAX / 2, 3) == NULL);
+    errno = 0;
+    CHECK(pyrt_heap_malloc(thread, NULL, 3) == NULL);
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
+    CHECK(pyrt_heap_malloc(thread, NULL, 3000) == NULL);
+    EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
+    CHECK(pyrt_heap_calloc(thread, NULL, 1, 3) == NULL);
+    EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
+    CHECK(pyrt_heap_realloc(thread, NULL, NULL, 3) == NULL);
+    EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
+    CHECK(pyrt_heap_aligned_alloc(thread, NULL, 64, 3) == NULL);
+    EXPECT_REPORT("pyrt_heap_aligned_alloc", "the heap is NULL");
     errno = 0;
     CHECK(pyrt_heap_aligned_alloc(thread, heap, 3, 3) == NULL);
     CHECK_INT(errno, EINVAL);
@@ -654,6 +668,38 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     CHECK_UINT(blocks_in_use(interp, 0), 0);
     pyrt_thread_delete(thread);
     CHECK_OK(pyrt_interp_delete(other));
+    runtime_down();
+}
+
+TEST(absurd_sizes_give_null_and_enomem)
+{
+    runtime_up();
+    pyrt_heap *heap = pyrt_heap_new(pyrt_interp_main(), NULL);
+    pyrt_thread *thread = pyrt_thread_new(pyrt_interp_main());
+    pyrt_attach(thread);
+    char *block = pyrt_heap_calloc(thread, heap, 1, 100);
+    const size_t absurd[] = {SIZE_MAX, (size_t)PTRDIFF_MAX + 1, PTRDIFF_MAX, ((size_t)1 << 44) + 1};
+    for (size_t i = 0; i < sizeof(absurd) / sizeof(absurd[0]); i++) {
+        errno = 0;
+        CHECK(pyrt_heap_malloc(thread, heap, absurd[i]) == NULL);
+        CHECK_INT(errno, ENOMEM);
+        errno = 0;
+        CHECK(pyrt_heap_calloc(thread, heap, 1, absurd[i]) == NULL);
+        CHECK_INT(errno, ENOMEM);
+        errno = 0;
+        CHECK(pyrt_heap_aligned_alloc(thread, heap, 64, absurd[i]) == NULL);
+        CHECK_INT(errno, ENOMEM);
+        errno = 0;
+        CHECK(pyrt_heap_realloc(thread, heap, block, absurd[i]) == NULL);
+        CHECK_INT(errno, ENOMEM);
+    }
+    errno = 0;
+    CHECK(pyrt_heap_calloc(thread, heap, SIZE_MAX / 2, 3) == NULL);
+    CHECK_INT(errno, ENOMEM);
+    pyrt_free(block);
+    pyrt_detach(thread);
+    pyrt_thread_delete(thread);
+    pyrt_heap_delete(heap);
     runtime_down();
 }
 

@@ -216,6 +216,31 @@ TEST(absurd_sizes_give_null_and_lose_nothing)
     CHECK_UINT(pyrt_usable_size(NULL), 0);
 }
 
+static bool
+count_and_fail(void *count)
+{
+    ++*(int *)count;
+    return true;
+}
+
+/* Of what is too large for the map the system is not even asked. */
+TEST(more_than_the_map_takes_is_refused_before_anything_is_written)
+{
+    int asked = 0;
+    void *first = pyrt_malloc(1);
+    pyrt_os_set_fault(count_and_fail, &asked);
+    for (int shift = 44; shift < 63; shift++) {
+        errno = 0;
+        CHECK(pyrt_calloc(1, ((size_t)1 << shift) + 1) == NULL);
+        CHECK_INT(errno, ENOMEM);
+    }
+    CHECK_INT(asked, 0);
+    CHECK(pyrt_malloc((size_t)1 << 44) == NULL);
+    CHECK_INT(asked, 1);
+    pyrt_os_set_fault(NULL, NULL);
+    pyrt_free(first);
+}
+
 TEST(what_is_no_block_is_named_and_left_alone)
 {
     static int mine;

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/mman.h>
 
 static pyrt_thread *self;
 
@@ -152,12 +153,30 @@ TEST(objects_of_any_number_of_items)
         memset(bytes + sizeof(pyrt_object), 0xee, size - sizeof(pyrt_object));
         pyrt_decref((pyrt_object *)(void *)bytes);
     }
-    size_t absurd[] = {SIZE_MAX, SIZE_MAX / 24, PTRDIFF_MAX / 24};
+    size_t absurd[] = {SIZE_MAX, SIZE_MAX / 24, PTRDIFF_MAX / 24, (size_t)1 << 42};
     for (size_t i = 0; i < sizeof(absurd) / sizeof(absurd[0]); i++) {
         errno = 0;
         CHECK(pyrt_object_new_var(self, type, absurd[i]) == NULL);
         CHECK_INT(errno, ENOMEM);
     }
+    pyrt_decref((pyrt_object *)type);
+    down();
+}
+
+TEST(a_large_body_that_is_zero_already_is_not_written_to)
+{
+    enum { MIB = 1 << 20 };
+    up();
+    pyrt_type_spec spec = good_spec();
+    spec.item_size = MIB;
+    pyrt_type *type = pyrt_type_new(pyrt_interp_main(), &spec);
+    pyrt_object *object = pyrt_object_new_var(self, type, 64);
+    char *middle = (char *)(((uintptr_t)object + 32 * (uintptr_t)MIB) & ~(uintptr_t)4095);
+    unsigned char is_there = 2;
+    CHECK_INT(mincore(middle, 4096, &is_there), 0);
+    CHECK_INT(is_there & 1, 0);
+    CHECK_INT(middle[0], 0);
+    pyrt_decref(object);
     pyrt_decref((pyrt_object *)type);
     down();
 }
@@ -178,6 +197,16 @@ TEST(the_wrong_thread_or_type_is_named)
     EXPECT_REPORT("pyrt_object_new", "attach it first");
     pyrt_attach(self);
     CHECK(pyrt_object_new(NULL, thing_type) == NULL);
+    EXPECT_REPORT("pyrt_object_new", "attach it first");
+    errno = 0;
+    CHECK(pyrt_object_new(self, NULL) == NULL);
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_object_new", "the type is NULL");
+    errno = 0;
+    CHECK(pyrt_object_new_var(self, NULL, 3) == NULL);
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_object_new", "the type is NULL");
+    CHECK(pyrt_object_new(NULL, NULL) == NULL);
     EXPECT_REPORT("pyrt_object_new", "attach it first");
     pyrt_decref((pyrt_object *)foreign);
     CHECK_OK(pyrt_interp_delete(other));

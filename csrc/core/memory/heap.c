@@ -272,6 +272,10 @@ may_allocate(const char *function, pyrt_thread *thread, const pyrt_heap_impl *he
         pyrt_report("%s: the thread is not the one that is attached here; attach it first", function);
         return false;
     }
+    if (heap == NULL) {
+        pyrt_report("%s: the heap is NULL; see what pyrt_heap_new has answered", function);
+        return false;
+    }
     if (heap->interp != thread->interp) {
         pyrt_report("%s: the heap is of interpreter %lld, the thread of interpreter %lld", function,
                     (long long)pyrt_interp_id(heap->interp), (long long)pyrt_interp_id(thread->interp));
@@ -284,10 +288,15 @@ static pyrt_part *
 my_part(const char *function, pyrt_thread *thread, pyrt_heap_impl *heap)
 {
     if (!may_allocate(function, thread, heap)) {
+        errno = EINVAL;
         return NULL;
     }
     look_for_ended(pyrt_heaps_of(pyrt_thread_impl_of(thread)), pyrt_heaps_of_interp(heap->interp));
-    return part_of(pyrt_thread_impl_of(thread), heap);
+    pyrt_part *part = part_of(pyrt_thread_impl_of(thread), heap);
+    if (part == NULL) {
+        errno = ENOMEM;
+    }
+    return part;
 }
 
 /* Readers may be looking at it: word by word, so that they see no half of one. Rounded up to words: the prefix has only whole
@@ -305,9 +314,15 @@ void *
 pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *handle, size_t size, bool zero)
 {
     pyrt_part *part = my_part("pyrt_heap_malloc", thread, (pyrt_heap_impl *)handle);
+    if (part == NULL) {
+        return NULL;
+    }
     bool is_zero = false;
-    void *block = part == NULL || size > PTRDIFF_MAX ? NULL : pyrt_part_alloc(part, size, &is_zero);
-    if (block != NULL && zero) {
+    void *block = pyrt_part_alloc(part, size, &is_zero);
+    if (block == NULL) {
+        errno = ENOMEM;
+    }
+    else if (zero) {
         size_t prefix = size < part->link ? size : part->link;
         if (!is_zero) {
             zero_prefix(block, prefix);
@@ -323,12 +338,19 @@ pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *handle, size_t size, bool z
 void *
 pyrt_heap_aligned_alloc(pyrt_thread *thread, pyrt_heap *handle, size_t align, size_t size)
 {
-    if (align == 0 || (align & (align - 1)) != 0 || size > PTRDIFF_MAX) {
+    if (align == 0 || (align & (align - 1)) != 0) {
         errno = EINVAL;
         return NULL;
     }
     pyrt_part *part = my_part("pyrt_heap_aligned_alloc", thread, (pyrt_heap_impl *)handle);
-    return part == NULL ? NULL : pyrt_part_aligned_alloc(part, align, size);
+    if (part == NULL) {
+        return NULL;
+    }
+    void *block = pyrt_part_aligned_alloc(part, align, size);
+    if (block == NULL) {
+        errno = ENOMEM;
+    }
+    return block;
 }
 
 /* The words of a prefix, into one that readers may be looking at. */

@@ -17,6 +17,8 @@
 enum { PYRT_SEGMENT_SLICES = 64 };
 #define PYRT_SEGMENT (PYRT_SLICE * PYRT_SEGMENT_SLICES)
 #define PYRT_LARGE_MAX (PYRT_SEGMENT / 2)
+/* What nobody gets more of, whatever the system would map: each slice costs a word in the map. */
+#define PYRT_HUGE_MAX ((size_t)1 << 44)
 
 typedef struct pyrt_page pyrt_page;
 typedef struct pyrt_memory pyrt_memory;

@@ -14,7 +14,7 @@
 pyrt_page *
 pyrt_huge_new(pyrt_part *part, size_t bytes, size_t align)
 {
-    if (bytes > PTRDIFF_MAX - PYRT_SLICE) {
+    if (bytes > PYRT_HUGE_MAX) {
         return NULL;
     }
     bytes = bytes == 0 ? PYRT_SLICE : (bytes + PYRT_SLICE - 1) & ~(PYRT_SLICE - 1);

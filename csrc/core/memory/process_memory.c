@@ -330,7 +330,7 @@ pyrt_aligned_alloc(size_t align, size_t size)
         return NULL;
     }
     pyrt_part *part = process_part != &no_part ? process_part : make_part();
-    void *block = part == NULL || size > PTRDIFF_MAX ? NULL : pyrt_part_aligned_alloc(part, align, size);
+    void *block = part == NULL ? NULL : pyrt_part_aligned_alloc(part, align, size);
     if (block == NULL) {
         errno = ENOMEM;
     }

@@ -8,6 +8,11 @@
  *
  * Any block is freed with pyrt_free, on any thread, attached or not. Blocks of 16 bytes and more are aligned to 16.
  *
+ * A block of more than 2 MiB is a mapping of its own. Whose it is can be asked of each address in it: for each 64 KiB there is a
+ * word, so that such a block, touched or not, costs 1/8192 of its size, for good: the next one at that place has it too. What the
+ * system would not give to malloc it does not give here, and nobody gets more than 2^44 bytes: that is refused before anything
+ * is written.
+ *
  * A thread that has 16 MiB in use asks for transparent huge pages behind what it takes from the system from then on; memory of
  * which parts go back is in small pages again.
  *
@@ -136,20 +141,20 @@ void *pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *heap, size_t size, bo
 /* A block that is aligned to a power of two, any; NULL and errno EINVAL for others. And one of another size with the same bytes:
  * it stays where it is if it has room and is not too large by more than half, else it moves into the heap, wherever it came from.
  * NULL is a new block; a block that cannot move for want of memory stays, and has room enough or the answer is NULL. What is no
- * block of ours is reported and left alone (EINVAL). Of the thread as pyrt_heap_malloc says.
+ * block of ours is reported and left alone (EINVAL). Of errno, the thread and the heap as pyrt_heap_malloc says.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 void *pyrt_heap_aligned_alloc(pyrt_thread *thread, pyrt_heap *heap, size_t align, size_t size);
 void *pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size);
 /* cdef: end */
 
-/* A block from this thread's part of the heap. NULL when memory is short, or, reported, when the thread is not the one that
- * is attached here or the heap is another interpreter's.
+/* A block from this thread's part of the heap. NULL, with errno: ENOMEM when memory is short or the size absurd; EINVAL,
+ * reported, when the thread is not the one that is attached here, or the heap is NULL or another interpreter's.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 static inline void *
 pyrt_heap_malloc(pyrt_thread *thread, pyrt_heap *heap, size_t size)
 {
-    pyrt_heap_table *table = thread->heaps;
-    if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX && PYRT_TLS.current == thread && table != NULL &&
+    pyrt_heap_table *table = thread == NULL ? NULL : thread->heaps;
+    if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX && PYRT_TLS.current == thread && table != NULL && heap != NULL &&
                     heap->index < table->count)) {
         pyrt_heap_part *part = table->parts[heap->index];
         if (pyrt_likely(part != NULL && part->heap == heap)) {
@@ -168,12 +173,13 @@ pyrt_heap_malloc(pyrt_thread *thread, pyrt_heap *heap, size_t size)
     return PYRT_CALL(heap_alloc_slow)(thread, heap, size, false);
 }
 
-/* The same, zeroed; NULL when n * size overflows, too. */
+/* The same, zeroed; ENOMEM when n * size overflows, too. */
 static inline void *
 pyrt_heap_calloc(pyrt_thread *thread, pyrt_heap *heap, size_t n, size_t size)
 {
     size_t bytes;
-    return __builtin_mul_overflow(n, size, &bytes) ? NULL : PYRT_CALL(heap_alloc_slow)(thread, heap, bytes, true);
+    bool is_absurd = __builtin_mul_overflow(n, size, &bytes);
+    return PYRT_CALL(heap_alloc_slow)(thread, heap, is_absurd ? SIZE_MAX : bytes, true);
 }
 
 /* Frees a block when no reader can be looking at it any more: pyrt_retire with pyrt_free. The statuses are those of

@@ -145,7 +145,7 @@ const char *pyrt_type_name(const pyrt_type *type);
 
 /* A new object with one reference, owned by the thread, its body zeroed; the second form adds n items (and does not keep n). The
  * thread must be the one attached here, and the type of its interpreter. NULL, with errno: ENOMEM, also for an absurd size;
- * EINVAL, reported, for the wrong thread or type.
+ * EINVAL, reported, for the wrong thread or type, or NULL for one.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 pyrt_object *pyrt_object_new(pyrt_thread *thread, pyrt_type *type);
 pyrt_object *pyrt_object_new_var(pyrt_thread *thread, pyrt_type *type, size_t n);
