@@ -185,14 +185,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _discard_output() -> None:
+    """What is still buffered must not fail once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and answers the exit status."""
     try:
         status = _main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read it has seen enough (`... | head`). What is still buffered must not fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read it has seen enough (`... | head`).
+        _discard_output()
+        return 1
+    except OSError as error:
+        print(f"pyruntime: error: {error}", file=sys.stderr)
+        _discard_output()
         return 1
     return status
 

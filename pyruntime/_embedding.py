@@ -77,6 +77,9 @@ def get_ffi() -> cffi.FFI:
     The module then shares the types and the functions of this package. C text of its own that calls them begins with
     ``#include <pyruntime/capi.h>``, which needs :func:`get_include`, and nothing else.
 
+    Inline functions (``pyrt_mutex_lock``, ``pyrt_safepoint``) are not in it. C text calls them as they are; for calls from
+    Python, declare those that are wanted in a ``cdef`` of the module's own, as the headers do but without the body.
+
     >>> import cffi, pyruntime
     >>> ffi = cffi.FFI()
     >>> ffi.include(pyruntime.get_ffi())

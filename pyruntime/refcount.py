@@ -21,9 +21,8 @@ What to rely on:
 a finalizer                           runs once, when the last reference has gone; see :class:`SharedRef` for where
 its exceptions                        go to ``sys.unraisablehook``
 values that refer to each other       SharedRefs that end because others end do so in little stack, however many they are
-a circle                              Python's collector sees the value through a SharedRef that is the only reference to
-                                      it, and so ends circles through such; not where several SharedRefs of one count are
-                                      in the circle: drop one of these
+a circle                              Python's collector sees the value through its SharedRefs, and ends circles through
+                                      any number of them, with the finalizer
 the same SharedRef on two threads     is safe; who comes after the ``drop()`` gets StateError. A clone for each is better
 a thread that ends                    takes nothing with it: what it owns is counted on by all others
 ``fork``                              the child has the references of all threads. What was another thread's to finalize is

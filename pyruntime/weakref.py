@@ -31,7 +31,7 @@ from typing import Any, Generic, TypeVar
 
 from pyruntime import _core
 from pyruntime.errors import ArgumentTypeError, DeadlockError, StateError
-from pyruntime.sync import Once, RLock
+from pyruntime.sync import Mutex, Once, RLock
 
 __all__ = ["WeakRegistry"]
 
@@ -81,6 +81,44 @@ class _Makings(Generic[_K]):
         self.lock = RLock()  # recursive, because looking for a key may call code of its class
 
 
+class _Waits:
+    """Which thread of this process waits for the making of what, in any registry."""
+
+    __slots__ = ("by_thread", "lock")
+
+    def __init__(self) -> None:
+        self.by_thread: dict[int, _Making] = {}
+        self.lock = Mutex()
+
+
+# By _core.forks(), as in WeakRegistry.
+_waits: dict[int, _Waits] = {}
+
+
+def _waits_here() -> _Waits:
+    forks = _core.forks()
+    waits = _waits.get(forks)
+    if waits is None:
+        waits = _waits.setdefault(forks, _Waits())
+        for other in list(_waits):
+            if other != forks:
+                _waits.pop(other, None)
+    return waits
+
+
+def _begin_wait(waits: _Waits, me: int, making: _Making) -> bool:
+    """False: it would never end, because who is making waits for this thread, itself or through others."""
+    with waits.lock:
+        waited_for: _Making | None = making
+        while waited_for is not None:
+            maker = waited_for.maker
+            if maker == me:
+                return False
+            waited_for = waits.by_thread.get(maker)
+        waits.by_thread[me] = making
+        return True
+
+
 class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
     """Keys to weakly held objects, for many threads at once.
 
@@ -120,9 +158,10 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
 
         In the child of a fork nobody waits for factories of threads that are not there.
 
-        Raises DeadlockError, a RuntimeError, when a factory asks for the key that it is called for, and where it would have
-        to wait for one inside of this thread's ``stop_the_world()`` block; StateError where it would have to call or wait
-        inside a ``reading()`` block; ArgumentTypeError if the factory is not callable.
+        Raises DeadlockError, a RuntimeError, when a factory asks for the key that it is called for, or for one whose
+        factory, on another thread, waits for it in turn, itself or through others; and where it would have to wait for one
+        inside of this thread's ``stop_the_world()`` block; StateError where it would have to call or wait inside a
+        ``reading()`` block; ArgumentTypeError if the factory is not callable.
 
             >>> class Image:
             ...     def __init__(self, path):
@@ -151,8 +190,10 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
 
     def _make(self, key: _K, factory: Callable[[], _V], making: _Making) -> _V:
         me = get_ident()
+        waits = _waits_here()
 
         def make() -> _V:
+            waits.by_thread.pop(me, None)
             making.maker = me
             try:
                 found = self.get(key)  # who made it may have come and gone since this thread looked
@@ -170,7 +211,19 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
                 "WeakRegistry.get_or_create() would wait for another thread's factory inside of this thread's "
                 "stop_the_world() block: call it outside, or look with get()"
             )
-        return making.once.call(make)
+        outer = waits.by_thread.get(me)  # of the call that a signal handler has interrupted
+        if not _begin_wait(waits, me, making):
+            raise DeadlockError(
+                f"WeakRegistry.get_or_create() for the key {key!r} would wait for another thread's factory, which waits for "
+                "one that this thread is in: ask for both keys in the same order everywhere, or outside of the factory"
+            )
+        try:
+            return making.once.call(make)
+        finally:
+            if outer is None:
+                waits.by_thread.pop(me, None)
+            else:
+                waits.by_thread[me] = outer
 
     def _begin(self, key: _K) -> _Making:
         forks = _core.forks()

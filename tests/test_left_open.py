@@ -149,6 +149,28 @@ def test_a_thread_that_ends_inside_gives_all_up(python: Python) -> None:
     assert "stays locked" not in result.err
 
 
+def test_nothing_is_said_of_sections_that_the_exit_of_python_ends(python: Python) -> None:
+    """The thread that reads makes the exit wait; the others are somewhere in their sections when it goes on."""
+    result = python.run("""
+        import threading
+        from pyruntime.qsbr import reading
+        from pyruntime.sync import CriticalSection, Mutex
+        thing, mutex, ready = object(), Mutex(), threading.Event()
+        def work():
+            while True:
+                with CriticalSection(thing), mutex:
+                    pass
+        def stay():
+            with reading():
+                ready.set()
+                threading.Event().wait()
+        for target in (stay, work, work, work):
+            threading.Thread(target=target, daemon=True).start()
+        ready.wait()
+    """)
+    assert result.err == ""
+
+
 def test_what_a_thread_leaves_locked_when_it_ends(python: Python) -> None:
     result = python.run("""
         import threading

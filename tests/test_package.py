@@ -390,6 +390,17 @@ def test_wrong_command_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pyruntime {pyruntime.__version__}\n"
 
 
+@pytest.mark.parametrize("arguments", [["info"], ["explain"], ["heap-stats", "--seconds", "0"], ["--cflags"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_cannot_be_written_is_one_line(this_python: Python, arguments: list[str], unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": this_python.path, "PYTHONUNBUFFERED": unbuffered}
+    line = [this_python.executable, "-m", "pyruntime", *arguments]
+    with open("/dev/full", "w") as full:
+        said = subprocess.run(line, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert said.returncode == 1
+    assert said.stderr == "pyruntime: error: [Errno 28] No space left on device\n"
+
+
 def test_the_module_runs(this_python: Python) -> None:
     environment = {**os.environ, "PYTHONPATH": this_python.path}
     line = [sys.executable, "-m", "pyruntime", "--includes"]

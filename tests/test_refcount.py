@@ -288,20 +288,22 @@ def test_what_another_reference_keeps_is_not_collected() -> None:
     assert ends == [1]
 
 
-def test_two_references_in_a_circle_keep_it_until_one_is_dropped() -> None:
+def test_a_circle_through_several_references_is_collected() -> None:
     ends: list[int] = []
     node = Node()
-    node.ref = SharedRef(node, lambda _: ends.append(1))
-    node.other = node.ref.clone()
-    weak = weakref.ref(node)
+    node.ref = SharedRef(node, lambda there: ends.append(len(there.other)))
+    node.other = [node.ref.clone() for _ in range(3)]
+    elsewhere(partial(lambda there: there.other.append(there.ref.clone()), node))
+    kept = node.ref.clone()
+    gone = weakref.ref(node)
     del node
     gc.collect()
-    there: Any = weak()
-    assert there is not None
-    there.other.drop()
-    del there
+    assert ends == []
+    assert kept.value is gone()
+    kept.drop()
     gc.collect()
-    assert ends == [1]
+    assert gone() is None
+    assert ends == [4]
 
 
 def test_a_finalizer_in_a_circle_is_collected_with_it() -> None:
@@ -981,6 +983,7 @@ from pyruntime.refcount import SharedRef
 inside = """if True:
     import threading
     import pyruntime
+    from pyruntime.heap import Heap
     from pyruntime.refcount import SharedRef, settle, explain
     ends = []
     one = SharedRef(1, ends.append)
@@ -1008,6 +1011,10 @@ inside = """if True:
     del node
     kept = SharedRef("at the end", print)
     also = kept.clone()
+    def close(value): print(value, len(clones))
+    conn = SharedRef("of a module", close)
+    clones = [conn.clone() for _ in range(2)]
+    buffer = Heap("of a module").alloc(100)
     waits = SharedRef("waited", print, on_owner=True)
     thread = threading.Thread(target=waits.drop)
     thread.start()
@@ -1026,4 +1033,23 @@ for turn in range(3):
     assert result.out.splitlines().count("main") == 3
     assert result.out.splitlines().count("waited") == 3
     assert result.out.splitlines().count("at the end") == 3
+    assert result.out.splitlines().count("of a module 2") == 3
     assert result.err == ""
+
+
+def test_at_exit_what_a_module_has_with_a_function_of_its_own_is_finalized(python: Python) -> None:
+    result = python.run("""
+        import threading
+        from pyruntime.refcount import SharedRef
+        def close(value):
+            print("closed", value, len(workers), conn.dropped)
+            raise ZeroDivisionError
+        conn = SharedRef("conn", finalizer=close)
+        workers = [conn.clone() for _ in range(2)]
+        thread = threading.Thread(target=lambda: workers.append(conn.clone()))
+        thread.start()
+        thread.join()
+        print("exit")
+    """)
+    assert result.out == "exit\nclosed conn 3 True\n"
+    assert "ZeroDivisionError" in result.err

@@ -350,6 +350,32 @@ def test_a_factory_that_wants_its_own_key_is_told() -> None:
     assert outer.number == 2
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_of_factories_that_wait_for_each_other_one_is_told(count: int) -> None:
+    registries: list[WeakRegistry[int, Thing]] = [WeakRegistry() for _ in range(count)]
+    all_inside = threading.Barrier(count)
+    told: list[str] = []
+    got: list[Thing] = []
+
+    def ask(index: int) -> None:
+        following = (index + 1) % count
+
+        def make() -> Thing:
+            all_inside.wait()
+            return Thing(registries[following].get_or_create(following, lambda: Thing(7)).number)
+
+        try:
+            got.append(registries[index].get_or_create(index, make))
+        except errors.DeadlockError as error:
+            told.append(str(error))
+
+    together(count, ask)
+    assert len(told) == 1
+    assert "would wait for another thread's factory, which waits for one that this thread is in" in told[0]
+    assert [thing.number for thing in got] == [7] * (count - 1)
+    assert all(not makings.by_key for registry in registries for makings in registry._makings.values())
+
+
 def test_in_a_pause_nobody_waits_for_another_threads_factory() -> None:
     registry: WeakRegistry[int, Thing] = WeakRegistry()
     inside, go = threading.Event(), threading.Event()

@@ -297,6 +297,8 @@ PyDoc_STRVAR(
     "has been closed; or at once with release(), or at the end of a with block. The address stays the same until\n"
     "then, and is a multiple of 16 (of 8 for buffers of at most 8 bytes). Several threads may use it at once; what one\n"
     "writes while another reads is theirs to order. It can be referred to weakly.\n\n"
+    "Equality and the hash go by identity, and a bytes is never equal to one. A bytearray or a memoryview compares by\n"
+    "itself what is in it, on either side of ==. To compare contents say memoryview(buffer) == other.\n\n"
     "After memoryview and mmap.");
 
 static PyMethodDef methods[] = {

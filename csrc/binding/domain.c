@@ -389,8 +389,10 @@ pyrt_py_domain_end_left(pyrt_py_home *home)
     home->leaving = NULL;
     if (interp != NULL && pyrt_load_relaxed(&home->boxes) != 0) {
         pyrt_store_relaxed(&home->box_type, (pyrt_type *)NULL);
-        pyrt_report("domain '%s' stays in memory: %llu values of SharedRefs have outlived their Python interpreter",
-                    pyrt_interp_name(interp), (unsigned long long)pyrt_load_relaxed(&home->boxes));
+        uint64_t left = pyrt_load_relaxed(&home->boxes);
+        pyrt_report("domain '%s' stays in memory: %llu value%s outlived %s Python interpreter", pyrt_interp_name(interp),
+                    (unsigned long long)left, left == 1 ? " of a SharedRef has" : "s of SharedRefs have",
+                    left == 1 ? "its" : "their");
     }
     else if (interp != NULL && delete_default(home, interp) != PYRT_OK) {
         pyrt_report("domain '%s' stays in memory: an extension keeps it", pyrt_interp_name(interp));

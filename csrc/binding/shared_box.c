@@ -7,6 +7,7 @@
 
 #include "binding/gil.h"
 #include "binding/states.h"
+#include "binding/sync.h"
 #include "binding/uses.h"
 
 static const char WHAT[] = "SharedRef()";
@@ -120,17 +121,83 @@ pyrt_py_box_new(pyrt_py_home *home, pyrt_py_domain *domain, pyrt_py_callable *no
     return made != NULL ? made : (void *)pyrt_py_raise(PYRT_ENOMEM, "no memory for a SharedRef");
 }
 
-/* ---- looking ----------------------------------------------------------------------------------------------------- */
+/* ---- what the collector sees ------------------------------------------------------------------------------------- */
 
-/* Nobody counts while the collector is at work, but a thread that has nothing to do with Python may be merging; so only those
- * states of a box say "the only one" that it cannot leave in that time, or can only come to. */
-bool
-pyrt_py_box_has_one_reference(const pyrt_py_box *there)
+typedef struct anchor {
+    PyObject_HEAD
+    pyrt_py_callable *node; /* of the box; NULL where nobody has joined */
+    uint64_t joined;        /* atomic: not Python's count, which without a GIL may come to 0 some time before the end */
+} anchor;
+
+static anchor *
+anchor_of(PyObject *self)
 {
-    pyrt_object_info info = {.struct_size = sizeof(info)};
-    pyrt_object_look(&there->base, &info);
-    if (info.state == PYRT_SHARED_MERGED) {
-        return info.shared == 1;
+    return (anchor *)self;
+}
+
+PyObject *
+pyrt_py_anchor_new(const pyrt_py_home *home)
+{
+    PyTypeObject *type = pyrt_py_sync_type(home, PYRT_PY_SYNC_SHARED_ANCHOR);
+    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
+    return alloc(type, 0);
+}
+
+PyObject *
+pyrt_py_anchor_join(PyObject *self, pyrt_py_callable *node)
+{
+    /* The first is alone. For the others it is there. */
+    if (pyrt_fetch_add_relaxed(&anchor_of(self)->joined, (uint64_t)1) == 0) {
+        anchor_of(self)->node = node;
     }
-    return info.state != PYRT_SHARED_QUEUED && info.owner != 0 && info.local + info.shared == 1;
+    return Py_NewRef(self);
+}
+
+void
+pyrt_py_anchor_leave(PyObject *self)
+{
+    /* relaxed: the node is looked at while all Python threads stand still. */
+    if (pyrt_fetch_add_relaxed(&anchor_of(self)->joined, (uint64_t)-1) == 1) {
+        anchor_of(self)->node = NULL;
+    }
+    Py_DECREF(self);
+}
+
+/* Who has joined keeps the box, so the node is there, and nobody else shows what it holds. */
+static int
+anchor_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    const pyrt_py_callable *node = anchor_of(self)->node;
+    Py_VISIT(Py_TYPE(self));
+    if (node != NULL) {
+        Py_VISIT(node->argument);
+        Py_VISIT(node->object);
+    }
+    return 0;
+}
+
+static void
+anchor_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    pyrt_py_sync_free(self, NULL);
+}
+
+static PyType_Slot anchor_slots[] = {
+    {Py_tp_dealloc, anchor_dealloc},
+    {Py_tp_traverse, anchor_traverse},
+    {0, NULL},
+};
+
+static PyType_Spec anchor_spec = {
+    .name = "pyruntime._core.SharedAnchor",
+    .basicsize = sizeof(anchor),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .slots = anchor_slots,
+};
+
+PyTypeObject *
+pyrt_py_shared_anchor_type_new(void)
+{
+    return (PyTypeObject *)PyType_FromSpec(&anchor_spec);
 }

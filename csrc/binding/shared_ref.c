@@ -5,7 +5,7 @@
  * On free-threaded builds Python's lock of the SharedRef keeps its box from going while another thread looks; with the GIL that
  * is the GIL. Nothing that may let go of either stands between the look and the use.
  *
- * Python's collector sees the value through a SharedRef that is the only reference to its box.
+ * Python's collector sees the value through the box's anchor.
  */
 #include "binding/shared_ref.h"
 
@@ -23,6 +23,7 @@ typedef struct shared_ref {
     PyObject *weakrefs;
     pyrt_py_home *home; /* its interpreter's, which outlives it */
     pyrt_py_box *box;   /* one reference to it; NULL: dropped */
+    PyObject *anchor;   /* the box's, joined; NULL like the box */
 } shared_ref;
 
 static shared_ref *
@@ -69,16 +70,22 @@ ref_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     ref_of(self)->home = home;
-    pyrt_py_callable *node = pyrt_py_ending_new(home, value, finalizer == Py_None ? NULL : finalizer, on_owner == Py_True);
+    PyObject *anchor = pyrt_py_anchor_new(home);
+    pyrt_py_callable *node =
+        anchor == NULL ? NULL
+                       : pyrt_py_ending_new(home, value, finalizer == Py_None ? NULL : finalizer, on_owner == Py_True);
     pyrt_py_box *box = node == NULL ? NULL : pyrt_py_box_new(home, domain, node);
     if (box == NULL) {
         if (node != NULL) {
             pyrt_py_ending_delete(node);
         }
+        Py_XDECREF(anchor);
         Py_DECREF(self);
         return NULL;
     }
+    ref_of(self)->anchor = pyrt_py_anchor_join(anchor, node);
     ref_of(self)->box = box;
+    Py_DECREF(anchor);
     return self;
 }
 
@@ -107,6 +114,7 @@ ref_clone(PyObject *object, PyObject *unused)
     Py_BEGIN_CRITICAL_SECTION(object);
     if (self->box != NULL) {
         ref_of(made)->box = (pyrt_py_box *)pyrt_incref(&self->box->base);
+        ref_of(made)->anchor = pyrt_py_anchor_join(self->anchor, self->box->node);
     }
     Py_END_CRITICAL_SECTION();
     pyrt_py_moment_end(&now);
@@ -123,12 +131,16 @@ drop(PyObject *object)
 {
     shared_ref *self = ref_of(object);
     pyrt_py_box *dropped;
+    PyObject *anchor;
     Py_BEGIN_CRITICAL_SECTION(object);
     dropped = self->box;
+    anchor = self->anchor;
+    self->anchor = NULL;
     /* relaxed: for who only asks whether there is one. */
     pyrt_store_relaxed(&self->box, (pyrt_py_box *)NULL);
     Py_END_CRITICAL_SECTION();
     if (dropped != NULL) {
+        pyrt_py_anchor_leave(anchor);
         pyrt_py_moment now = pyrt_py_moment_begin(self->home);
         pyrt_decref(&dropped->base);
         pyrt_py_moment_end(&now);
@@ -329,12 +341,8 @@ ref_reduce(PyObject *self, PyObject *unused)
 static int
 ref_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    const pyrt_py_box *there = ref_of(self)->box;
     Py_VISIT(Py_TYPE(self));
-    if (there != NULL && pyrt_py_box_has_one_reference(there)) {
-        Py_VISIT(there->node->argument);
-        Py_VISIT(there->node->object);
-    }
+    Py_VISIT(ref_of(self)->anchor);
     return 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include "binding/pause.h"
 #include "binding/rcu_cell.h"
+#include "binding/shared_box.h"
 #include "binding/shared_ref.h"
 #include "binding/sync_lockable.h"
 #include "binding/weak_table.h"
@@ -27,6 +28,7 @@ static const type_maker makers[PYRT_PY_SYNC_TYPES] = {
     [PYRT_PY_SYNC_PAUSE] = {"Pause", pyrt_py_pause_type_new},
     [PYRT_PY_SYNC_WEAK_EXPIRY] = {NULL, pyrt_py_weak_expiry_type_new},
     [PYRT_PY_SYNC_WEAK_TABLE] = {"WeakTable", pyrt_py_weak_table_type_new},
+    [PYRT_PY_SYNC_SHARED_ANCHOR] = {NULL, pyrt_py_shared_anchor_type_new},
     [PYRT_PY_SYNC_SHARED_REF] = {"SharedRef", pyrt_py_shared_ref_type_new},
     [PYRT_PY_SYNC_RCU_CELL] = {"RCUCell", pyrt_py_rcu_cell_type_new},
 };

@@ -134,9 +134,10 @@ section_enter(PyObject *object, PyObject *unused)
         pyrt_py_use_leave();
         return NULL;
     }
-    begin(self);
+    /* Before it begins: the exit of Python may end the thread in there. */
     self->outer = words->sections;
     words->sections = self;
+    begin(self);
     return Py_NewRef(object);
 }
 
@@ -210,6 +211,24 @@ is_open_here(const pyrt_critical_section *core)
     return found != NULL;
 }
 
+/* Where the exit of Python has ended the thread, nothing is wrong with the program, and the core has nothing to say. */
+static void
+forget_at_exit(void)
+{
+    const section *newest = pyrt_py_my_words()->sections;
+    if (newest == NULL || pyrt_load_acquire(&newest->home->open) != 0) {
+        return;
+    }
+    for (pyrt_thread_impl *state = pyrt_tls()->states; state != NULL; state = state->next_of_os_thread) {
+        uintptr_t tagged = state->base.critical_sections;
+        const pyrt_critical_section *core = (pyrt_critical_section *)(tagged & ~(uintptr_t)PYRT_SECTION_TAGS);
+        /* An active one would be that of C code, whose mutex stays locked. */
+        if ((tagged & PYRT_SECTION_SUSPENDED) != 0 && is_open_here(core)) {
+            state->base.critical_sections = 0;
+        }
+    }
+}
+
 void
 pyrt_py_sections_end_of_thread(void)
 {
@@ -225,6 +244,7 @@ pyrt_py_sections_end_of_thread(void)
     if (all_here) {
         pyrt_critical_sections_suspend(thread);
     }
+    forget_at_exit();
     /* Nothing looks into them any more: they may be entered again, and collected. */
     for (section *next, *self = pyrt_py_my_words()->sections; self != NULL; self = next) {
         next = self->outer;
