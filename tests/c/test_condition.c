@@ -1,4 +1,5 @@
 /* test_condition.c -- waiting for a change, sentence by sentence (condition.h). */
+#include "platform/futex.h"
 #include "steps.h"
 #include "support.h"
 #include "workers.h"
@@ -129,10 +130,13 @@ TEST(some_are_woken_and_the_others_stay)
     scene_down(&s);
 }
 
-TEST(all_are_moved_to_the_mutex_and_woken_by_its_unlocks)
+/* False: it took so long that those who were moved have looked by themselves, as they do where there are hooks. */
+static bool
+all_are_moved(void)
 {
     scene s;
     watch_sleepers();
+    int64_t began = pyrt_now_ns();
     scene_up(&s);
     WAIT_UNTIL(sleepers() == WAITERS);
     int begun = sleeps_begun();
@@ -141,12 +145,23 @@ TEST(all_are_moved_to_the_mutex_and_woken_by_its_unlocks)
     CHECK_UINT(pyrt_parked_count(&s.condition), 0);
     /* The one that is woken finds the mutex locked and queues up behind those that were moved; they have not moved. */
     WAIT_UNTIL(pyrt_parked_count(&s.mutex) == WAITERS && sleepers() == WAITERS);
-    CHECK_INT(sleeps_begun(), begun + 1);
+    int woken = sleeps_begun() - begun;
+    bool nobody_looked = pyrt_now_ns() - began < PYRT_MUTEX_RESERVED_NS;
+    if (nobody_looked) {
+        CHECK_INT(woken, 1);
+    }
     CHECK_INT(turns, 0);
     pyrt_mutex_unlock(&s.mutex);
     scene_down(&s);
     CHECK_INT(turns, WAITERS);
     stop_watching_sleepers();
+    return nobody_looked;
+}
+
+TEST(all_are_moved_to_the_mutex_and_woken_by_its_unlocks)
+{
+    while (!all_are_moved()) {
+    }
 }
 
 TEST(all_with_the_mutex_unlocked)
