@@ -1,8 +1,7 @@
 /* words.c -- where an extension finds the words of its thread, without an interpreter and a library: the table here has nothing but
  * the offset of a block. "forgot" looks before there is a table; "race" uses it again while another thread looks.
  */
-#define PYRT_USE_CAPI 1
-#include <pyruntime/pyruntime.h>
+#include <pyruntime/capi.h>
 
 #include <pthread.h>
 #include <stdio.h>

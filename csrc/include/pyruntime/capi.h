@@ -24,6 +24,20 @@
 #include "layout.h"
 #include "pyruntime.h"
 
+/* From here on what this shared object calls is this table's, for good. */
+static inline void
+pyrt_capi_use(const pyrt_capi *table)
+{
+    /* Only ever from nothing, and written once: another interpreter imports it while threads of the first read both plainly.
+     * acquire, acq_rel: pair with each other, so that who comes later has what is there. */
+    if (pyrt_load_acquire(&pyrt_capi_pointer) == NULL) {
+        intptr_t no_offset = PYRT_CAPI_NO_TLS;
+        const pyrt_capi *no_table = NULL;
+        (void)pyrt_cas_acq_rel(&pyrt_capi_tls_offset, &no_offset, (intptr_t)table->tls_offset);
+        (void)pyrt_cas_acq_rel(&pyrt_capi_pointer, &no_table, table);
+    }
+}
+
 /* Whether the table of the running library has this member; needed only for members newer than the minor version that
  * PYRT_ABI_TARGET names. */
 #define PYRT_CAPI_HAS(name) (pyrt_capi_pointer->struct_size >= offsetof(pyrt_capi, name) + sizeof(pyrt_capi_pointer->name))

@@ -309,7 +309,7 @@ const pyrt_capi *pyrt_capi_own(void);
 #if defined(PYRT_USE_CAPI)
 /* One of each for each shared object: weak, so that its source files share them; hidden, so that two objects do not. The second is
  * that of the table, which every inline function would have to look up there; until there is one it leads nowhere, so that who has
- * forgotten to import fails at once. pyrt_capi_use (current.h) sets both. */
+ * forgotten to import fails at once. pyrt_capi_use (capi.h) sets both. */
 #    define PYRT_CAPI_NO_TLS ((intptr_t)1 << 62)
 __attribute__((weak, visibility("hidden"))) const pyrt_capi *pyrt_capi_pointer;
 __attribute__((weak, visibility("hidden"))) intptr_t pyrt_capi_tls_offset = PYRT_CAPI_NO_TLS;

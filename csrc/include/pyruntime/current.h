@@ -69,20 +69,6 @@ pyrt_tls_at_offset(void)
     return (pyrt_tls_block *)(void *)(thread_pointer + pyrt_capi_tls_offset);
 }
 
-/* From here on what this shared object calls is this table's, for good. */
-static inline void
-pyrt_capi_use(const pyrt_capi *table)
-{
-    /* Only ever from nothing, and written once: another interpreter imports it while threads of the first read both plainly.
-     * acquire, acq_rel: pair with each other, so that who comes later has what is there. */
-    if (pyrt_load_acquire(&pyrt_capi_pointer) == NULL) {
-        intptr_t no_offset = PYRT_CAPI_NO_TLS;
-        const pyrt_capi *no_table = NULL;
-        (void)pyrt_cas_acq_rel(&pyrt_capi_tls_offset, &no_offset, (intptr_t)table->tls_offset);
-        (void)pyrt_cas_acq_rel(&pyrt_capi_pointer, &no_table, table);
-    }
-}
-
 #    if defined(__SEG_FS) && !defined(__cplusplus) && \
         (defined(__clang__) ||                        \
          !(defined(__STRICT_ANSI__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)))
