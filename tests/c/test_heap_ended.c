@@ -502,7 +502,7 @@ enum { ROW = 6, BLOCKS = 400, FREERS = 3, ROUNDS = 12 };
 static struct {
     pyrt_interp *interps[ROW];
     _Atomic(char *) blocks[ROW][BLOCKS];
-    atomic_int ended, freed, looks;
+    atomic_int freed;
 } row;
 
 static size_t
@@ -535,7 +535,6 @@ end_or_free(void *arg, int number)
     if (number == 0) {
         for (int n = 0; n < ROW; n++) {
             CHECK_OK(pyrt_interp_delete(row.interps[n]));
-            atomic_store(&row.ended, n + 1);
         }
         return;
     }
@@ -555,7 +554,6 @@ end_or_free(void *arg, int number)
             while (pyrt_ended_memory_next(&place, &found) == PYRT_OK) {
                 CHECK_STR(found.name, "row");
                 CHECK(found.blocks <= BLOCKS);
-                atomic_fetch_add(&row.looks, 1);
             }
         }
     }
