@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from conftest import Python, needs_subinterpreters
+from conftest import FREE_THREADED, Python, needs_subinterpreters
 from crowd import together
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -1038,6 +1038,8 @@ for turn in range(3):
 
 
 def test_at_exit_what_a_module_has_with_a_function_of_its_own_is_finalized(python: Python) -> None:
+    if FREE_THREADED and python.version.startswith("3.13"):
+        pytest.skip("once a thread has been started there, functions are immortal, and so is what they refer to")
     result = python.run("""
         import threading
         from pyruntime.refcount import SharedRef
