@@ -135,11 +135,12 @@ def _call(name: str, measures: str, *peers: str) -> Bench:
 
 
 _ALLOCATORS = (PRELOADED, MIMALLOC, JEMALLOC, GLIBC)
-_FULL_BATCHES = (200_000, 1_000_000)  # some of the largest, so that memory does not depend on how fast the machine is
+_IN_BATCHES = (200_000, 200_000)  # fixed, so that memory does not depend on how fast the machine is
+_LARGE_BATCHES = (200_000, 1_000_000)  # two, and ten: the first one finds the caches full of what others have left there
 
 
 # Threads that wait for each other get as far as the system lets both run: on a busy machine a turn for each ring of blocks.
-_IN_TURNS = (50_000, 200_000)
+_IN_TURNS = (50_000, 50_000)
 
 
 def _heap(
@@ -149,7 +150,7 @@ def _heap(
     threads: int = 1,
     with_threads: bool = True,
     is_large: bool = False,
-    operations: tuple[int, int] = _FULL_BATCHES,
+    operations: tuple[int, int] = _IN_BATCHES,
 ) -> Bench:
     """A use of an allocator; each of them in a process of its own. Memory has a goal where megabytes are in use: a few
     kilobytes more or less are what the process itself had at hand."""
@@ -162,8 +163,9 @@ def _heap(
         goals=(Goal(Figure.TO_FASTER, 1.3), *memory),
         with_threads=with_threads,
         threads=(threads,),
-        operations=operations,
-        rounds=(7, 21),
+        operations=_LARGE_BATCHES if is_large else operations,
+        # A neighbour on the same core takes half of it for seconds at a time: short rounds, so that all see it go.
+        rounds=(7, 31 if is_large else 101),
     )
 
 

@@ -325,6 +325,43 @@ TEST(an_empty_page_waits_for_readers_but_serves_its_own_size)
     runtime_down();
 }
 
+/* A page that is full goes back among those to take from when that is worth the way; what is free of it before is taken when there
+ * is nothing else. */
+TEST(a_full_page_waits_until_more_than_a_sixteenth_of_it_is_free)
+{
+    enum { SIZE = 1024, OF_A_PAGE = 64, WORTH = OF_A_PAGE / 16, ALL = 3 * OF_A_PAGE };
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, false);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    char *blocks[ALL];
+    for (int i = 0; i < ALL; i++) {
+        blocks[i] = pyrt_heap_malloc(thread, heap, SIZE);
+    }
+    uint64_t pages = stats_of(interp).pages;
+    const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(blocks[0]));
+    CHECK((page->head.flags & PYRT_PAGE_FULL) != 0);
+    pyrt_free(blocks[0]);
+    CHECK((page->head.flags & PYRT_PAGE_FULL) != 0);
+    CHECK_PTR(pyrt_heap_malloc(thread, heap, SIZE), blocks[0]);
+    CHECK_UINT(stats_of(interp).pages, pages);
+    /* The next one finds nothing anywhere; and then every page but its own is full. */
+    char *more = pyrt_heap_malloc(thread, heap, SIZE);
+    CHECK_UINT(stats_of(interp).pages, pages + 1);
+    for (int i = 0; i <= WORTH; i++) {
+        CHECK((page->head.flags & PYRT_PAGE_FULL) != 0);
+        pyrt_free(blocks[i]);
+    }
+    CHECK((page->head.flags & PYRT_PAGE_FULL) == 0);
+    pyrt_free(more);
+    for (int i = WORTH + 1; i < ALL; i++) {
+        pyrt_free(blocks[i]);
+    }
+    pyrt_heap_delete(heap);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
 static void
 free_from_abroad(void *block)
 {

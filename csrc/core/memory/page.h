@@ -42,8 +42,8 @@
 #define PYRT_ENDED ((void *)1)
 
 /* What `slow_below` of a page says: never, for the only usable page of its class, which stays when it is empty because the next
- * block is wanted soon; when it is empty; always, when it is full. */
-enum { PYRT_SLOW_NEVER = 0, PYRT_SLOW_WHEN_EMPTY = 1, PYRT_SLOW_ALWAYS = 1 << 30 };
+ * block is wanted soon; when it is empty; for a full one, so many that what is free is worth taking (part.c). */
+enum { PYRT_SLOW_NEVER = 0, PYRT_SLOW_WHEN_EMPTY = 1 };
 
 enum {
     PYRT_PAGE_FULL = 2,    /* in the full list of its part, owner's */

@@ -9,6 +9,10 @@
  * such frees, it goes round. */
 enum { LOOKS_AT_FULL = 8, ADOPTIONS = 4 };
 
+/* A full page becomes usable when its owner has freed more than one block in so many: fewer are not worth the way from list to
+ * list and back. Who finds no usable page takes them all the same, from the full ones that he looks at. */
+enum { WORTH_TAKING = 16 };
+
 pyrt_page pyrt_empty_page;
 
 #define COUNT(share, name, n) pyrt_store_relaxed(&(share)->name, pyrt_load_relaxed(&(share)->name) + (uint64_t)(n))
@@ -77,14 +81,21 @@ become_usable(pyrt_part *part, pyrt_page *page)
     usable_changed(part, page->head.class_);
 }
 
+/* Into the list of the full ones, until there is something to take from it again. */
+static void
+put_away(pyrt_part *part, pyrt_page *page)
+{
+    page->head.flags |= PYRT_PAGE_FULL;
+    pyrt_page_set_slow_below(page, (int32_t)pyrt_page_used(page) - page->head.capacity / WORTH_TAKING);
+    pyrt_page_list_push_back(&part->full[page->head.class_], page);
+}
+
 static void
 become_full(pyrt_part *part, pyrt_page *page)
 {
     forget_goal(part, page);
     pyrt_page_list_remove(&part->usable[page->head.class_], page);
-    page->head.flags |= PYRT_PAGE_FULL;
-    pyrt_page_set_slow_below(page, PYRT_SLOW_ALWAYS);
-    pyrt_page_list_push_back(&part->full[page->head.class_], page);
+    put_away(part, page);
     usable_changed(part, page->head.class_);
 }
 
@@ -333,17 +344,18 @@ pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
     pyrt_page_init(page, PYRT_CLASS_LARGE, part, *zero);
     pyrt_page_watch(page);
     own(part, page);
-    page->head.flags |= PYRT_PAGE_FULL;
-    pyrt_page_set_slow_below(page, PYRT_SLOW_ALWAYS);
-    pyrt_page_list_push_back(&part->full[PYRT_CLASS_LARGE], page);
+    void *block = page->head.start;
     if (pyrt_page_is_watched(page)) {
         *zero = false;
         pyrt_page_carve(page);
-        return pyrt_watched_take(page);
+        block = pyrt_watched_take(page);
     }
-    page->head.carved = 1;
-    pyrt_page_set_used(page, 1);
-    return page->head.start;
+    else {
+        page->head.carved = 1;
+        pyrt_page_set_used(page, 1);
+    }
+    put_away(part, page);
+    return block;
 }
 
 void *
@@ -509,9 +521,7 @@ pyrt_part_adopt(pyrt_part *part, pyrt_page *page)
         become_usable(part, page);
     }
     else {
-        page->head.flags |= PYRT_PAGE_FULL;
-        pyrt_page_set_slow_below(page, PYRT_SLOW_ALWAYS);
-        pyrt_page_list_push_back(&part->full[page->head.class_], page);
+        put_away(part, page);
     }
     if (pyrt_page_used(page) == 0) {
         become_empty(part, page);

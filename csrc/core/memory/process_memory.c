@@ -121,15 +121,9 @@ PYRT_HOT_ENTRY void *
 pyrt_malloc(size_t size)
 {
     if (pyrt_likely(size <= PYRT_HEAP_SMALL_MAX)) {
-        pyrt_page_head *page = process_part->base.direct[(size + 7) >> 3];
-        void *block = page->free;
+        void *block = pyrt_page_pop(process_part->base.direct[(size + 7) >> 3], 0);
         if (pyrt_likely(block != NULL)) {
-            void *next = pyrt_page_link_read(page, block);
-            if (pyrt_likely(pyrt_page_link_is_sound(block, next))) {
-                page->free = next;
-                page->until_slow++;
-                return block;
-            }
+            return block;
         }
     }
     bool zero;

@@ -93,6 +93,24 @@ pyrt_page_link_is_sound(const void *block, const void *next)
     return next == NULL || ((uintptr_t)next ^ (uintptr_t)block) < PYRT_HEAP_SEGMENT;
 }
 
+/* The first free block of a page; NULL when the long way is to be taken: there is none, or its link was written to. */
+static inline void *
+pyrt_page_pop(pyrt_page_head *page, size_t link)
+{
+    char *block = (char *)page->free;
+    if (pyrt_likely(block != NULL)) {
+        void *next = pyrt_page_link_read(page, block + link);
+        if (pyrt_likely(pyrt_page_link_is_sound(block, next))) {
+            page->free = next;
+            page->until_slow++;
+            /* Its link is what the next allocation waits for, and nobody may have touched it for long. */
+            __builtin_prefetch(next, 1);
+            return block;
+        }
+    }
+    return NULL;
+}
+
 enum { PYRT_HEAP_SMALL_MAX = 1024, PYRT_HEAP_DIRECT = PYRT_HEAP_SMALL_MAX / 8 + 1 };
 
 /* One thread's part of a heap: for each small size the page to take from. */
@@ -159,14 +177,9 @@ pyrt_heap_malloc(pyrt_thread *thread, pyrt_heap *heap, size_t size)
         pyrt_heap_part *part = table->parts[heap->index];
         if (pyrt_likely(part != NULL && part->heap == heap)) {
             pyrt_page_head *page = part->direct[(size + 7) >> 3];
-            char *block = (char *)page->free;
+            void *block = pyrt_page_pop(page, page->link);
             if (pyrt_likely(block != NULL)) {
-                void *next = pyrt_page_link_read(page, block + page->link);
-                if (pyrt_likely(pyrt_page_link_is_sound(block, next))) {
-                    page->free = next;
-                    page->until_slow++;
-                    return block;
-                }
+                return block;
             }
         }
     }
