@@ -21,8 +21,7 @@ def figure_text(figures: Mapping[str, Any]) -> str:
     if "cores" in figures:
         parts.append(f"{figures['cores']['median']:.2f} cores")
     if "scaling" in figures:
-        scaling = figures["scaling"]
-        parts.append(f"{scaling['best']:.2f} of the control's (median {scaling['median']:.2f})")
+        parts.append(f"{figures['scaling']['median']:.2f} of the control's")
     if "peak_bytes" in figures:
         peak = figures["peak_bytes"]
         parts.append(f"peak {bytes_text(peak['max'])} (median {bytes_text(peak['median'])})")
@@ -78,7 +77,7 @@ _IN_FOOTER = {
     Figure.OVER_BARE: ", over bare",
     Figure.P50: ", p50",
     Figure.LEAST_SHARE: ", of the thread with the least",
-    Figure.SCALING: ", of the control's cores",
+    Figure.SCALING: ", of the control's cores, median",
     Figure.TO_FASTER: ", over the faster of the others",
     Figure.TO_LEANER: ", memory over the leaner of the others",
     Figure.TIME_OF_PEER: ", {peer}",

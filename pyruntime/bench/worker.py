@@ -111,10 +111,6 @@ def _cores(one: measure.Rounds, two: measure.Rounds) -> list[float]:
     return [2 * alone / each for alone, each in zip(one.ns_per_op, two.ns_per_op, strict=True)]
 
 
-def _best_cores(one: measure.Rounds, two: measure.Rounds) -> float:
-    return 2 * min(one.ns_per_op) / min(two.ns_per_op)
-
-
 def _figures(bench: Bench, impl: str, done: Mapping[str, measure.Rounds]) -> dict[str, Any]:
     """What a row says beside its times."""
     figures: dict[str, Any] = {}
@@ -137,9 +133,8 @@ def _figures(bench: Bench, impl: str, done: Mapping[str, measure.Rounds]) -> dic
         figures["cores"] = measure.spread(cores)
         if CONTROL_TWO in done and CONTROL_ONE in done:
             control = _cores(done[CONTROL_ONE], done[CONTROL_TWO])
-            best = _best_cores(done[ONE_THREAD], rounds) / _best_cores(done[CONTROL_ONE], done[CONTROL_TWO])
             pairs = zip(cores, control, strict=True)
-            figures["scaling"] = {**measure.spread([ours / there for ours, there in pairs]), "best": best}
+            figures["scaling"] = measure.spread([ours / there for ours, there in pairs])
     if impl == bench.ours and bench.bare is not None and bench.bare in done:
         bare = done[bench.bare].ns_per_op
         extra = measure.spread([with_it - without for with_it, without in zip(rounds.ns_per_op, bare, strict=True)])
@@ -153,7 +148,7 @@ _FIGURE_OF_GOAL = {
     Figure.PEAK_BYTES: ("peak_bytes", "max"),
     Figure.OVER_BARE: ("over_bare", "best"),
     Figure.LEAST_SHARE: ("least_share", "median"),
-    Figure.SCALING: ("scaling", "best"),
+    Figure.SCALING: ("scaling", "median"),
     Figure.P50: ("p50_ns", "median"),
     Figure.TO_FASTER: ("to_faster", "best"),
     Figure.TO_LEANER: ("to_leaner", "best"),
