@@ -21,11 +21,11 @@ TABLE = re.compile(re.escape(HEAD) + r"(\|[^\n]*\n)*")
 
 
 def _ratio(figures: Mapping[str, Any], name: str) -> str:
-    return f"{figures[name]['best']:.2f}" if name in figures else ""
+    return f"{figures[name]['ratio']:.2f}" if name in figures else ""
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """A row for each benchmark that compares allocators, by the best of the rounds."""
+    """A row for each benchmark that compares allocators, by the medians of the rounds."""
     measures = {bench.name: bench.measures for bench in SUITE}
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     for result in results:
@@ -34,7 +34,7 @@ def table(results: list[dict[str, Any]]) -> str:
     for name, impls in rows.items():
         if not {"pyruntime", "mimalloc", "jemalloc"} <= impls.keys():
             continue
-        times = [time_text(impls[impl]["ns_per_op"]["min"]) for impl in ("pyruntime", "mimalloc", "jemalloc")]
+        times = [time_text(impls[impl]["ns_per_op"]["median"]) for impl in ("pyruntime", "mimalloc", "jemalloc")]
         figures = impls["pyruntime"].get("figures", {})
         words = f"`{name.removeprefix('heap.')}`: {measures[name]}"
         ratios = [_ratio(figures, "to_faster"), _ratio(figures, "to_leaner")]

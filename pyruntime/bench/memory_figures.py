@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from . import measure
 from .suite import JEMALLOC, MIMALLOC, Bench, Figure
 
 RIVALS = (MIMALLOC, JEMALLOC)
@@ -14,18 +15,18 @@ RIVALS = (MIMALLOC, JEMALLOC)
 
 def add(bench: Bench, results: Sequence[dict[str, Any]]) -> None:
     """Adds to the rows of one benchmark what each had resident, and how all but the rivals stand beside the better of these:
-    in memory only where that is a goal."""
+    in time by the median of the ratios within the rounds, in memory only where that is a goal."""
     memory_counts = any(goal.figure is Figure.TO_LEANER for goal in bench.goals)
     rivals = [row for row in results if row["impl"] in RIVALS]
     for row in results:
         figures: dict[str, Any] = {"resident": {"max": row["peak_rss_kb"] * 1024}}
         if rivals and row["impl"] not in RIVALS:
-            faster = min(rivals, key=lambda rival: float(rival["ns_per_op"]["min"]))
-            leaner = min(rivals, key=lambda rival: float(rival["peak_rss_kb"]))
-            best = row["ns_per_op"]["min"] / faster["ns_per_op"]["min"]
-            figures["to_faster"] = {"peer": faster["impl"], "best": best}
+            ratios = {rival["impl"]: measure.ratio(row["rounds"], rival["rounds"])["median"] for rival in rivals}
+            faster = max(ratios, key=lambda impl: ratios[impl])
+            figures["to_faster"] = {"peer": faster, "ratio": ratios[faster]}
             if memory_counts:
-                figures["to_leaner"] = {"peer": leaner["impl"], "best": row["peak_rss_kb"] / leaner["peak_rss_kb"]}
+                leaner = min(rivals, key=lambda rival: float(rival["peak_rss_kb"]))
+                figures["to_leaner"] = {"peer": leaner["impl"], "ratio": row["peak_rss_kb"] / leaner["peak_rss_kb"]}
         row["figures"] = figures
 
 
@@ -37,9 +38,9 @@ def _mean_row(bench: Bench, impl: str, mine: Sequence[Mapping[str, Any]], others
     memory = _mean(row["peak_rss_kb"] for row in mine)
     figures: dict[str, Any] = {"resident": {"max": memory * 1024}}
     for name in ("to_faster", "to_leaner"):
-        ratios = [row["figures"][name]["best"] for row in mine if name in row["figures"]]
+        ratios = [row["figures"][name]["ratio"] for row in mine if name in row["figures"]]
         if ratios:
-            figures[name] = {"best": _mean(ratios)}
+            figures[name] = {"ratio": _mean(ratios)}
     return {
         "bench": bench.name,
         "impl": impl,

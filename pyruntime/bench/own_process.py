@@ -1,14 +1,16 @@
 """A loop in a process of its own that has been given an allocator: ``python -m pyruntime.bench.own_process``.
 
 The process lives as long as its benchmark, and answers one number of operations after the other; so allocators take turns as
-other implementations do, and none runs where another has left its mark. Of its memory it tells by how much the peak stands
-above where it stood before the first operation: after the loop was set up, which allocates and frees one block, and after as
-many threads had run as will run, which needed their stacks.
+other implementations do, and none runs where another has left its mark. Each allocator has a few of them, which take turns,
+too: now and then one is half as slow again as the others for all of its life, while they are as fast as ever in between. Of
+its memory it tells by how much the peak stands above where it stood before the first operation: after the loop was set up,
+which allocates and frees one block, and after as many threads had run as will run, which needed their stacks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -20,6 +22,7 @@ from . import machine, measure, native
 from .suite import MALLOC, OURS
 
 _WARM_UP = 1000  # operations of the control
+_PROCESSES = 3
 
 
 class ProcessFailed(RuntimeError):
@@ -28,8 +31,16 @@ class ProcessFailed(RuntimeError):
 
 @contextlib.contextmanager
 def sampler(bench: str, preload: str | None, threads: int) -> Iterator[measure.Sampler]:
-    """Starts the process, and ends it. `preload`: the library that gives it its malloc, "" for the C library's; None: our
-    loop runs there, which calls pyrt_malloc."""
+    """Starts the processes, and ends them. `preload`: the library that gives them their malloc, "" for the C library's;
+    None: our loop runs there, which calls pyrt_malloc."""
+    with contextlib.ExitStack() as stack:
+        samplers = [stack.enter_context(_one(bench, preload, threads)) for _ in range(_PROCESSES)]
+        turns = itertools.cycle(samplers)
+        yield lambda operations: next(turns)(operations)
+
+
+@contextlib.contextmanager
+def _one(bench: str, preload: str | None, threads: int) -> Iterator[measure.Sampler]:
     # A list of names for the loader cannot hold a blank: the process runs in the library's directory.
     directory, name = os.path.split(preload or "")
     library = f"./{name}" if directory else name

@@ -57,7 +57,7 @@ class Figure(enum.Enum):
     LEAST_SHARE = "least_share"  # of all operations, at least so many fell to each thread: the median round
     SCALING = "scaling"  # the cores that two threads get out of the code, over those of the control: the median round
     P50 = "p50_ns"  # half of the operations took at most so long: the median round
-    TO_FASTER = "to_faster"  # our best time over that of the fastest rival
+    TO_FASTER = "to_faster"  # our time over that of the fastest rival, the median of the rounds
     TO_LEANER = "to_leaner"  # our memory at the peak over that of the leanest rival
     # Of a peer that is ours, too, in an extension.
     TIME_OF_PEER = "time_of_peer"  # its best time, in ns

@@ -41,7 +41,7 @@ def figure_text(figures: Mapping[str, Any]) -> str:
     for name, what in (("to_faster", "the faster"), ("to_leaner", "the leaner")):
         if name in figures:
             peer = f", {figures[name]['peer']}" if "peer" in figures[name] else ""
-            parts.append(f"{figures[name]['best']:.2f}x {what}{peer}")
+            parts.append(f"{figures[name]['ratio']:.2f}x {what}{peer}")
     if "refused" in figures:
         parts.append(f"{round(figures['refused']['max'])} refused")
     return ", ".join(parts)
@@ -78,7 +78,7 @@ _IN_FOOTER = {
     Figure.P50: ", p50",
     Figure.LEAST_SHARE: ", of the thread with the least",
     Figure.SCALING: ", of the control's cores, median",
-    Figure.TO_FASTER: ", over the faster of the others",
+    Figure.TO_FASTER: ", over the faster of the others, median",
     Figure.TO_LEANER: ", memory over the leaner of the others",
     Figure.TIME_OF_PEER: ", {peer}",
     Figure.PEER_OVER_OURS: ", {peer} over ours",

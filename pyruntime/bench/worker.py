@@ -150,8 +150,8 @@ _FIGURE_OF_GOAL = {
     Figure.LEAST_SHARE: ("least_share", "median"),
     Figure.SCALING: ("scaling", "median"),
     Figure.P50: ("p50_ns", "median"),
-    Figure.TO_FASTER: ("to_faster", "best"),
-    Figure.TO_LEANER: ("to_leaner", "best"),
+    Figure.TO_FASTER: ("to_faster", "ratio"),
+    Figure.TO_LEANER: ("to_leaner", "ratio"),
 }
 
 # What it is, from our best time and the ratio of that to the peer's.
