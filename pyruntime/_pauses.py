@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def _whose(function: str, domain: Domain | None, everything: bool) -> Domain | None:
     """The domain that a call is about; None: everything."""
     if domain is not None and not isinstance(domain, Domain):
-        raise ArgumentTypeError(f"domain is a Domain, or None for the default one, not {domain!r}")
+        raise ArgumentTypeError(f"domain is a Domain, or None for the default one, not {_core.shown(domain)}")
     if not isinstance(everything, bool):
-        raise ArgumentTypeError(f"everything is True or False, not {everything!r}")
+        raise ArgumentTypeError(f"everything is True or False, not {_core.shown(everything)}")
     if everything and domain is not None:
         raise ArgumentError(f"{function}() takes a domain or everything=True, not both")
     return None if everything else default_domain if domain is None else domain

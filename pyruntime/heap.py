@@ -75,7 +75,7 @@ def owner(address: int | AnyBuffer) -> int | Literal["process"] | None:
     """
     if isinstance(address, int) and not isinstance(address, bool):
         if not 0 <= address < 2**64:
-            raise ArgumentError(f"an address is from 0 to 2**64 - 1, not {address!r}")
+            raise ArgumentError(f"an address is from 0 to 2**64 - 1, not {_core.shown(address)}")
         number = lib.pyrt_address_owner(ffi.cast("void *", address))
     else:
         try:

@@ -76,7 +76,7 @@ def _nanoseconds(timeout: float | None) -> int:
     if timeout is None:
         return -1
     if isinstance(timeout, (bool, str, bytes, bytearray)) or not hasattr(timeout, "__float__"):
-        raise _type_error(f"timeout is a number of seconds, or None to wait for ever, not {timeout!r}")
+        raise _type_error(f"timeout is a number of seconds, or None to wait for ever, not {_core.shown(timeout)}")
     try:
         seconds = float(timeout)
     except OverflowError:
@@ -84,15 +84,15 @@ def _nanoseconds(timeout: float | None) -> int:
     if seconds != seconds:
         raise _value_error("timeout is a number of seconds, or None to wait for ever, not NaN")
     if seconds < 0:
-        raise _value_error(f"timeout is a number of seconds from 0 on, or None to wait for ever, not {timeout!r}")
+        raise _value_error(f"timeout is a number of seconds from 0 on, or None to wait for ever, not {_core.shown(timeout)}")
     return int(min(seconds * 1e9, _LONGEST_NS - 1024))
 
 
 def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _type_error(f"{name} is an int, not {value!r}")
+        raise _type_error(f"{name} is an int, not {_core.shown(value)}")
     if not 1 <= value < 2**63:
-        raise _value_error(f"{name} is from 1 to 2**63 - 1, not {value!r}")
+        raise _value_error(f"{name} is from 1 to 2**63 - 1, not {_core.shown(value)}")
     return value
 
 
@@ -216,7 +216,7 @@ class Domain(_core.Domain):
         domain is closed. After CPython's ``_Py_qsbr_poll``.
         """
         if not isinstance(goal, Goal):
-            raise _type_error(f"poll() takes a Goal, which advance() makes, not {goal!r}")
+            raise _type_error(f"poll() takes a Goal, which advance() makes, not {_core.shown(goal)}")
         if goal._domain is not self:
             raise _value_error(f"{goal!r} is a goal of another domain than {self!r}: ask the domain that made it")
         return self._poll(goal._value)

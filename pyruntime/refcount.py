@@ -74,7 +74,7 @@ def stats(*, domain: Domain | None = None) -> RefcountStats:
     """
     whose = default_domain if domain is None else domain
     if not isinstance(whose, Domain):
-        raise ArgumentTypeError(f"domain is a Domain, or None for the default one, not {domain!r}")
+        raise ArgumentTypeError(f"domain is a Domain, or None for the default one, not {_core.shown(domain)}")
     interp = lib.pyrt_interp_pin(whose.interpreter_id)
     if interp == ffi.NULL:
         raise StateError(f"stats(): {whose!r} is closed")
@@ -152,7 +152,7 @@ def explain(file: TextIO | None = None) -> None:
     """
     out = sys.stdout if file is None else file
     if not callable(getattr(out, "write", None)):
-        raise ArgumentTypeError(f"file is something with a method write(), or None for sys.stdout, not {file!r}")
+        raise ArgumentTypeError(f"file is something with a method write(), or None for sys.stdout, not {_core.shown(file)}")
     if _core.has_stopped_the_world():
         raise StateError(
             "explain() waits for two threads of its own, which would wait for the end of this stop_the_world() block: call "

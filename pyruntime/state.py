@@ -113,7 +113,9 @@ def threads(interpreter_id: int | None = None) -> list[ThreadInfo]:
             finally:
                 lib.pyrt_interp_unpin(interp)
         elif interpreter_id is not None:
-            raise NotFoundError(f"there is no interpreter with id {interpreter_id}, or no longer; interpreters() lists them")
+            raise NotFoundError(
+                f"there is no interpreter with id {_core.shown(interpreter_id)}, or no longer; interpreters() lists them"
+            )
     return sorted(found, key=lambda thread: thread.id)
 
 

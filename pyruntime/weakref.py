@@ -175,7 +175,9 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
         if found is not None:
             return found
         if not callable(factory):
-            raise ArgumentTypeError(f"get_or_create() takes a key and a function that makes its object, not {factory!r}")
+            raise ArgumentTypeError(
+                f"get_or_create() takes a key and a function that makes its object, not {_core.shown(factory)}"
+            )
         try:
             making = self._begin(key)
         except StateError as error:

@@ -13,8 +13,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import stub_of_lib
@@ -22,7 +24,7 @@ from conftest import Python
 
 import pyruntime
 from pyruntime import __main__ as command
-from pyruntime import _core, errors, heap, qsbr, state, sync
+from pyruntime import _core, errors, heap, qsbr, rcu, refcount, state, sync, weakref
 
 PACKAGE = Path(str(pyruntime.__file__)).parent
 
@@ -301,6 +303,61 @@ def test_the_compiled_part_says_what_it_does_not_have() -> None:
     with pytest.raises(ImportError, match=r"no 'heap_of_next_year'.*pip install -e"):
         _ = getattr(_core, "heap_of_next_year")  # noqa: B009  (mypy knows that there is none)
     assert not hasattr(_core, "__wrapped__")
+
+
+# ---- arguments in messages -------------------------------------------------------------------------------------------
+
+# What takes a number or might be given one, and the error that one far above and one far below 0 gets.
+ENDLESS: dict[str, tuple[Callable[[Any], object], type[errors.Error], type[errors.Error]]] = {
+    "Heap.alloc": (lambda n: heap.Heap("big").alloc(n), errors.OutOfMemoryError, errors.ArgumentError),
+    "tag": (lambda n: heap.Heap(tag=n), errors.ArgumentError, errors.ArgumentError),
+    "stable_prefix": (lambda n: heap.Heap(type_stable=True, stable_prefix=n), errors.ArgumentError, errors.ArgumentError),
+    "type_stable": (lambda n: heap.Heap(type_stable=n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "zero": (lambda n: heap.Heap().alloc(1, zero=n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "domain of a heap": (lambda n: heap.Heap(domain=n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "owner": (heap.owner, errors.ArgumentError, errors.ArgumentError),
+    "retire": (lambda n: qsbr.retire(n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "nbytes of retire": (lambda n: qsbr.retire(int, nbytes=n), errors.ArgumentError, errors.ArgumentError),
+    "items": (lambda n: qsbr.set_bound(items=n, nbytes=1), errors.ArgumentError, errors.ArgumentError),
+    "nbytes": (lambda n: qsbr.set_bound(items=1, nbytes=n), errors.ArgumentError, errors.ArgumentError),
+    "poll": (qsbr.poll, errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "stripes": (sync.StripedLock, errors.ArgumentError, errors.ArgumentError),
+    "lock of a condition": (sync.Condition, errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "threads": (state.threads, errors.NotFoundError, errors.NotFoundError),
+    "domain": (lambda n: state.stop_the_world(domain=n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "everything": (lambda n: state.stop_the_world(everything=n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "refcount.stats": (lambda n: refcount.stats(domain=n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "finalizer": (lambda n: refcount.SharedRef([], n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "on_owner": (lambda n: refcount.SharedRef([], on_owner=n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "update": (lambda n: rcu.RCUCell(1).update(n), errors.ArgumentTypeError, errors.ArgumentTypeError),
+    "factory": (
+        lambda n: weakref.WeakRegistry[int, Any]().get_or_create(1, n),
+        errors.ArgumentTypeError,
+        errors.ArgumentTypeError,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+def test_endless_numbers_are_named_by_their_size(what: str) -> None:
+    """Of more digits than Python writes, which would raise a ValueError of its own out of the message."""
+    call, above, below = ENDLESS[what]
+    for number, error, name in [
+        (10**5000, above, r"2\*\*16609 or more"),
+        (-(10**5000), below, r"-2\*\*16609 or less"),
+        (2**128 - 1, above, str(2**128 - 1)),
+        (-(2**64), below, str(-(2**64))),
+    ]:
+        with pytest.raises(error, match=f"(not|of|id) {name}( bytes|, or no longer|$)") as caught:
+            call(number)
+        assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("call", [qsbr.synchronize, qsbr.barrier, state.stop_the_world], ids=lambda call: call.__name__)
+def test_an_endless_timeout_is_one_and_a_negative_one_is_refused(call: Callable[..., object]) -> None:
+    call(timeout=10**5000)
+    with pytest.raises(errors.ArgumentError, match=r"not -2\*\*16609 or less$"):
+        call(timeout=-(10**5000))
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

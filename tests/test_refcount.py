@@ -165,7 +165,7 @@ def test_annotations() -> None:
 
 def test_wrong_arguments() -> None:
     make: Any = SharedRef
-    with pytest.raises(errors.ArgumentTypeError, match="; 5 is not callable"):
+    with pytest.raises(errors.ArgumentTypeError, match=r"finalizer is a callable .* or None, not 5"):
         make(1, 5)
     with pytest.raises(errors.ArgumentTypeError, match="on_owner is True or False, not 1"):
         make(1, print, on_owner=1)

@@ -133,7 +133,15 @@ forks(PyObject *module, PyObject *unused)
 PyDoc_STRVAR(forks_doc, "forks($module, /)\n--\n\n"
                         "How many forks this process is the child of, itself and its parents.");
 
+static PyObject *
+shown(PyObject *module, PyObject *object)
+{
+    (void)module;
+    return pyrt_py_shown(object);
+}
+
 static PyMethodDef functions[] = {
+    {"shown", shown, METH_O, "shown($module, object, /)\n--\n\nAn argument as a message names it."},
     {"attached_thread", attached_thread, METH_NOARGS, attached_thread_doc},
     {"has_stopped_the_world", has_stopped_the_world, METH_NOARGS, has_stopped_the_world_doc},
     {"forks", forks, METH_NOARGS, forks_doc},

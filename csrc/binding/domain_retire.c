@@ -21,7 +21,7 @@ size_argument(PyObject *object, size_t *size)
     Py_ssize_t value = PyLong_AsSsize_t(object);
     if (value < 0) {
         PyErr_Clear();
-        pyrt_py_raise(PYRT_EINVAL, "nbytes is from 0 to %zd, not %R", PY_SSIZE_T_MAX, object);
+        pyrt_py_raise_not(PYRT_EINVAL, object, "nbytes is from 0 to %zd", PY_SSIZE_T_MAX);
         return false;
     }
     *size = (size_t)value;
@@ -39,7 +39,7 @@ retire_arguments(PyObject *const *args, Py_ssize_t count, PyObject *names, size_
         return false;
     }
     if (!PyCallable_Check(args[0])) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "retire() takes a callable without arguments, not %R", args[0]);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, args[0], "retire() takes a callable without arguments");
         return false;
     }
     return size_argument(count + named == 2 ? args[1] : NULL, bytes);

@@ -22,7 +22,7 @@ alloc_arguments(PyObject *const *args, Py_ssize_t count, PyObject *names, bool *
         return -1;
     }
     if (named == 1 && !PyBool_Check(args[1])) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "zero is True or False, not %R", args[1]);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, args[1], "zero is True or False");
         return -1;
     }
     *zero = named == 0 || args[1] == Py_True;
@@ -33,7 +33,7 @@ alloc_arguments(PyObject *const *args, Py_ssize_t count, PyObject *names, bool *
     }
     Py_ssize_t size = PyNumber_AsSsize_t(args[0], NULL);
     if (size < 0 && !PyErr_Occurred()) {
-        pyrt_py_raise(PYRT_EINVAL, "Heap.alloc() takes a number of bytes from 0 on, not %R", args[0]);
+        pyrt_py_raise_not(PYRT_EINVAL, args[0], "Heap.alloc() takes a number of bytes from 0 on");
     }
     return size;
 }
@@ -151,7 +151,11 @@ fill(pyrt_py_heap *heap, pyrt_py_buffer *buffer, size_t size, bool zero, PyObjec
         pyrt_py_raise(status, "Heap.alloc(): heap '%s' is closed; make a new one", heap->name);
     }
     else if (status != PYRT_OK) {
-        pyrt_py_raise(status, "no memory for a buffer of %S bytes in heap '%s'", asked, heap->name);
+        PyObject *shown = pyrt_py_shown(asked);
+        if (shown != NULL) {
+            pyrt_py_raise(status, "no memory for a buffer of %U bytes in heap '%s'", shown, heap->name);
+            Py_DECREF(shown);
+        }
     }
     return status == PYRT_OK;
 }

@@ -22,13 +22,13 @@ static bool
 number_argument(PyObject *object, const char *what, long low, long high, long *number)
 {
     if (!PyLong_Check(object) || PyBool_Check(object)) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "%s is an int from %ld to %ld, not %R", what, low, high, object);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, object, "%s is an int from %ld to %ld", what, low, high);
         return false;
     }
     int overflow = 0;
     *number = PyLong_AsLongAndOverflow(object, &overflow);
     if (overflow != 0 || *number < low || *number > high) {
-        pyrt_py_raise(PYRT_EINVAL, "%s is from %ld to %ld, not %R", what, low, high, object);
+        pyrt_py_raise_not(PYRT_EINVAL, object, "%s is from %ld to %ld", what, low, high);
         return false;
     }
     return true;
@@ -50,7 +50,7 @@ static bool
 stability_arguments(PyObject *type_stable, PyObject *stable_prefix, pyrt_heap_config *config)
 {
     if (!PyBool_Check(type_stable)) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "type_stable is True or False, not %R", type_stable);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, type_stable, "type_stable is True or False");
         return false;
     }
     config->type_stable = type_stable == Py_True;
@@ -89,7 +89,7 @@ domain_argument(const pyrt_py_home *home, PyObject *object)
         Py_XDECREF(module);
     }
     if (found != NULL && !pyrt_py_is_domain(home, found)) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "domain is a Domain, or None for the default one, not %R", found);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, found, "domain is a Domain, or None for the default one");
         Py_CLEAR(found);
     }
     return (pyrt_py_domain *)found;

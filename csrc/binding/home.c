@@ -95,6 +95,46 @@ pyrt_py_raise(int status, const char *format, ...)
     return NULL;
 }
 
+/* So many bits of an int, or more, are not written out as digits. */
+enum { BITS_NOT_SHOWN = 129 };
+
+PyObject *
+pyrt_py_shown(PyObject *object)
+{
+    if (!PyLong_Check(object)) {
+        return PyObject_Repr(object);
+    }
+    int overflow = 0;
+    (void)PyLong_AsLongLongAndOverflow(object, &overflow);
+    PyObject *size = overflow == 0 ? NULL : PyObject_CallMethod((PyObject *)&PyLong_Type, "bit_length", "O", object);
+    size_t bits = size == NULL ? 0 : PyLong_AsSize_t(size);
+    Py_XDECREF(size);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (bits < BITS_NOT_SHOWN) {
+        return PyObject_Repr(object);
+    }
+    return overflow > 0 ? PyUnicode_FromFormat("2**%zu or more", bits - 1)
+                        : PyUnicode_FromFormat("-2**%zu or less", bits - 1);
+}
+
+PyObject *
+pyrt_py_raise_not(int status, PyObject *given, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    PyObject *text = PyUnicode_FromFormatV(format, args);
+    va_end(args);
+    PyObject *shown = text == NULL ? NULL : pyrt_py_shown(given);
+    if (shown != NULL) {
+        pyrt_py_raise(status, "%U, not %U", text, shown);
+    }
+    Py_XDECREF(text);
+    Py_XDECREF(shown);
+    return NULL;
+}
+
 void
 pyrt_py_warn_of_collection(PyObject *context, const char *format, ...)
 {

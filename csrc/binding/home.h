@@ -114,6 +114,13 @@ void pyrt_py_home_drop(pyrt_py_home *home);
 /* Sets the exception that stands for a status (or PYRT_PY_WRONG_TYPE) and answers NULL. */
 PyObject *pyrt_py_raise(int status, const char *format, ...);
 
+/* The same, with ", not " and what was given instead behind the text, as pyrt_py_shown has it. */
+PyObject *pyrt_py_raise_not(int status, PyObject *given, const char *format, ...);
+
+/* An argument as a message names it, a new reference: its repr; of an int beyond 128 bits the size, as "2**1000 or more", for
+ * Python refuses to write more digits than it is set to. */
+PyObject *pyrt_py_shown(PyObject *object);
+
 /* A ResourceWarning about something that is collected while it is open. It keeps the exception that may be set; a warning that
  * is made an error cannot be raised here, and goes to sys.unraisablehook with `context`. */
 void pyrt_py_warn_of_collection(PyObject *context, const char *format, ...);

@@ -306,7 +306,7 @@ pyrt_py_pause_new(PyObject *module, PyObject *args)
         return NULL;
     }
     if (domain != Py_None && !pyrt_py_is_domain(home, domain)) {
-        return pyrt_py_raise(PYRT_PY_WRONG_TYPE, "domain is a Domain, not %R", domain);
+        return pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, domain, "domain is a Domain");
     }
     PyTypeObject *type = pyrt_py_sync_type(home, PYRT_PY_SYNC_PAUSE);
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);

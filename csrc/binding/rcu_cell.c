@@ -220,8 +220,8 @@ static PyObject *
 cell_update(PyObject *object, PyObject *function)
 {
     if (!PyCallable_Check(function)) {
-        return pyrt_py_raise(PYRT_PY_WRONG_TYPE,
-                             "update() takes a callable that makes the new value out of the old one, not %R", function);
+        return pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, function,
+                                 "update() takes a callable that makes the new value out of the old one");
     }
     rcu_cell *self = cell_of(object);
     PyObject *made = NULL;

@@ -39,13 +39,12 @@ static bool
 check_arguments(PyObject *finalizer, PyObject *on_owner)
 {
     if (finalizer != Py_None && !PyCallable_Check(finalizer)) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE,
-                      "finalizer is called with the value when the last reference goes, or is None; %R is not callable",
-                      finalizer);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, finalizer,
+                          "finalizer is a callable that gets the value when the last reference goes, or None");
         return false;
     }
     if (!PyBool_Check(on_owner)) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "on_owner is True or False, not %R", on_owner);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, on_owner, "on_owner is True or False");
         return false;
     }
     return true;

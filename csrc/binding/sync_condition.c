@@ -380,7 +380,7 @@ condition_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                            : Py_NewRef(lock);
     const pyrt_py_lockable *lockable = lock == NULL ? NULL : pyrt_py_lockable_of(home, lock);
     if (lock != NULL && lockable == NULL) {
-        pyrt_py_raise(PYRT_PY_WRONG_TYPE, "a Condition takes a Mutex, an RLock or the write() of an RWLock, not %R", lock);
+        pyrt_py_raise_not(PYRT_PY_WRONG_TYPE, lock, "a Condition takes a Mutex, an RLock or the write() of an RWLock");
     }
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
     condition *self = lockable == NULL ? NULL : (condition *)alloc(type, 0);

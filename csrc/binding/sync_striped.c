@@ -296,7 +296,7 @@ striped_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if (stripes < 1 || stripes > PYRT_STRIPES_MAX) {
-        return pyrt_py_raise(PYRT_EINVAL, "StripedLock() has from 1 to %d stripes, not %zd", PYRT_STRIPES_MAX, stripes);
+        return pyrt_py_raise_not(PYRT_EINVAL, number, "StripedLock() has from 1 to %d stripes", PYRT_STRIPES_MAX);
     }
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
     striped *self = (striped *)alloc(type, 0);
