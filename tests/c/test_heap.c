@@ -4,6 +4,7 @@
 
 #include "faults.h"
 #include "memory/heap_impl.h"
+#include "memory/watched_page.h"
 #include "steps.h"
 #include "workers.h"
 
@@ -358,6 +359,94 @@ TEST(a_full_page_waits_until_more_than_a_sixteenth_of_it_is_free)
         pyrt_free(blocks[i]);
     }
     pyrt_heap_delete(heap);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+/* A new page is taken when nothing is usable; so there are never more than if each but the new one lacked that sixteenth. */
+TEST(what_full_pages_keep_back_is_a_sixteenth_at_most)
+{
+    enum { SIZE = 1024, OF_A_PAGE = 64, WORTH = OF_A_PAGE / 16, ALL = 100 * OF_A_PAGE, FEW = 60, TURNS = 1000 };
+    static char *blocks[ALL];
+    int gaps[FEW];
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, false);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    random_stream random = random_for(1);
+    for (int i = 0; i < ALL; i++) {
+        blocks[i] = pyrt_heap_malloc(thread, heap, SIZE);
+    }
+    for (int turn = 0; turn < TURNS; turn++) {
+        for (int i = 0; i < FEW; i++) {
+            do {
+                gaps[i] = (int)random_below(&random, ALL);
+            } while (blocks[gaps[i]] == NULL);
+            const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(blocks[gaps[i]]));
+            pyrt_free(blocks[gaps[i]]);
+            blocks[gaps[i]] = NULL;
+            CHECK((page->head.flags & PYRT_PAGE_FULL) == 0 || pyrt_page_used(page) >= OF_A_PAGE - WORTH);
+        }
+        for (int i = 0; i < FEW; i++) {
+            blocks[gaps[i]] = pyrt_heap_malloc(thread, heap, SIZE);
+        }
+        CHECK(stats_of(interp).pages <= ALL / (OF_A_PAGE - WORTH) + 1);
+    }
+    for (int i = 0; i < ALL; i++) {
+        pyrt_free(blocks[i]);
+    }
+    CHECK_UINT(blocks_in_use(interp, 0), 0);
+    pyrt_heap_delete(heap);
+    CHECK_UINT(stats_of(interp).pages, 0);
+    pyrt_thread_release(thread);
+    runtime_down();
+}
+
+static void
+free_until_null(void *arg)
+{
+    for (char **blocks = arg; *blocks != NULL; blocks++) {
+        pyrt_free(*blocks);
+    }
+}
+
+/* Its owner has freed too little to take the long way, and is never told of what others free; unless a visit has collected that:
+ * then the owner's next free takes it. */
+TEST(what_its_owner_and_others_free_of_a_full_page_is_all_found)
+{
+    enum { SIZE = 1024, OF_A_PAGE = 64, WORTH = OF_A_PAGE / 16 };
+    char *blocks[2 * OF_A_PAGE + 1];
+    runtime_up();
+    pyrt_interp *interp = pyrt_interp_main();
+    pyrt_heap *heap = heap_with_tag(interp, 0, false);
+    pyrt_thread *thread = pyrt_thread_ensure(interp);
+    for (int visited = 0; visited < 2; visited++) {
+        for (int i = 0; i <= OF_A_PAGE; i++) {
+            blocks[i] = pyrt_heap_malloc(thread, heap, SIZE);
+        }
+        char *of_the_other = blocks[OF_A_PAGE];
+        blocks[OF_A_PAGE] = NULL;
+        const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(blocks[0]));
+        CHECK((page->head.flags & PYRT_PAGE_FULL) != 0);
+        in_a_thread_that_ends(free_until_null, blocks + WORTH);
+        CHECK(!visited || blocks_in_use(interp, 0) == WORTH + 1);
+        for (int i = 0; i < WORTH; i++) {
+            pyrt_free(blocks[i]);
+        }
+        /* A watched page is not collected by a visit. An empty one goes. */
+        bool is_gone = visited && !pyrt_page_is_watched(pyrt_map_page_of(pyrt_map_entry(of_the_other)));
+        CHECK_UINT(stats_of(interp).pages, is_gone ? 1 : 2);
+        blocks[0] = of_the_other;
+        for (int i = 1; i < 2 * OF_A_PAGE; i++) {
+            blocks[i] = pyrt_heap_malloc(thread, heap, SIZE);
+        }
+        blocks[2 * OF_A_PAGE] = NULL;
+        CHECK_UINT(stats_of(interp).pages, 2);
+        free_until_null(blocks);
+        CHECK_UINT(blocks_in_use(interp, 0), 0);
+    }
+    pyrt_heap_delete(heap);
+    CHECK_UINT(stats_of(interp).pages, 0);
     pyrt_thread_release(thread);
     runtime_down();
 }
