@@ -56,6 +56,7 @@ fork_child(void)
     }
     pyrt_py_callables_fork_settle();
     pyrt_py_endings_fork_child();
+    pyrt_py_domains_fork_child();
     pyrt_py_uses_fork_child();
     pyrt_py_heaps_fork_child();
     pyrt_py_sections_fork_child();

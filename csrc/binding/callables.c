@@ -50,56 +50,22 @@ pyrt_py_callable_delete(pyrt_py_callable *node)
     pyrt_py_callable_free(node);
 }
 
-/* ---- from the core, on any OS thread ----------------------------------------------------------------------------- */
-
-void
-pyrt_py_callable_leave(pyrt_py_callable *node)
-{
-    pyrt_py_home *home = node->home;
-    if (pyrt_load_acquire(&home->open) == 0) {
-        /* Python is gone or going: nothing of it may be touched, its object least of all. */
-        pyrt_py_callable_free(node);
-        return;
-    }
-    node->next = pyrt_load_relaxed(&home->disposed);
-    /* seq_cst: as release it hands the node over. Pairs with the exchange of the runner. */
-    while (!pyrt_cas_seq_cst(&home->disposed, &node->next, node)) {
-    }
-}
-
-void
-pyrt_py_callable_hand_over(pyrt_py_callable *node)
-{
-    pyrt_py_home *home = node->home;
-    pyrt_py_home_hold(home);
-    pyrt_py_callable_leave(node);
-    pyrt_py_schedule(home, PYRT_PY_DUE_RUN);
-    pyrt_py_home_drop(home);
-}
-
-void
-pyrt_py_callable_dispose(void *node)
-{
-    pyrt_py_callable *callable = node;
-    pyrt_py_home *home = callable->home;
-    pyrt_py_home_hold(home);
-    pyrt_py_callable_hand_over(callable);
-    /* Only now: who sees nothing waiting finds everything on the list. */
-    pyrt_fetch_add_seq_cst(&home->waiting, (uint64_t)-1);
-    pyrt_py_home_drop(home);
-}
-
-void
-pyrt_py_release_later(pyrt_py_home *home, PyObject *object)
-{
-    pyrt_py_callable *node = pyrt_py_callable_new_node(home);
-    if (node != NULL) {
-        node->object = object;
-        pyrt_py_callable_hand_over(node);
-    }
-}
-
 /* ---- pending calls ----------------------------------------------------------------------------------------------- */
+
+/* Between the two the home stays what it is, though a node that holds it may be run and freed. A count and no reference: the
+ * child of a fork, where nobody is in between, forgets it. */
+static void
+begin_handing(pyrt_py_home *home)
+{
+    /* seq_cst: counted, then looked at `open`; pairs with "open = 0, then wait for the count" of the interpreter that exits. */
+    pyrt_fetch_add_seq_cst(&home->handing, 1u);
+}
+
+static void
+end_handing(pyrt_py_home *home)
+{
+    pyrt_fetch_add_seq_cst(&home->handing, (uint32_t)-1);
+}
 
 bool
 pyrt_py_is_time_to_process(size_t bytes, bool busy)
@@ -140,18 +106,74 @@ on_pending_call(void *arg)
     return 0;
 }
 
-void
-pyrt_py_schedule(pyrt_py_home *home, uint32_t what)
+/* Between the two above. */
+static void
+schedule(pyrt_py_home *home, uint32_t what)
 {
     if (!home->is_main || pyrt_fetch_or_seq_cst(&home->due, what) != 0) {
         return;
     }
-    /* Counted, then looked at `open`; pairs with "open = 0, then wait for the count" of the interpreter that exits. */
-    pyrt_fetch_add_seq_cst(&home->scheduling, 1u);
     if (pyrt_load_seq_cst(&home->open) == 0 || Py_AddPendingCall(on_pending_call, home) != 0) {
         (void)pyrt_exchange_seq_cst(&home->due, 0u);
     }
-    pyrt_fetch_add_seq_cst(&home->scheduling, (uint32_t)-1);
+}
+
+void
+pyrt_py_schedule(pyrt_py_home *home, uint32_t what)
+{
+    begin_handing(home);
+    schedule(home, what);
+    end_handing(home);
+}
+
+/* ---- from the core, on any OS thread ----------------------------------------------------------------------------- */
+
+void
+pyrt_py_callable_leave(pyrt_py_callable *node)
+{
+    pyrt_py_home *home = node->home;
+    if (pyrt_load_seq_cst(&home->open) == 0) {
+        /* Python is gone or going: nothing of it may be touched, its object least of all. */
+        pyrt_py_callable_free(node);
+        return;
+    }
+    node->next = pyrt_load_relaxed(&home->disposed);
+    /* seq_cst: as release it hands the node over. Pairs with the exchange of the runner. */
+    while (!pyrt_cas_seq_cst(&home->disposed, &node->next, node)) {
+    }
+}
+
+void
+pyrt_py_callable_hand_over(pyrt_py_callable *node)
+{
+    pyrt_py_home *home = node->home;
+    begin_handing(home);
+    pyrt_py_callable_leave(node);
+    schedule(home, PYRT_PY_DUE_RUN);
+    end_handing(home);
+}
+
+void
+pyrt_py_callable_dispose(void *node)
+{
+    pyrt_py_callable *callable = node;
+    pyrt_py_home *home = callable->home;
+    begin_handing(home);
+    pyrt_py_callable_leave(callable);
+    schedule(home, PYRT_PY_DUE_RUN);
+    /* Only now: who sees nothing waiting finds everything on the list. */
+    pyrt_fetch_add_seq_cst(&home->waiting, (uint64_t)-1);
+    end_handing(home);
+}
+
+void
+pyrt_py_release_later(pyrt_py_home *home, PyObject *object)
+{
+    pyrt_py_callable *node = pyrt_py_callable_new_node(home);
+    if (node != NULL) {
+        node->object = object;
+        pyrt_py_callable_hand_over(node);
+    }
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
@@ -248,7 +270,7 @@ pyrt_py_callables_fork_child(pyrt_py_home *home)
     if (home->runner != (uintptr_t)pyrt_py_my_words()) {
         home->runner = 0;
     }
-    home->scheduling = 0;
+    home->handing = 0;
     /* Python keeps the pending calls of the parent, or loses them; asking once more does no harm. */
     home->due = 0;
     /* Those that were lost may have stood between counting a callable and retiring it, or between taking it and counting it. */

@@ -7,6 +7,12 @@
  *   batch       a thread of the Python interpreter, the runner, has taken all  home->runner is that thread
  *   run         called and freed                                               exceptions go to sys.unraisablehook
  *
+ * In the child of a fork the home's counts of what was under way are set right, and what a lost runner had taken is the next
+ * one's. Lost is what a thread that is not there had in its hands between two of these places: the core has given it out and it
+ * is on no list, or it was just being called. Whether such a disposer has done its work, or half of it, nobody can tell (fork.h),
+ * so it is neither called nor given up there; nothing of the domain waits for it. Its node goes on holding the home: the only
+ * thing to see of that is that the child does not take the home for another Python interpreter, when this one has ended.
+ *
  * The runner is detached meanwhile: a callable may wait for anything, and what it enters starts from nothing. Callables of one
  * interpreter run one after another.
  */

@@ -21,9 +21,13 @@ PyObject *pyrt_py_domain_set_bound(PyObject *self, PyObject *args);
 /* domain_retire.c */
 PyObject *pyrt_py_domain_retire(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names);
 
+/* domain_end.c */
+PyObject *pyrt_py_domain_close(PyObject *self, PyObject *unused);
+
 extern const char pyrt_py_domain_reading_doc[];
 extern const char pyrt_py_domain_attached_doc[];
 extern const char pyrt_py_domain_quiescent_doc[];
 extern const char pyrt_py_domain_retire_doc[];
+extern const char pyrt_py_domain_close_doc[];
 
 #endif

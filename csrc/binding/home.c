@@ -180,8 +180,8 @@ static void
 shut(pyrt_py_home *home)
 {
     (void)pyrt_exchange_seq_cst(&home->open, 0u);
-    /* seq_cst: pairs with "count, then look at open" of who schedules. */
-    while (pyrt_load_seq_cst(&home->scheduling) != 0) {
+    /* seq_cst: pairs with "count, then look at open" of who hands over. */
+    while (pyrt_load_seq_cst(&home->handing) != 0) {
         PyThreadState *outer = pyrt_py_enter();
         void *saved = pyrt_block_before();
         sched_yield();
@@ -250,9 +250,14 @@ take_empty_home(void)
 {
     for (pyrt_py_home *home = pyrt_py_homes(); home != NULL; home = home->next) {
         uint32_t none = 0;
-        if (pyrt_cas_seq_cst(&home->references, &none, 1u)) {
+        if (!pyrt_cas_seq_cst(&home->references, &none, 1u)) {
+            continue;
+        }
+        /* Who has handed the last one over may not be done with the home: he was counted before the node went. */
+        if (pyrt_load_seq_cst(&home->handing) == 0) {
             return home;
         }
+        pyrt_py_home_drop(home);
     }
     pyrt_py_home *home = calloc(1, sizeof(*home));
     if (home == NULL) {
@@ -294,6 +299,7 @@ make_home(PyObject *dict)
         pyrt_py_home_drop(home);
         return NULL;
     }
+    home->interp_id = pyrt_interp_id(home->interp);
     /* The capsule holds the reference from here on. */
     pyrt_store_release(&home->open, 1u);
     PyObject *kept = register_exit(capsule) == 0 ? PyObject_CallMethod(dict, "setdefault", "sO", KEY, capsule) : NULL;

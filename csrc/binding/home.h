@@ -3,8 +3,9 @@
  * A home is found through the interpreter's own dict. Homes are never freed, because disposers on any OS thread may still
  * have to look at one when its Python interpreter is gone; a home without references is taken for the next interpreter.
  *
- * `references` counts the interpreter itself, every Domain object, and every retired callable that has not run. What is
- * marked "atomic" is shared with OS threads that hold no GIL; the rest belongs to threads of the interpreter.
+ * `references` counts the interpreter itself, every Domain object, and every retired callable that has not run. Who is handing
+ * one over counts in `handing`, and the home stays what it is until he is done. What is marked "atomic" is shared with OS
+ * threads that hold no GIL; the rest belongs to threads of the interpreter.
  *
  * `open` goes from 1 to 0 once, when the interpreter exits. After that nobody but its own threads touches Python.
  */
@@ -53,14 +54,16 @@ typedef struct pyrt_py_home {
     uintptr_t runner;                  /* atomic: the OS thread that runs them now, by the address of its words; 0: none */
     uint32_t batches;                  /* atomic: run so far; who waits for the runner sleeps on it */
     uint32_t due;                      /* atomic: PYRT_PY_DUE_... that a pending call has been asked for */
-    uint32_t scheduling;               /* atomic: OS threads that are asking Python for a pending call right now */
+    uint32_t handing;                  /* atomic: OS threads that hand something over, or ask for such a call, right now */
 
-    pyrt_raw_mutex lock;               /* guards the four that follow, and what goes from `disposed` to `batch`;
+    pyrt_raw_mutex lock;               /* guards the five that follow, and what goes from `disposed` to `batch`;
                                         * no other lock is taken while it is held */
     struct pyrt_py_domain *domains;    /* that are not closed */
     struct pyrt_py_heap *heaps;        /* newest first */
     pyrt_interp *interp;               /* the default domain's; NULL after the exit of an interpreter that is not main */
     pyrt_interp *leaving;              /* what it was then, while it could not be ended; NULL: none */
+    pyrt_py_words *ender;              /* the OS thread that is ending it; NULL: none (domain.h) */
+    int64_t interp_id;                 /* the default domain's */
 
     /* The boxes of SharedRefs (shared_box.c). */
     pyrt_type *box_type;               /* atomic; of `interp`, NULL until it is first wanted */

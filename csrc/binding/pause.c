@@ -156,7 +156,10 @@ pause_enter(PyObject *self, PyObject *unused)
     pause_block *block = block_of(self);
     pyrt_py_domain *domain = block->domain;
     uint64_t nobody = 0;
-    if (domain != NULL && !pyrt_py_use_begin(domain, "stop_the_world()")) {
+    /* A lease: a signal handler that runs in the middle of the wait may fork. */
+    pyrt_py_lease lease;
+    if (domain != NULL && !pyrt_py_lease_try(domain, &lease)) {
+        pyrt_py_raise_closed(domain, "stop_the_world()");
         return NULL;
     }
     if (refuse(domain)) {
@@ -178,12 +181,15 @@ pause_enter(PyObject *self, PyObject *unused)
         pyrt_store_release(&block->owner, (uint64_t)0);
         goto refused;
     }
+    if (domain != NULL) {
+        pyrt_py_lease_give(&lease);
+    }
     pyrt_py_my_words()->pause = block;
     return Py_NewRef(self);
 
 refused:
     if (domain != NULL) {
-        pyrt_py_use_end(domain);
+        pyrt_py_lease_end(&lease);
     }
     return NULL;
 }
@@ -208,6 +214,15 @@ pyrt_py_pause_end_of_thread(void)
     if (block != NULL) {
         pyrt_store_relaxed(&block->started_at, pyrt_now_ns());
         is_over(block);
+    }
+}
+
+void
+pyrt_py_pause_fork_child(void)
+{
+    const pause_block *block = pyrt_py_my_words()->pause;
+    if (block != NULL && block->domain != NULL) {
+        block->domain->users++;
     }
 }
 

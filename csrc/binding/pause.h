@@ -13,4 +13,7 @@ PyTypeObject *pyrt_py_pause_type_new(void);
 /* An OS thread has ended inside of its pause, which the core has ended: so has the block. */
 void pyrt_py_pause_end_of_thread(void);
 
+/* In the child of a fork: counts the use of the pause that this OS thread is in. */
+void pyrt_py_pause_fork_child(void);
+
 #endif

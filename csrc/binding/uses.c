@@ -99,16 +99,26 @@ state_for_call(pyrt_py_domain *domain, const char *what, bool *ensured)
 }
 
 bool
-pyrt_py_lease_begin(pyrt_py_domain *domain, const char *what, pyrt_py_lease *lease)
+pyrt_py_lease_try(pyrt_py_domain *domain, pyrt_py_lease *lease)
 {
-    pyrt_py_state_prepare();
-    pyrt_py_leave_what_is_left_behind();
-    if (!pyrt_py_use_begin(domain, what)) {
+    if (!pyrt_py_use_try(domain)) {
         return false;
     }
     pyrt_py_words *words = pyrt_py_my_words();
     *lease = (pyrt_py_lease){words->leases, domain, words->top, NULL, false};
     words->leases = lease;
+    return true;
+}
+
+bool
+pyrt_py_lease_begin(pyrt_py_domain *domain, const char *what, pyrt_py_lease *lease)
+{
+    pyrt_py_state_prepare();
+    pyrt_py_leave_what_is_left_behind();
+    if (!pyrt_py_lease_try(domain, lease)) {
+        pyrt_py_raise_closed(domain, what);
+        return false;
+    }
     lease->thread = state_for_call(domain, what, &lease->ensured);
     if (lease->thread == NULL) {
         lease->ensured = false;
@@ -126,6 +136,13 @@ pyrt_py_lease_end(pyrt_py_lease *lease)
     }
     pyrt_py_my_words()->leases = lease->outer;
     pyrt_py_use_end(lease->domain);
+    settle();
+}
+
+void
+pyrt_py_lease_give(pyrt_py_lease *lease)
+{
+    pyrt_py_my_words()->leases = lease->outer;
     settle();
 }
 
@@ -198,15 +215,18 @@ start_use(pyrt_py_domain *domain, const char *what)
     if (current != NULL && current->interp != pyrt_load_relaxed(&domain->interp) && pyrt_py_refuse_reading(what)) {
         return NULL;
     }
-    if (!pyrt_py_use_begin(domain, what)) {
+    pyrt_py_lease lease;
+    if (!pyrt_py_lease_try(domain, &lease)) {
+        pyrt_py_raise_closed(domain, what);
         return NULL;
     }
-    /* First: while it waits for the end of a pause a signal handler may run, which may come in and go out again. */
+    /* First: while it waits for the end of a pause a signal handler may run, which may come in and go out again, and fork. */
     pyrt_py_use made = {.domain = domain};
     if (!attach_in(domain, &made)) {
-        pyrt_py_use_end(domain);
+        pyrt_py_lease_end(&lease);
         return NULL;
     }
+    pyrt_py_lease_give(&lease);
     pyrt_py_use *use = new_use(words);
     if (use == NULL) {
         detach_from(&made);
@@ -410,6 +430,7 @@ on_end_of_thread(void *arg)
     }
     words->is_ending = false;
     pyrt_py_pause_end_of_thread();
+    pyrt_py_domains_end_of_thread();
     pyrt_py_endings_end_of_thread();
     pyrt_py_left_behind_end(words);
     words->is_watched = false;
@@ -447,4 +468,5 @@ pyrt_py_uses_fork_child(void)
     for (pyrt_py_lease *lease = pyrt_py_my_words()->leases; lease != NULL; lease = lease->outer) {
         lease->domain->users++;
     }
+    pyrt_py_pause_fork_child();
 }

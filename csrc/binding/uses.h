@@ -54,6 +54,12 @@ typedef struct pyrt_py_lease {
 bool pyrt_py_lease_begin(pyrt_py_domain *domain, const char *what, pyrt_py_lease *lease);
 void pyrt_py_lease_end(pyrt_py_lease *lease);
 
+/* The same without a thread state, and without an exception: for what may run Python, and so fork, in the middle of a use. */
+bool pyrt_py_lease_try(pyrt_py_domain *domain, pyrt_py_lease *lease);
+
+/* Ends such a lease, and leaves its use to the caller, who puts it where the child of a fork finds it. */
+void pyrt_py_lease_give(pyrt_py_lease *lease);
+
 /* Leaves the blocks of this OS thread whose sections were collected on other threads. Called where a block or call begins or
  * ends, with nothing of the thread's own words in hand. */
 void pyrt_py_leave_what_is_left_behind(void);
@@ -74,7 +80,8 @@ void pyrt_py_resume_uses(pyrt_py_suspended suspended);
 /* Once in the process: what an OS thread that ends inside of blocks leaves behind is cleaned up. */
 int pyrt_py_uses_start(void);
 
-/* In the child of a fork: the blocks of the threads that are not there are closed. */
+/* In the child of a fork: the blocks of the threads that are not there are closed, and what this OS thread is inside of, by its
+ * blocks, leases and pause, is counted anew. */
 void pyrt_py_uses_fork_child(void);
 
 #endif
