@@ -48,12 +48,12 @@ class Figure(enum.Enum):
     """What a goal is about."""
 
     RATIO = "ratio"  # our best time over the best time of a peer
+    # The same within each round, the median of them: of two threads, which a virtual machine moves close to each other and
+    # far apart, so that the best round is luck.
+    RATIO_MEDIAN = "ratio_median"
     TIME = "time"  # our best time, in ns
     PEAK_BYTES = "peak_bytes"  # the most that waited in any round
     OVER_BARE = "over_bare"  # our best time less the best time of the peer, in ns, for each of Bench.bare_units
-    # The same, the median of the rounds: of two threads, which a virtual machine moves close to each other and far apart, so
-    # that the best round is luck.
-    RATIO_MEDIAN = "ratio_median"
     LEAST_SHARE = "least_share"  # of all operations, at least so many fell to each thread: the median round
     SCALING = "scaling"  # the cores that two threads get out of the code, over those of the control: the median round
     P50 = "p50_ns"  # half of the operations took at most so long: the median round
