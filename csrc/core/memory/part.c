@@ -5,8 +5,8 @@
 #include "platform/futex.h"
 #include "state/thread_impl.h"
 
-/* So many full pages are looked at before a new page is taken, for blocks that others have freed, of which the owner is never told,
- * and for the few that it has freed itself: it goes round. */
+/* So many full pages are looked at before a new page is taken: for blocks that others have freed, of which the owner is never
+ * told, and for the few that it has freed itself. It goes round. */
 enum { LOOKS_AT_FULL = 8, ADOPTIONS = 4 };
 
 /* A full page becomes usable when its owner has freed more than one block in so many: fewer are not worth the way from list to
