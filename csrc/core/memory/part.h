@@ -1,10 +1,10 @@
 /* part.h -- one thread's part of a heap: where its blocks come from.
  *
- * A page in which nothing was left to take is in its class's `full` list, any other in its `usable` list. It stays in the full
- * one, whatever others free of it, until its owner has freed more than a sixteenth of it, or finds it with something to take when
- * it goes round: what full pages keep back that their owner has freed is a sixteenth at most. The table `direct` has for each small
- * size the page to take from, the first usable one, or one that is always empty; so the short way is one load, one compare and a
- * pop. Owner only.
+ * A page in which nothing was left to take is in its class's `full` list, any other in its `usable` list. It stays in the
+ * full one, whatever others free of it, until its owner has freed more than a sixteenth of it, or finds it with something to
+ * take when it goes round: what full pages keep back that their owner has freed is a sixteenth at most. The table `direct` has
+ * for each small size the page to take from, the first usable one, or one that is always empty; so the short way is one load,
+ * one compare and a pop. Owner only.
  */
 #ifndef PYRT_MEMORY_PART_H
 #define PYRT_MEMORY_PART_H
