@@ -282,6 +282,65 @@ TEST(what_a_lost_thread_had_not_told_the_owner_of_is_merged_by_that)
     things_down();
 }
 
+/* ---- what lost threads were asking an interpreter for ---------------------------------------------------------------- */
+
+enum { FORKS = 20 };
+
+static struct {
+    pyrt_interp *interp;
+    pyrt_type *type;
+    worker workers[THREADS];
+    atomic_int running;
+    atomic_bool over;
+} asked;
+
+/* Drops objects of the interpreter without a state in it that is attached: it is looked for by its id. */
+static void
+drop_from_abroad(void *unused)
+{
+    (void)unused;
+    pyrt_thread *thread = pyrt_thread_new(asked.interp);
+    atomic_fetch_add(&asked.running, 1);
+    while (!atomic_load(&asked.over)) {
+        pyrt_attach(thread);
+        thing *t = thing_new_of(thread, asked.type);
+        pyrt_detach(thread);
+        pyrt_decref(&t->base);
+    }
+    pyrt_thread_delete(thread);
+}
+
+/* In the child, where those who kept it for a moment are not there. */
+static void
+end_of_the_interpreter(void)
+{
+    CHECK_OK(pyrt_interp_delete(asked.interp));
+}
+
+TEST(an_interpreter_that_lost_threads_asked_something_of_can_end)
+{
+    things_up();
+    memset(&asked, 0, sizeof(asked));
+    asked.interp = pyrt_interp_new(NULL);
+    asked.type = thing_type_new(asked.interp);
+    for (int i = 0; i < THREADS; i++) {
+        worker_start(&asked.workers[i]);
+        worker_begin(&asked.workers[i], drop_from_abroad, NULL);
+    }
+    WAIT_UNTIL(atomic_load(&asked.running) == THREADS);
+    for (int i = 0; i < FORKS; i++) {
+        in_a_child(fork, end_of_the_interpreter);
+    }
+    atomic_store(&asked.over, true);
+    for (int i = 0; i < THREADS; i++) {
+        worker_finish(&asked.workers[i]);
+        worker_end(&asked.workers[i]);
+    }
+    pyrt_decref((pyrt_object *)asked.type);
+    CHECK_OK(pyrt_interp_delete(asked.interp));
+    things_down();
+}
+
 /* ---- forks inside of destructors ------------------------------------------------------------------------------------- */
 
 static void

@@ -1,7 +1,7 @@
 /* merge_queue.c -- asking an owner to merge, and merging what was asked for. See merge_queue.h for the protocol.
  *
  * A thread of the object's interpreter finds the owner's queue without a lock: its own being alive keeps the interpreter.
- * Others pin the interpreter for the time; if that is gone, so is the owner.
+ * Others glance at the interpreter for the time; if that is gone, so is the owner.
  */
 #include "object/merge_queue.h"
 
@@ -207,39 +207,39 @@ ask_in(pyrt_interp *or_null, pyrt_object *object)
 
 /* Runs with the interpreter of the object, which lives so long, or NULL. */
 static pyrt_interp *
-hold_interp(const pyrt_object *object, bool *pinned)
+hold_interp(const pyrt_object *object, bool *glances)
 {
     const pyrt_type *home = pyrt_home_of(object);
     const pyrt_thread *current = pyrt_thread_current();
-    *pinned = false;
+    *glances = false;
     if (current != NULL && current->interp == home->interp) {
         return current->interp;
     }
-    pyrt_interp *interp = pyrt_interp_pin(home->interp_id);
+    pyrt_interp *interp = pyrt_interp_glance(home->interp_id);
     if (interp != NULL && interp != home->interp) {
         /* One of the next runtime, which counts from the beginning. */
-        pyrt_interp_unpin(interp);
+        pyrt_interp_glance_end(interp);
         interp = NULL;
     }
-    *pinned = interp != NULL;
+    *glances = interp != NULL;
     return interp;
 }
 
 static void
-let_go(pyrt_interp *interp, bool pinned)
+let_go(pyrt_interp *interp, bool glances)
 {
-    if (pinned) {
-        pyrt_interp_unpin(interp);
+    if (glances) {
+        pyrt_interp_glance_end(interp);
     }
 }
 
 bool
 pyrt_merge_ask(pyrt_object *object)
 {
-    bool pinned;
-    pyrt_interp *interp = hold_interp(object, &pinned);
+    bool glances;
+    pyrt_interp *interp = hold_interp(object, &glances);
     bool dead = ask_in(interp, object);
-    let_go(interp, pinned);
+    let_go(interp, glances);
     if (!dead) {
         pyrt_dead_run();
     }
@@ -249,12 +249,12 @@ pyrt_merge_ask(pyrt_object *object)
 void
 pyrt_merge_count_immortal(const pyrt_object *object)
 {
-    bool pinned;
-    pyrt_interp *interp = hold_interp(object, &pinned);
+    bool glances;
+    pyrt_interp *interp = hold_interp(object, &glances);
     if (interp != NULL) {
         (void)pyrt_fetch_add_relaxed(&pyrt_merge_of_interp(interp)->stats.immortal, (uint64_t)1);
     }
-    let_go(interp, pinned);
+    let_go(interp, glances);
 }
 
 /* ---- merging ----------------------------------------------------------------------------------------------------- */

@@ -72,7 +72,7 @@ struct pyrt_interp {
     /* Under the registry's lock. */
     struct pyrt_interp *next; /* oldest first */
     uint32_t pins;
-    uint32_t visits; /* OS threads that visit it */
+    uint32_t visits; /* visits and glances that are under way */
     bool gate_taken; /* this OS thread's or that one's pause of this interpreter is on or under way */
 
     /* Guards everything from here to the domain. */
@@ -129,6 +129,12 @@ void pyrt_ends_cancel(bool mine);
 pyrt_interp *pyrt_interp_visit_next(void);
 void pyrt_interp_visit_end(void);
 void pyrt_interp_visits_fork_child(pyrt_interp *interp);
+
+/* The interpreter with this id, kept alive for the caller's next steps, in which no user code runs but a report hook; NULL if
+ * there is none, or it is ending. A visit beside the one above: a fork in the middle does not leave it in the child, as it
+ * would leave a pin. */
+pyrt_interp *pyrt_interp_glance(int64_t id);
+void pyrt_interp_glance_end(pyrt_interp *interp);
 
 /* Adds to a statistic of the interpreter without a thread of one's own. */
 #define PYRT_INTERP_COUNT(interp, name, n) ((void)pyrt_fetch_add_relaxed(&(interp)->stats.name, (uint64_t)(n)))

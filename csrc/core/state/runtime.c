@@ -442,6 +442,27 @@ pyrt_interp_visit_end(void)
     pyrt_raw_mutex_unlock(&registry->lock);
 }
 
+pyrt_interp *
+pyrt_interp_glance(int64_t id)
+{
+    pyrt_raw_mutex_lock(&registry->lock);
+    pyrt_interp *interp = find_between(id, id);
+    if (interp != NULL) {
+        interp->visits++;
+    }
+    pyrt_raw_mutex_unlock(&registry->lock);
+    return interp;
+}
+
+void
+pyrt_interp_glance_end(pyrt_interp *interp)
+{
+    pyrt_raw_mutex_lock(&registry->lock);
+    /* 0: in the child of a fork that this OS thread's report hook has made in between. */
+    interp->visits -= interp->visits > 0;
+    pyrt_raw_mutex_unlock(&registry->lock);
+}
+
 void
 pyrt_interp_visits_fork_child(pyrt_interp *interp)
 {
