@@ -372,6 +372,8 @@ SUITE: tuple[Bench, ...] = (
         kind=Kind.SCALING,
         peers=(ONE_THREAD, CONTROL_TWO, CONTROL_ONE),
         with_threads=False,
+        sample_ns=(3e6, 5e6),
+        rounds=(31, 101),
     ),
     Bench(
         "refcount.handover",
