@@ -87,14 +87,14 @@ def test_core(ahead: Ahead[Output], request: pytest.FixtureRequest, config: Conf
 @pytest.mark.parametrize("config", [config for config in CONFIGS if config.sanitizer == "plain"], ids=str)
 def test_stress_catches(config: Config, executable: str, test: str, what: str) -> None:
     """With the use of the library broken in one way, the stress fails, and says why."""
-    outputs = []
+    tries = []
     for _ in range(5):
         done = run(config, executable, "--break", what, "--seed", str(random.getrandbits(32)), test)
-        outputs.append(done.stdout)
+        tries.append(f"status {done.returncode}: {done.stdout}")
         failed = done.returncode == 1 and f"FAILED {test}" in done.stdout
         if failed and SABOTAGE[executable, test, what] in done.stdout:
             return
-    pytest.fail(f"{what} was not caught:\n" + "\n".join(outputs))
+    pytest.fail(f"{what} was not caught:\n" + "\n".join(tries))
 
 
 @pytest.mark.parametrize("what", LOCK_SABOTAGE)
@@ -102,14 +102,14 @@ def test_stress_catches(config: Config, executable: str, test: str, what: str) -
 def test_lock_stress_catches(config: Config, what: str) -> None:
     """With one use of a lock broken, the stress of that lock fails, and says why."""
     name, message = LOCK_SABOTAGE[what]
-    outputs = []
+    tries = []
     for _ in range(5):
         seed = str(random.getrandbits(32))
         done = run(config, "test_sync_stress", "--break", what, "--guard", "5", "--seed", seed, name)
-        outputs.append(done.stdout)
+        tries.append(f"status {done.returncode}: {done.stdout}")
         if done.returncode != 0 and message in done.stdout:
             return
-    pytest.fail(f"{what} was not caught:\n" + "\n".join(outputs))
+    pytest.fail(f"{what} was not caught:\n" + "\n".join(tries))
 
 
 def test_a_failure_can_be_replayed() -> None:

@@ -5,10 +5,13 @@
  * mailboxes, by exchange, also to threads of another interpreter and to threads without a state; and through slots that are
  * read without a lock, each of which holds only objects of its own number.
  *
- * --break drop-twice    now and then a reference is dropped twice
+ * --break drop-twice    a reference is dropped twice, while one more is held
  *         forget        one reference is never dropped
  *         plain-load    a slot is read by loading the pointer and counting it
  *         no-look       a slot is read by pyrt_try_incref without looking at the slot again
+ *
+ * What is broken gives what it may meet the time to happen, and is seen before a count of a dead thing is changed: what comes
+ * after that may be anything, a crash or a thread that waits for ever.
  */
 #include "support.h"
 
@@ -45,15 +48,32 @@ broken(const char *what)
     return test_sabotage() != NULL && strcmp(test_sabotage(), what) == 0;
 }
 
+static uint32_t
+serial_of(pyrt_object *object)
+{
+    return pyrt_load_relaxed(&((body *)(void *)object)->serial);
+}
+
+static bool
+lives(uint32_t serial)
+{
+    return serial < world.most && pyrt_load_acquire(&world.certificates[serial]) == 1;
+}
+
+static void
+must_live(uint32_t serial)
+{
+    if (!lives(serial)) {
+        FAIL("thing %u is used and has died", serial);
+    }
+}
+
 static void
 use(pyrt_object *object, uint32_t slot)
 {
     body *b = (body *)(void *)object;
     CHECK_PTR(object->type, world.type);
-    uint32_t serial = pyrt_load_relaxed(&b->serial);
-    if (serial >= world.most || pyrt_load_acquire(&world.certificates[serial]) != 1) {
-        FAIL("thing %u is used and has died", serial);
-    }
+    must_live(serial_of(object));
     if (slot < SLOTS && b->slot != slot) {
         FAIL("slot %u has handed out a thing of slot %u", slot, b->slot);
     }
@@ -105,6 +125,20 @@ make(actor *a)
     return &b->base;
 }
 
+/* Where the other reference is in the same hand, which uses it then. */
+static void
+drop_twice(actor *a, pyrt_object *object)
+{
+    uint32_t serial = serial_of(object);
+    pyrt_decref(object);
+    for (int i = 0; i < HAND; i++) {
+        if (a->hand[i] == object && pyrt_is_uniquely_referenced(object)) {
+            pyrt_decref(object);
+            must_live(serial);
+        }
+    }
+}
+
 static void
 drop(actor *a, pyrt_object **place)
 {
@@ -117,27 +151,53 @@ drop(actor *a, pyrt_object **place)
     if (broken("forget") && pyrt_fetch_add_relaxed(&world.forgotten, 1u) == 500) {
         return;
     }
-    if (broken("drop-twice") && random_below(&a->random, 5000) == 0) {
-        pyrt_decref(object);
+    if (broken("drop-twice")) {
+        drop_twice(a, object);
+        return;
     }
     pyrt_decref(object);
 }
 
 static pyrt_object *
-load(pyrt_object **slot)
+load_plainly(pyrt_object **slot)
+{
+    pyrt_object *object = pyrt_load_acquire(slot);
+    if (object == NULL) {
+        return NULL;
+    }
+    uint32_t serial = serial_of(object);
+    /* Time for it to be dropped. */
+    sched_yield();
+    must_live(serial);
+    return pyrt_incref(object);
+}
+
+static pyrt_object *
+load_without_a_look(actor *a, pyrt_object **slot)
+{
+    pyrt_object *object = pyrt_load_acquire(slot);
+    if (object == NULL) {
+        return NULL;
+    }
+    /* What others might do meanwhile: the slot is emptied; if that was the last reference, new things have the same memory. */
+    uint32_t serial = serial_of(object);
+    pyrt_store_ref(slot, NULL);
+    bool counted = pyrt_try_incref(object);
+    for (int i = 0; i < 1000 && !counted && !lives(serial); i++) {
+        pyrt_object *new = make(a);
+        counted = pyrt_try_incref(object);
+        pyrt_decref(new);
+    }
+    return counted ? object : NULL;
+}
+
+static pyrt_object *
+load(actor *a, pyrt_object **slot)
 {
     if (broken("plain-load")) {
-        pyrt_object *object = pyrt_load_acquire(slot);
-        /* Time for it to be dropped, and for its memory to be used again. */
-        sched_yield();
-        return pyrt_xincref(object);
+        return load_plainly(slot);
     }
-    if (broken("no-look")) {
-        pyrt_object *object = pyrt_load_acquire(slot);
-        sched_yield();
-        return object != NULL && pyrt_try_incref(object) ? object : NULL;
-    }
-    return pyrt_load_ref(slot);
+    return broken("no-look") ? load_without_a_look(a, slot) : pyrt_load_ref(slot);
 }
 
 static void
@@ -175,7 +235,7 @@ publish(actor *a)
         *place = pyrt_exchange_ref(where, *place);
     }
     else if (how == 1 && a->kind == OF_MAIN && a->attached) {
-        pyrt_object *expected = load(where);
+        pyrt_object *expected = load(a, where);
         if (pyrt_compare_exchange_ref(where, expected, *place)) {
             *place = NULL;
         }
@@ -194,7 +254,7 @@ read_slot(actor *a)
     pyrt_object **place = any_of_hand(a);
     uint32_t slot = random_below(&a->random, SLOTS);
     if (a->kind == OF_MAIN && a->attached && *place == NULL) {
-        *place = load(&world.slots[slot]);
+        *place = load(a, &world.slots[slot]);
         if (*place != NULL) {
             use(*place, slot);
         }
