@@ -941,7 +941,8 @@ def test_a_domain_has_a_name_and_an_id() -> None:
         assert (mine.name, other.name) == ("mine", "other")
         assert len({mine.interpreter_id, other.interpreter_id, third.interpreter_id, 0}) == 4
         assert repr(mine) == "<domain 'mine'>"
-        assert str(third.interpreter_id) in third.name
+        assert third.name == f"domain {third.interpreter_id}"
+        assert repr(third) == f"<domain 'domain {third.interpreter_id}'>"
     assert repr(mine) == "<domain 'mine', closed>"
     assert qsbr.default_domain.name == "main"
     assert qsbr.default_domain.interpreter_id == 0

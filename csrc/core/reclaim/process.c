@@ -367,11 +367,11 @@ report_stall(pyrt_thread_impl *thread)
     }
     mine->reported_goal = stall.goal;
     pyrt_report(
-        "thread %llu '%s' (tid %d) holds up the grace period of interpreter %lld for %.1f ms: it is attached and passes "
-        "no safepoint; %llu item%s with %llu bytes wait%s",
+        "thread %llu '%s' (tid %d) holds up the grace period of interpreter %lld '%s' for %.1f ms: it is attached and "
+        "passes no safepoint; %llu item%s with %llu bytes wait%s",
         (unsigned long long)stall.thread_id, stall.thread_name, (int)stall.os_tid, (long long)stall.interp_id,
-        (double)stall.held_ns / 1e6, (unsigned long long)stall.pending_items, stall.pending_items == 1 ? "" : "s",
-        (unsigned long long)stall.pending_bytes, stall.pending_items == 1 ? "s" : "");
+        pyrt_interp_name(thread->base.interp), (double)stall.held_ns / 1e6, (unsigned long long)stall.pending_items,
+        stall.pending_items == 1 ? "" : "s", (unsigned long long)stall.pending_bytes, stall.pending_items == 1 ? "s" : "");
 }
 
 static void

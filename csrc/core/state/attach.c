@@ -18,8 +18,9 @@ low_half(const uint64_t *word)
 void
 pyrt_report_thread(const char *function, pyrt_thread *thread, const char *what)
 {
-    pyrt_report("%s: thread %llu '%s' of interpreter %lld %s", function, (unsigned long long)thread->id,
-                pyrt_thread_impl_of(thread)->name, (long long)pyrt_interp_id(thread->interp), what);
+    pyrt_report("%s: thread %llu '%s' of interpreter %lld '%s' %s", function, (unsigned long long)thread->id,
+                pyrt_thread_impl_of(thread)->name, (long long)pyrt_interp_id(thread->interp),
+                pyrt_interp_name(thread->interp), what);
 }
 
 bool

@@ -48,14 +48,16 @@ init_stages(pyrt_interp *interp)
     return true;
 }
 
+/* Python code knows no interpreters but its own: what it makes here are domains. */
 static void
 set_name(pyrt_interp *interp, const char *name)
 {
+    const char *kind = interp->whence == PYRT_WHENCE_STDLIB ? "domain" : "interpreter";
     if (name != NULL) {
         snprintf(interp->name, sizeof(interp->name), "%s", name);
     }
     else {
-        snprintf(interp->name, sizeof(interp->name), "interpreter %lld", (long long)interp->id);
+        snprintf(interp->name, sizeof(interp->name), "%s %lld", kind, (long long)interp->id);
     }
 }
 

@@ -105,7 +105,7 @@ typedef struct pyrt_interp_config {
     uint32_t struct_size;   /* sizeof(pyrt_interp_config) */
     int use_main_allocator; /* nonzero: its heaps take their room from the arenas of the main one; 0: from its own */
     int whence;             /* PYRT_WHENCE_...: who made it */
-    const char *name;       /* copied, cut to 31 bytes; NULL: "interpreter <id>" */
+    const char *name;       /* copied, cut to 31 bytes; NULL: "interpreter <id>", "domain <id>" by STDLIB */
     int free_leaked_blocks; /* nonzero: blocks of its heaps that are in use at its end are freed all the same */
 } pyrt_interp_config;
 
