@@ -306,6 +306,26 @@ def test_a_circle_through_several_references_is_collected() -> None:
     assert ends == [4]
 
 
+def test_who_looks_at_all_objects_finds_no_half_made_one(python: Python) -> None:
+    """While one is being made the collector may run, whose callbacks may run anything."""
+    result = python.run("""
+        import gc
+        from pyruntime.refcount import SharedRef
+        dropped = []
+        def look(phase, info):
+            dropped.extend(one for one in gc.get_objects() if type(one) is SharedRef and one.dropped)
+        gc.callbacks.append(look)
+        gc.set_threshold(1)
+        kept = []
+        for _ in range(20):
+            kept.append(SharedRef([]))
+            kept.append(kept[-1].clone())
+        gc.set_threshold(0)
+        print(len(dropped), len([one for one in gc.get_objects() if type(one) is SharedRef]))
+    """)
+    assert (result.out, result.err) == ("0 40\n", "")
+
+
 def test_a_finalizer_in_a_circle_is_collected_with_it() -> None:
     ends: list[int] = []
 

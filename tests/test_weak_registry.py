@@ -166,6 +166,24 @@ def test_a_reference_may_outlive_the_registry() -> None:
     assert reference() is None
 
 
+def test_who_looks_at_all_objects_finds_whole_registries(python: Python) -> None:
+    """While one is being made the collector may run, whose callbacks may run anything."""
+    result = python.run("""
+        import gc
+        from pyruntime import WeakRegistry
+        def look(phase, info):
+            for one in [one for one in gc.get_objects() if isinstance(one, WeakRegistry)]:
+                assert len(one) == 0 and one.get(1) is None and one.pop(1, None) is None and one.valuerefs() == []
+                one.clear()
+        gc.callbacks.append(look)
+        gc.set_threshold(1)
+        for _ in range(20): WeakRegistry()
+        gc.set_threshold(0)
+        print("ok")
+    """)
+    assert (result.out, result.err) == ("ok\n", "")
+
+
 def test_a_circle_through_a_key_is_collected() -> None:
     registry: WeakRegistry[Any, Thing] = WeakRegistry()
     key, thing = Thing(), Thing()

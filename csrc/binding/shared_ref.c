@@ -34,6 +34,21 @@ ref_of(PyObject *self)
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
+/* A dropped one that Python's collector does not know yet: its maker completes it, and then tracks it. Until then gc.get_objects()
+ * does not find it, so that its maker is alone with it. May run the collector. */
+static shared_ref *
+new_untracked(PyTypeObject *type, pyrt_py_home *home)
+{
+    shared_ref *self = PyObject_GC_New(shared_ref, type);
+    if (self != NULL) {
+        self->weakrefs = NULL;
+        self->home = home;
+        self->box = NULL;
+        self->anchor = NULL;
+    }
+    return self;
+}
+
 /* False with an exception. */
 static bool
 check_arguments(PyObject *finalizer, PyObject *on_owner)
@@ -63,12 +78,10 @@ ref_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     pyrt_py_home *home = pyrt_py_home_get();
     pyrt_py_domain *domain = home == NULL ? NULL : pyrt_py_domain_default(home);
-    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
-    PyObject *self = domain == NULL ? NULL : alloc(type, 0);
+    shared_ref *self = domain == NULL ? NULL : new_untracked(type, home);
     if (self == NULL) {
         return NULL;
     }
-    ref_of(self)->home = home;
     PyObject *anchor = pyrt_py_anchor_new(home);
     pyrt_py_callable *node =
         anchor == NULL ? NULL
@@ -79,13 +92,14 @@ ref_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
             pyrt_py_ending_delete(node);
         }
         Py_XDECREF(anchor);
-        Py_DECREF(self);
+        Py_DECREF((PyObject *)self);
         return NULL;
     }
-    ref_of(self)->anchor = pyrt_py_anchor_join(anchor, node);
-    ref_of(self)->box = box;
+    self->anchor = pyrt_py_anchor_join(anchor, node);
+    self->box = box;
     Py_DECREF(anchor);
-    return self;
+    PyObject_GC_Track((PyObject *)self);
+    return (PyObject *)self;
 }
 
 /* ---- counting ---------------------------------------------------------------------------------------------------- */
@@ -101,27 +115,25 @@ ref_clone(PyObject *object, PyObject *unused)
 {
     (void)unused;
     shared_ref *self = ref_of(object);
-    PyTypeObject *type = Py_TYPE(object);
-    allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
     /* First: it may run the collector. */
-    PyObject *made = alloc(type, 0);
+    shared_ref *made = new_untracked(Py_TYPE(object), self->home);
     if (made == NULL) {
         return NULL;
     }
-    ref_of(made)->home = self->home;
     pyrt_py_moment now = pyrt_py_moment_begin(self->home);
     Py_BEGIN_CRITICAL_SECTION(object);
     if (self->box != NULL) {
-        ref_of(made)->box = (pyrt_py_box *)pyrt_incref(&self->box->base);
-        ref_of(made)->anchor = pyrt_py_anchor_join(self->anchor, self->box->node);
+        made->box = (pyrt_py_box *)pyrt_incref(&self->box->base);
+        made->anchor = pyrt_py_anchor_join(self->anchor, self->box->node);
     }
     Py_END_CRITICAL_SECTION();
     pyrt_py_moment_end(&now);
-    if (ref_of(made)->box == NULL) {
-        Py_DECREF(made);
+    if (made->box == NULL) {
+        Py_DECREF((PyObject *)made);
         return raise_dropped("clone()");
     }
-    return made;
+    PyObject_GC_Track((PyObject *)made);
+    return (PyObject *)made;
 }
 
 /* What other threads do with the same SharedRef: one of them gets the box. */

@@ -349,6 +349,21 @@ live_pair(PyObject *pair)
     return result;
 }
 
+/* The pair with the object in place of the reference; takes both. As a rule the pair is ours alone and can be changed, so that
+ * without memory nothing is lost. On another thread gc.get_objects() may have found it: then it is that one's too. */
+static PyObject *
+with_object(PyObject *pair, PyObject *object)
+{
+    if (Py_REFCNT(pair) == 1) {
+        (void)PyTuple_SetItem(pair, 1, object);
+        return pair;
+    }
+    PyObject *result = PyTuple_Pack(2, PyTuple_GetItem(pair, 0), object);
+    Py_DECREF(object);
+    Py_DECREF(pair);
+    return result;
+}
+
 static PyObject *
 table_popitem(PyObject *self, PyObject *unused)
 {
@@ -360,12 +375,11 @@ table_popitem(PyObject *self, PyObject *unused)
         }
         PyObject *object = NULL;
         int lives = live_object(PyTuple_GetItem(pair, 1), &object);
-        /* The pair is ours alone, and takes the object in place of the reference: without memory nothing would be lost. */
-        if (lives > 0 && PyTuple_SetItem(pair, 1, object) == 0) {
-            return pair;
+        if (lives > 0) {
+            return with_object(pair, object);
         }
         Py_DECREF(pair);
-        if (lives != 0) {
+        if (lives < 0) {
             return NULL;
         }
     }
@@ -423,19 +437,20 @@ table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     (void)args;
     (void)kwargs;
     pyrt_py_home *home = pyrt_py_home_get();
+    PyObject *entries = home == NULL ? NULL : PyDict_New();
+    PyObject *remove = entries == NULL ? NULL : remove_dead_weakref();
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
-    PyObject *object = home == NULL ? NULL : alloc(type, 0);
+    PyObject *object = remove == NULL ? NULL : alloc(type, 0);
     if (object == NULL) {
+        Py_XDECREF(entries);
+        Py_XDECREF(remove);
         return NULL;
     }
+    /* Nothing that may run other code stands in between: gc.get_objects() finds it from here on, on any thread, and complete. */
     weak_table *self = table_of(object);
+    self->entries = entries;
+    self->remove = remove;
     self->expiry_type = Py_NewRef((PyObject *)pyrt_py_sync_type(home, PYRT_PY_SYNC_WEAK_EXPIRY));
-    self->entries = PyDict_New();
-    self->remove = remove_dead_weakref();
-    if (self->entries == NULL || self->remove == NULL) {
-        Py_DECREF(object);
-        return NULL;
-    }
     return object;
 }
 
@@ -453,9 +468,7 @@ table_traverse(PyObject *self, visitproc visit, void *arg)
 static int
 table_clear(PyObject *self)
 {
-    if (table_of(self)->entries != NULL) {
-        PyDict_Clear(table_of(self)->entries);
-    }
+    PyDict_Clear(table_of(self)->entries);
     return 0;
 }
 
@@ -464,9 +477,9 @@ table_dealloc(PyObject *self)
 {
     PyObject_GC_UnTrack(self);
     (void)table_clear(self);
-    Py_XDECREF(table_of(self)->entries);
-    Py_XDECREF(table_of(self)->remove);
-    Py_XDECREF(table_of(self)->expiry_type);
+    Py_DECREF(table_of(self)->entries);
+    Py_DECREF(table_of(self)->remove);
+    Py_DECREF(table_of(self)->expiry_type);
     free_object(self);
 }
 
