@@ -31,7 +31,8 @@ from typing import Any, Generic, TypeVar
 
 from pyruntime import _core
 from pyruntime.errors import ArgumentTypeError, DeadlockError, StateError
-from pyruntime.sync import Mutex, Once, RLock
+from pyruntime.rcu import RCUCell
+from pyruntime.sync import Once, RLock
 
 __all__ = ["WeakRegistry"]
 
@@ -81,42 +82,65 @@ class _Makings(Generic[_K]):
         self.lock = RLock()  # recursive, because looking for a key may call code of its class
 
 
-class _Waits:
-    """Which thread of this process waits for the making of what, in any registry."""
-
-    __slots__ = ("by_thread", "lock")
-
-    def __init__(self) -> None:
-        self.by_thread: dict[int, _Making] = {}
-        self.lock = Mutex()
-
+# Which thread of this process waits for the making of what, in any registry: of several, all but the last are waits that a
+# signal handler or a finalizer has interrupted. Replaced as a whole, without a lock: those may come in anywhere, and wait.
+_Waits = dict[int, tuple[_Making, ...]]
 
 # By _core.forks(), as in WeakRegistry.
-_waits: dict[int, _Waits] = {}
+_waits: dict[int, RCUCell[_Waits]] = {}
 
 
-def _waits_here() -> _Waits:
+def _waits_here() -> RCUCell[_Waits]:
     forks = _core.forks()
     waits = _waits.get(forks)
     if waits is None:
-        waits = _waits.setdefault(forks, _Waits())
+        waits = _waits.setdefault(forks, RCUCell({}))
         for other in list(_waits):
             if other != forks:
                 _waits.pop(other, None)
     return waits
 
 
-def _begin_wait(waits: _Waits, me: int, making: _Making) -> bool:
-    """False: it would never end, because who is making waits for this thread, itself or through others."""
-    with waits.lock:
-        waited_for: _Making | None = making
-        while waited_for is not None:
-            maker = waited_for.maker
-            if maker == me:
-                return False
-            waited_for = waits.by_thread.get(maker)
-        waits.by_thread[me] = making
-        return True
+def _leads_to(me: int, making: _Making, waits: _Waits) -> bool:
+    """Whether who is making waits for this thread, itself or through others, or is this thread."""
+    seen = {0}
+    to_see = [making]
+    while to_see:
+        maker = to_see.pop().maker
+        if maker == me:
+            return True
+        if maker not in seen:
+            seen.add(maker)
+            to_see.extend(waits.get(maker, ()))
+    return False
+
+
+def _begin_wait(cell: RCUCell[_Waits], me: int, making: _Making) -> bool:
+    """False: it would never end.
+
+    A thread is marked as a maker before it begins a wait. So of those that would close a circle, the one that puts its wait
+    there last finds the waits of all others, and their makers; and who waits while this looks stays the maker that it is.
+    """
+    while True:
+        waits = cell.get()
+        if not _leads_to(me, making, waits):
+            if cell.compare_exchange(waits, {**waits, me: (*waits.get(me, ()), making)}):
+                return True
+        elif cell.get() is waits:
+            return False
+
+
+def _end_wait(cell: RCUCell[_Waits], me: int, outer: tuple[_Making, ...]) -> None:
+    def ended(waits: _Waits) -> _Waits:
+        left = waits.copy()
+        if outer:
+            left[me] = outer
+        else:
+            left.pop(me, None)
+        return left
+
+    if cell.get().get(me, ()) != outer:
+        cell.update(ended)
 
 
 class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
@@ -194,8 +218,10 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
         me = get_ident()
         waits = _waits_here()
 
+        outer = waits.get().get(me, ())
+
         def make() -> _V:
-            waits.by_thread.pop(me, None)
+            _end_wait(waits, me, outer)
             making.maker = me
             try:
                 found = self.get(key)  # who made it may have come and gone since this thread looked
@@ -213,7 +239,6 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
                 "WeakRegistry.get_or_create() would wait for another thread's factory inside of this thread's "
                 "stop_the_world() block: call it outside, or look with get()"
             )
-        outer = waits.by_thread.get(me)  # of the call that a signal handler has interrupted
         if not _begin_wait(waits, me, making):
             raise DeadlockError(
                 f"WeakRegistry.get_or_create() for the key {key!r} would wait for another thread's factory, which waits for "
@@ -222,10 +247,7 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
         try:
             return making.once.call(make)
         finally:
-            if outer is None:
-                waits.by_thread.pop(me, None)
-            else:
-                waits.by_thread[me] = outer
+            _end_wait(waits, me, outer)
 
     def _begin(self, key: _K) -> _Making:
         forks = _core.forks()

@@ -394,6 +394,78 @@ def test_of_factories_that_wait_for_each_other_one_is_told(count: int) -> None:
     assert all(not makings.by_key for registry in registries for makings in registry._makings.values())
 
 
+def test_a_wait_that_a_signal_handler_interrupts_counts_all_the_same(this_python: Python) -> None:
+    """The main thread makes one, for which it waits for the other; whose factory asks for the one while the handler runs."""
+    result = this_python.run("""
+        import signal, threading
+        from pyruntime import DeadlockError, WeakRegistry, weakref
+        class Thing: pass
+        registry, told = WeakRegistry(), []
+        in_handler, done = threading.Event(), threading.Event()
+        main = threading.get_ident()
+        def make_other():
+            thread_is_making.set()
+            while main not in weakref._waits_here().get(): pass
+            signal.pthread_kill(main, signal.SIGUSR1)
+            in_handler.wait()
+            try:
+                registry.get_or_create("one", Thing)
+            except DeadlockError as error:
+                told.append(error)
+            done.set()
+            return Thing()
+        def make_third():
+            in_handler.set()
+            done.wait()
+            return Thing()
+        def make_one():
+            thread.start()
+            thread_is_making.wait()
+            registry.get_or_create("other", Thing)
+            return Thing()
+        thread_is_making = threading.Event()
+        thread = threading.Thread(target=registry.get_or_create, args=("other", make_other), daemon=True)
+        signal.signal(signal.SIGUSR1, lambda *_: registry.get_or_create("third", make_third))
+        one = registry.get_or_create("one", make_one)
+        thread.join()
+        print(len(told), registry["one"] is one, weakref._waits_here().get())
+    """)
+    assert (result.out, result.err) == ("1 True {}\n", "")
+
+
+def test_between_any_two_lines_another_may_be_made(this_python: Python) -> None:
+    """By a signal handler, or by a finalizer when the collector runs. Here by a trace function."""
+    result = this_python.run("""
+        import sys
+        from pyruntime import WeakRegistry, weakref
+        class Thing: pass
+        registry = WeakRegistry()
+        def interrupted_at(number):
+            seen, others = 0, []
+            def trace(frame, event, arg):
+                nonlocal seen
+                if frame.f_code.co_filename != weakref.__file__:
+                    return None
+                seen += event == "line"
+                if seen == number and not others:
+                    others.append(registry.get_or_create("other", Thing))
+                return trace
+            sys.settrace(trace)
+            try:
+                thing = registry.get_or_create("thing", Thing)
+            finally:
+                sys.settrace(None)
+            assert registry["thing"] is thing and (not others or registry["other"] is others[0])
+            assert weakref._waits_here().get() == {}
+            assert all(not makings.by_key for makings in registry._makings.values())
+            return len(others)
+        number = 1
+        while interrupted_at(number): number += 1
+        print(number > 30)
+    """)
+    assert (result.out, result.err) == ("True\n", "")
+
+
 def test_in_a_pause_nobody_waits_for_another_threads_factory() -> None:
     registry: WeakRegistry[int, Thing] = WeakRegistry()
     inside, go = threading.Event(), threading.Event()
