@@ -3,7 +3,8 @@
 :class:`WeakRegistry` is a cache of living objects: keys to objects that somebody else keeps alive. It has the interface of
 :class:`weakref.WeakValueDictionary` and differs where several threads use it at once:
 
-- Looking up takes no lock, with the GIL and without, and is one call into C.
+- There is no lock of the registry's for looking up, which is one call into C. (Without the GIL Python itself takes the lock
+  of the object's weak references for a moment, as it does for any weak reference.)
 - ``setdefault``, ``get_or_create`` and ``pop`` are one step for all threads. Of several threads that bring an object each
   for one key, all get the same one; ``get_or_create`` makes only one in the first place.
 - What happens while it is being iterated changes nothing: the iteration is over the objects that lived when it began, and

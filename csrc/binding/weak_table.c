@@ -1,8 +1,8 @@
 /* weak_table.c -- what pyruntime.weakref.WeakRegistry stands on: a dict from keys to weak references to objects.
  *
  * There is no lock of ours here. Each step on the dict is one call of Python's, which is one step for all threads: without a
- * GIL the dict sees to that by itself, and finding a key takes no lock there either. What takes several steps is written so
- * that another thread may come in between:
+ * GIL the dict sees to that by itself, and finds a key without its lock as long as nobody changes it; a reference is read under
+ * Python's lock of the object's weak references. What takes several steps is written so that another thread may come in between:
  *
  *   an object dies      its entry is removed if the reference that stands there then is a dead one, in one step; so a new
  *                       object under the key stays (Python's own _remove_dead_weakref)
