@@ -190,6 +190,11 @@ int main(void)
     block = __libc_realloc(block, 200000);
     printf("%s\n", (char *)block);
     free(block);
+    volatile size_t none = 0;
+    printf("realloc(block, 0) %d", realloc(malloc(10), none) == NULL);
+    printf(" %d", reallocarray(malloc(10), none, 5) == NULL);
+    printf(" %d\n", __libc_realloc(malloc(10), none) == NULL);
+    show("realloc(NULL, 0)", realloc(NULL, none), 8);
     __libc_free(malloc(10));
     free(__libc_calloc(3, 10));
     free(__libc_memalign(64, 10));

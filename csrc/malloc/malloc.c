@@ -52,10 +52,21 @@ calloc(size_t n, size_t size)
     return pyrt_calloc(n, size);
 }
 
+/* As the C library does: a block that is to have no byte is freed. pyrt_realloc answers a small one. */
+static void *
+resize(void *block, size_t size)
+{
+    if (block != NULL && size == 0) {
+        pyrt_free(block);
+        return NULL;
+    }
+    return pyrt_realloc(block, size);
+}
+
 EXPORTED void *
 realloc(void *block, size_t size)
 {
-    return pyrt_realloc(block, size);
+    return resize(block, size);
 }
 
 EXPORTED void *
@@ -66,7 +77,7 @@ reallocarray(void *block, size_t n, size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    return pyrt_realloc(block, bytes);
+    return resize(block, bytes);
 }
 
 EXPORTED void
@@ -165,7 +176,7 @@ free_aligned_sized(void *block, size_t align, size_t size)
 
 DEFINE_OTHER_NAME(void *, __libc_malloc, (size_t size), pyrt_malloc(size))
 DEFINE_OTHER_NAME(void *, __libc_calloc, (size_t n, size_t size), pyrt_calloc(n, size))
-DEFINE_OTHER_NAME(void *, __libc_realloc, (void *block, size_t size), pyrt_realloc(block, size))
+DEFINE_OTHER_NAME(void *, __libc_realloc, (void *block, size_t size), resize(block, size))
 DEFINE_OTHER_NAME(void *, __libc_memalign, (size_t align, size_t size), memalign(align, size))
 DEFINE_OTHER_NAME(void *, __libc_valloc, (size_t size), valloc(size))
 DEFINE_OTHER_NAME(void *, __libc_pvalloc, (size_t size), pvalloc(size))
