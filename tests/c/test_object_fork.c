@@ -8,7 +8,6 @@
 #include "steps.h"
 #include "things.h"
 
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,8 +20,8 @@ static struct {
     thing *objects[THREADS][OBJECTS]; /* owned by the thread; the reference is the test's */
     thing *counted; /* by id */
     pyrt_object *shared[SHARED]; /* slots that all change */
-    atomic_int running;
-    atomic_bool over;
+    int running;
+    bool over;
 } f;
 
 /* Makes its objects, then makes, hands round, counts and drops others until it is told to stop. */
@@ -38,8 +37,8 @@ work(void *arg)
         f.objects[number][i] = thing_new(thread);
     }
     pyrt_incref_by_id(thread, &f.counted->base, f.counted->id);
-    atomic_fetch_add(&f.running, 1);
-    while (!atomic_load(&f.over)) {
+    pyrt_fetch_add_seq_cst(&f.running, 1); /* as release, for who waits for all */
+    while (!pyrt_load_acquire(&f.over)) {
         thing *t = thing_new(thread);
         pyrt_object *found = pyrt_load_ref(&f.shared[random_below(&random, SHARED)]);
         pyrt_store_ref(&f.shared[random_below(&random, SHARED)], &t->base);
@@ -68,7 +67,7 @@ works_up(void)
         worker_start(&f.workers[i]);
         worker_begin(&f.workers[i], work, (void *)(intptr_t)i);
     }
-    WAIT_UNTIL((pyrt_safepoint(f.self), atomic_load(&f.running) == THREADS));
+    WAIT_UNTIL((pyrt_safepoint(f.self), pyrt_load_acquire(&f.running) == THREADS));
 }
 
 static void
@@ -80,7 +79,7 @@ end_work(void *arg)
 static void
 works_down(void)
 {
-    atomic_store(&f.over, true);
+    pyrt_store_release(&f.over, true);
     pyrt_detach(f.self);
     for (int i = 0; i < THREADS; i++) {
         worker_finish(&f.workers[i]);
@@ -290,8 +289,8 @@ static struct {
     pyrt_interp *interp;
     pyrt_type *type;
     worker workers[THREADS];
-    atomic_int running;
-    atomic_bool over;
+    int running;
+    bool over;
 } asked;
 
 /* Drops objects of the interpreter without a state in it that is attached: it is looked for by its id. */
@@ -300,8 +299,8 @@ drop_from_abroad(void *unused)
 {
     (void)unused;
     pyrt_thread *thread = pyrt_thread_new(asked.interp);
-    atomic_fetch_add(&asked.running, 1);
-    while (!atomic_load(&asked.over)) {
+    pyrt_fetch_add_seq_cst(&asked.running, 1); /* as release, for who waits for all */
+    while (!pyrt_load_acquire(&asked.over)) {
         pyrt_attach(thread);
         thing *t = thing_new_of(thread, asked.type);
         pyrt_detach(thread);
@@ -327,11 +326,11 @@ TEST(an_interpreter_that_lost_threads_asked_something_of_can_end)
         worker_start(&asked.workers[i]);
         worker_begin(&asked.workers[i], drop_from_abroad, NULL);
     }
-    WAIT_UNTIL(atomic_load(&asked.running) == THREADS);
+    WAIT_UNTIL(pyrt_load_acquire(&asked.running) == THREADS);
     for (int i = 0; i < FORKS; i++) {
         in_a_child(fork, end_of_the_interpreter);
     }
-    atomic_store(&asked.over, true);
+    pyrt_store_release(&asked.over, true);
     for (int i = 0; i < THREADS; i++) {
         worker_finish(&asked.workers[i]);
         worker_end(&asked.workers[i]);
