@@ -25,6 +25,9 @@ FLAGS_plain := -O2
 FLAGS_debug := -O2
 FLAGS_address := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 FLAGS_thread := -O1 -fsanitize=thread -fno-omit-frame-pointer
+ifeq ($(FLAGS_$(SAN)),)
+    $(error SAN=$(SAN) is none of plain, address, thread, debug)
+endif
 # Of code that uses the library; the core is the same with and without it.
 TEST_FLAGS_debug := -DPYRT_DEBUG
 

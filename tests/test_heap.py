@@ -1258,6 +1258,40 @@ def test_type_stable_memory_waits_for_readers() -> None:
             assert owner(address) == domain.interpreter_id
 
 
+@pytest.mark.parametrize("worker_ends", [True, False])
+def test_type_stable_memory_of_others_goes_back_with_a_barrier(worker_ends: bool) -> None:
+    """The threads that died with it, or sleep, need not do anything for it."""
+    freed, wake = threading.Event(), threading.Event()
+
+    def work(heap: Heap) -> None:
+        kept = [heap.alloc(40_000) for _ in range(200)]
+        kept.clear()
+        freed.set()
+        if not worker_ends:
+            wake.wait()
+
+    with pyruntime.Domain("others") as domain:
+
+        def figures() -> tuple[int, int]:
+            memory = next(memory for memory in stats() if memory.name == "others")
+            return memory.held_bytes, memory.page_bytes
+
+        one = Heap(domain=domain, type_stable=True)
+        with domain.reading():
+            worker = threading.Thread(target=work, args=(one,))
+            worker.start()
+            freed.wait()
+            if worker_ends:
+                worker.join()
+            assert figures()[1] >= 200 * 40_000
+            one.close()
+            assert figures()[0] >= 200 * 40_000
+        domain.barrier()
+        assert figures() == (0, 0)
+        wake.set()
+        worker.join()
+
+
 def test_owner_of_any_address() -> None:
     buffer = Heap().alloc(100)
     other = bytearray(100)

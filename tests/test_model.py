@@ -70,9 +70,12 @@ WHOLE = [
     "heap-take-over",
     "heap-heirs",
     "heap-free-take",
+    "heap-sweep",
+    "heap-sweep-heir",
     "heap-end",
     "heap-goal",
     "heap-goal-again",
+    "heap-goal-sweep",
     "object-drop",
     "object-mixed",
     "object-below",
@@ -108,6 +111,7 @@ BREAKS = {
         "pause-gate",
         "heap-goal",
         "heap-goal-again",
+        "heap-goal-sweep",
         "object-detached",
     ],
     # the read-modify-write that every scan stands on
@@ -156,11 +160,11 @@ BREAKS = {
     # that a stopped thread passes on what it was woken for
     "give-back": ["mutex-requester"],
     # the compare-and-swap of a foreign free, and the exchange of who collects
-    "free": ["heap-collect", "heap-take-over", "heap-end"],
-    "collect": ["heap-collect", "heap-take-over", "heap-end"],
+    "free": ["heap-collect", "heap-take-over", "heap-sweep", "heap-end"],
+    "collect": ["heap-collect", "heap-take-over", "heap-sweep", "heap-end"],
     # the lock of the pool, and that a page which is empty again waits for the readers of then
-    "pool": ["heap-heirs"],
-    "goal": ["heap-goal-again"],
+    "pool": ["heap-heirs", "heap-sweep-heir"],
+    "goal": ["heap-goal-again", "heap-goal-sweep"],
     # that who merges writes the owner's words before the shared one: for what is queued, and for the last local reference
     "merge": ["object-drop", "object-detached", "object-counted", "object-immortal"],
     # the compare-and-swap by which an owner takes its name off, against who queues the object

@@ -160,6 +160,45 @@ release(pyrt_thread_heaps *mine, const pyrt_part *asking)
     pyrt_share_note_held(&mine->share);
 }
 
+/* Also blocks of ended heaps that others have freed since it last looked. */
+static void
+release_all_of(pyrt_thread_heaps *mine)
+{
+    forget_ended(mine);
+    release(mine, NULL);
+    pyrt_share_purge_if_due(&mine->share);
+}
+
+/* What an interpreter needs no more goes back: of the calling thread, of those that are detached or stand still, and what threads
+ * that have ended have left. The others are asked for what they hold for readers, at their next safepoint. */
+static void
+release_everywhere(pyrt_interp *interp)
+{
+    const pyrt_thread *current = pyrt_thread_current();
+    pyrt_raw_mutex_lock(&interp->lock);
+    for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
+        pyrt_thread_heaps *theirs = pyrt_heaps_of(thread);
+        bool suspended;
+        if (theirs == NULL) {
+            continue;
+        }
+        if (&thread->base == current) {
+            release_all_of(theirs);
+            continue;
+        }
+        if (pyrt_thread_hold_still(thread, &suspended)) {
+            release_all_of(theirs);
+        }
+        else if (pyrt_load_relaxed(&theirs->share.held_bytes) != 0) {
+            /* relaxed: a thread that begins to hold something in this moment holds it for readers of now. */
+            pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_RETIRE);
+        }
+        pyrt_thread_let_go(thread, suspended);
+    }
+    pyrt_raw_mutex_unlock(&interp->lock);
+    pyrt_pool_sweep(&pyrt_heaps_of_interp(interp)->pool);
+}
+
 void
 pyrt_heap_release(const pyrt_part *asking)
 {
@@ -393,8 +432,7 @@ pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size
 
 /* ---- ending a heap ----------------------------------------------------------------------------------------------- */
 
-/* Blocks of a destroyed heap that are mappings of their own, or in segments of threads that have ended. The latter stay until
- * a thread adopts the segment; their heap tells it what to do. */
+/* Blocks of a destroyed heap that are mappings of their own. */
 static void
 free_huge(pyrt_interp_heaps *heaps, const pyrt_heap_impl *heap)
 {
@@ -422,10 +460,7 @@ end(pyrt_heap_impl *heap, uint32_t state)
     }
     /* seq_cst, as release: pairs with look_for_ended. */
     pyrt_fetch_add_seq_cst(&heaps->ended, 1u);
-    pyrt_thread *current = pyrt_thread_current();
-    if (current != NULL && current->interp == heap->interp) {
-        look_for_ended(pyrt_heaps_of(pyrt_thread_impl_of(current)), heaps);
-    }
+    release_everywhere(heap->interp);
     pyrt_heap_unref(heap);
 }
 
@@ -482,15 +517,20 @@ thread_exit(pyrt_thread_impl *thread)
     }
     pyrt_share_abandon(&mine->share);
     pyrt_fetch_add_relaxed(&pyrt_heaps_of_interp(thread->base.interp)->adopted, mine->share.adopted);
-    mine->share.adopted = 0;
+    /* relaxed: who adds up figures may be reading it. */
+    pyrt_store_relaxed(&mine->share.adopted, UINT64_C(0));
 }
 
+/* Who adds up figures, or gives back what is not needed, may be looking at it. */
 static void
 thread_fini(pyrt_thread_impl *thread)
 {
+    pyrt_interp *interp = thread->base.interp;
+    pyrt_raw_mutex_lock(&interp->lock);
     pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
     thread->stage[PYRT_STAGE_HEAPS] = NULL;
     thread->base.heaps = NULL;
+    pyrt_raw_mutex_unlock(&interp->lock);
     if (mine != NULL) {
         if (mine->table.count != 0) {
             pyrt_meta_free(mine->table.parts, mine->table.count * sizeof(void *));
@@ -520,6 +560,7 @@ register_stage(void)
     static const pyrt_stage stage = {
         .interp_init = pyrt_heaps_interp_init,
         .interp_fini = pyrt_heaps_interp_fini,
+        .interp_release = release_everywhere,
         .thread_init = thread_init,
         .thread_fini = thread_fini,
         .thread_release = thread_release,

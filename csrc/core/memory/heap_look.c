@@ -44,9 +44,9 @@ each_page_of_segments(pyrt_segment *segment, page_function *function, void *arg)
 static bool
 each_page_of_pool(pyrt_pool *pool, page_function *function, void *arg)
 {
-    bool go_on = each_page_of_segments(pool->abandoned, function, arg);
-    /* Huge blocks are freed by whoever frees them, attached or not: that waits. */
+    /* Huge blocks are freed by whoever frees them, and heaps ended, attached or not: that waits. */
     pyrt_raw_mutex_lock(&pool->lock);
+    bool go_on = each_page_of_segments(pool->abandoned, function, arg);
     for (pyrt_page *page = pool->huge; page != NULL && go_on; page = page->next) {
         go_on = function(page, arg);
     }

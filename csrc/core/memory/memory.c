@@ -373,6 +373,17 @@ pyrt_share_purge(pyrt_share *share, int64_t now)
     }
 }
 
+void
+pyrt_share_purge_if_due(pyrt_share *share)
+{
+    if (share->next_purge != INT64_MAX) {
+        int64_t now = pyrt_now_ns();
+        if (now >= share->next_purge) {
+            pyrt_share_purge(share, now);
+        }
+    }
+}
+
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
 void

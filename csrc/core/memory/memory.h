@@ -94,8 +94,12 @@ struct pyrt_pool {
     size_t abandoned_count;
     pyrt_page *huge;           /* pages that are mappings of their own */
     size_t huge_bytes;
-    pyrt_page *held;           /* huge ones that are free, of type-stable heaps, which wait for readers */
-    size_t held_bytes;         /* read without the lock, too */
+    /* What waits for readers, of type-stable heaps: huge pages that are free, and empty ones in abandoned segments, which are
+     * those with a goal. */
+    pyrt_page *held;
+    size_t waiting;            /* how many of the latter */
+    uint64_t soonest;          /* none of their goals is before this */
+    size_t held_bytes;         /* of both; read without the lock, too */
     pyrt_memory *memory;       /* never changes */
     struct pyrt_interp *interp; /* whose readers; NULL: the process's. Never changes */
     uint32_t frozen;           /* threads lost in a fork: nobody knows which blocks of theirs are in use */
@@ -170,12 +174,17 @@ void pyrt_segment_purge(pyrt_segment *segment, uint64_t slices);
 
 /* Gives memory that has been free for a while back to the system. */
 void pyrt_share_purge(pyrt_share *share, int64_t now);
+void pyrt_share_purge_if_due(pyrt_share *share);
 
 /* A mapping of its own with one page over it, and its end: of a type-stable heap it goes when readers have passed, which
  * pyrt_pool_release looks for. */
 pyrt_page *pyrt_huge_new(struct pyrt_part *part, size_t bytes, size_t align);
 void pyrt_huge_free(pyrt_page *page);
+
+/* Gives back what readers have passed. And looks at every page that is nobody's before: for blocks that have been freed since,
+ * and for heaps that have been destroyed. */
 void pyrt_pool_release(pyrt_pool *pool);
+void pyrt_pool_sweep(pyrt_pool *pool);
 
 /* What the share holds for readers has changed, or what its pool holds: both count against the bound of its thread. */
 void pyrt_share_note_held(const pyrt_share *share);

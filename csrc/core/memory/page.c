@@ -224,6 +224,17 @@ pyrt_page_collect(pyrt_page *page)
 }
 
 void
+pyrt_page_lose_blocks(pyrt_page *page)
+{
+    page->head.free = NULL;
+    page->head.local = pyrt_page_is_watched(page) ? page->head.local : NULL;
+    /* relaxed: nobody frees a block of a heap that is destroyed. */
+    pyrt_store_relaxed(&page->foreign, NULL);
+    page->head.carved = page->head.capacity = 0;
+    pyrt_page_set_used(page, 0);
+}
+
+void
 pyrt_page_freed_twice(const void *block)
 {
     pyrt_report("pyrt_free: the block at %p is free already; nothing was freed", block);

@@ -174,6 +174,9 @@ bool pyrt_page_collect(pyrt_page *page);
  * free. The blocks behind it are lost, and count as used. */
 void *pyrt_page_take(pyrt_page *page);
 
+/* Its heap has been destroyed, and every block with it: it has none to take any more. */
+void pyrt_page_lose_blocks(pyrt_page *page);
+
 /* A block that was freed at once before: the one freed twice that costs nothing to see. Reports it. */
 void pyrt_page_freed_twice(const void *block);
 

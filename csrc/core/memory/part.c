@@ -27,16 +27,22 @@ hold(pyrt_part *part, const pyrt_page *page)
     pyrt_share_note_held(part->share);
 }
 
-/* A page that goes, or is in use again: readers may have seen its blocks since, and it gets a goal when it is empty again. */
 static void
-forget_goal(pyrt_part *part, pyrt_page *page)
+hold_no_more(pyrt_part *part, const pyrt_page *page)
 {
     if (page->goal != 0) {
-        page->goal = 0;
         part->waiting--;
         COUNT(part->share, held_bytes, -page->bytes);
         pyrt_share_note_held(part->share);
     }
+}
+
+/* A page that goes, or is in use again: readers may have seen its blocks since, and it gets a goal when it is empty again. */
+static void
+forget_goal(pyrt_part *part, pyrt_page *page)
+{
+    hold_no_more(part, page);
+    page->goal = 0;
 }
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
@@ -250,17 +256,6 @@ fresh_page(pyrt_part *part, unsigned class)
     return page;
 }
 
-static void
-purge_if_due(pyrt_share *share)
-{
-    if (share->next_purge != INT64_MAX) {
-        int64_t now = pyrt_now_ns();
-        if (now >= share->next_purge) {
-            pyrt_share_purge(share, now);
-        }
-    }
-}
-
 void
 pyrt_part_adopt_all(pyrt_part *part, const pyrt_segment *segment)
 {
@@ -281,7 +276,7 @@ give_back(pyrt_part *part)
     if (part->heap != NULL) {
         pyrt_heap_release(part);
     }
-    purge_if_due(part->share);
+    pyrt_share_purge_if_due(part->share);
 }
 
 static pyrt_page *
@@ -385,17 +380,34 @@ pyrt_part_is_empty(const pyrt_part *part)
 
 /* ---- the end of a thread, and what it leaves --------------------------------------------------------------------- */
 
+/* Whether nobody needs an empty page, or since when to wait for those who may. */
+static bool
+is_needed_by_nobody(pyrt_part *part, pyrt_page *page)
+{
+    if (part->interp == NULL) {
+        return true;
+    }
+    if (page->goal == 0) {
+        become_empty(part, page);
+    }
+    return pyrt_qsbr_poll_interp(part->interp, page->goal);
+}
+
+/* In the pool a page has a goal if it is empty, and then only. */
 static void
 abandon_list(pyrt_part *part, pyrt_page_list *list)
 {
     while (list->first != NULL) {
         pyrt_page *page = list->first;
         pyrt_page_collect(page);
-        if (pyrt_page_used(page) == 0 &&
-            (part->interp == NULL || (page->goal != 0 && pyrt_qsbr_poll_interp(part->interp, page->goal)))) {
+        if (pyrt_page_used(page) != 0) {
+            forget_goal(part, page);
+        }
+        else if (is_needed_by_nobody(part, page)) {
             let_go(part, page);
             continue;
         }
+        hold_no_more(part, page);
         pyrt_page_list_remove(list, page);
         page->part = NULL;
         /* relaxed: another owner comes only after the pool's lock. */
@@ -425,11 +437,7 @@ destroy_page(pyrt_part *part, pyrt_page *page)
         pyrt_page_list_remove(&part->full[page->head.class_], page);
         become_usable(part, page);
     }
-    page->head.free = NULL;
-    page->head.local = pyrt_page_is_watched(page) ? page->head.local : NULL;
-    pyrt_store_relaxed(&page->foreign, NULL);
-    page->head.carved = page->head.capacity = 0;
-    pyrt_page_set_used(page, 0);
+    pyrt_page_lose_blocks(page);
     if (page->goal == 0) {
         become_empty(part, page);
     }

@@ -91,7 +91,7 @@ pyrt_huge_free(pyrt_page *page)
     if (is_held) {
         page->goal = pyrt_qsbr_advance(pool->interp);
         page->next = pool->held;
-        pyrt_store_relaxed(&pool->held, page);
+        pool->held = page;
         pyrt_store_relaxed(&pool->held_bytes, pool->held_bytes + page->bytes);
     }
     else {
@@ -113,7 +113,7 @@ pyrt_huge_free(pyrt_page *page)
 }
 
 static void
-release_held(pyrt_pool *pool, bool all)
+release_huge(pyrt_pool *pool, bool all)
 {
     pyrt_page **link = &pool->held;
     while (*link != NULL) {
@@ -122,22 +122,10 @@ release_held(pyrt_pool *pool, bool all)
             link = &page->next;
             continue;
         }
-        pyrt_store_relaxed(link, page->next);
+        *link = page->next;
         pyrt_store_relaxed(&pool->held_bytes, pool->held_bytes - page->bytes);
         unmap_huge(pool, page);
     }
-}
-
-void
-pyrt_pool_release(pyrt_pool *pool)
-{
-    /* relaxed: a look that saves the lock. */
-    if (pyrt_load_relaxed(&pool->held) == NULL) {
-        return;
-    }
-    pyrt_raw_mutex_lock(&pool->lock);
-    release_held(pool, false);
-    pyrt_raw_mutex_unlock(&pool->lock);
 }
 
 void
@@ -150,6 +138,33 @@ pyrt_share_note_held(const pyrt_share *share)
 }
 
 /* ---- the pool of abandoned segments ------------------------------------------------------------------------------ */
+
+/* A page of the pool waits for readers from now on, or no more. */
+static void
+wait_for_readers(pyrt_pool *pool, const pyrt_page *page)
+{
+    pool->soonest = pool->waiting == 0 || pyrt_qsbr_before(page->goal, pool->soonest) ? page->goal : pool->soonest;
+    pool->waiting++;
+    pyrt_store_relaxed(&pool->held_bytes, pool->held_bytes + page->bytes);
+}
+
+static void
+wait_no_more(pyrt_pool *pool, const pyrt_page *page)
+{
+    pool->waiting--;
+    pyrt_store_relaxed(&pool->held_bytes, pool->held_bytes - page->bytes);
+}
+
+static void
+each_that_waits(pyrt_pool *pool, const pyrt_segment *segment, void (*function)(pyrt_pool *, const pyrt_page *))
+{
+    for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+        const pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
+        if (page->goal != 0) {
+            function(pool, page);
+        }
+    }
+}
 
 void
 pyrt_share_abandon(pyrt_share *share)
@@ -169,6 +184,7 @@ pyrt_share_abandon(pyrt_share *share)
             pyrt_raw_mutex_lock(&pool->lock);
             pyrt_segment_list_push(&pool->abandoned, segment);
             segment->is_abandoned = true;
+            each_that_waits(pool, segment, wait_for_readers);
             pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count + 1);
             pyrt_raw_mutex_unlock(&pool->lock);
         }
@@ -183,6 +199,7 @@ take_out(pyrt_pool *pool, pyrt_segment *segment)
 {
     pyrt_segment_list_remove(&pool->abandoned, segment);
     segment->is_abandoned = false;
+    each_that_waits(pool, segment, wait_no_more);
     pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count - 1);
 }
 
@@ -233,7 +250,7 @@ pyrt_segment_adopt_this(pyrt_share *share, pyrt_segment *segment)
     return is_there;
 }
 
-/* ---- when the interpreter has ended ------------------------------------------------------------------------------ */
+/* ---- giving back ------------------------------------------------------------------------------------------------- */
 
 /* A segment of the pool has free slices more. */
 static void
@@ -246,6 +263,99 @@ give_back(pyrt_pool *pool, pyrt_segment *segment)
     take_out(pool, segment);
     pyrt_segment_free(segment);
 }
+
+/* Whether a page has become empty without its having been seen: who frees a block of it and does not take the segment over
+ * tells nobody. */
+static bool
+has_become_empty(pyrt_page *page)
+{
+    if (pyrt_load_acquire(&page->heap->state) == PYRT_HEAP_DESTROYED) {
+        pyrt_page_lose_blocks(page);
+    }
+    (void)pyrt_page_collect(page);
+    return pyrt_page_used(page) == 0;
+}
+
+/* Whether a page may go; `look`: also if it did not wait so far. */
+static bool
+may_go(pyrt_pool *pool, pyrt_page *page, bool look)
+{
+    if (page->goal == 0) {
+        if (!look || !has_become_empty(page)) {
+            return false;
+        }
+        if (!page->heap->type_stable) {
+            return true;
+        }
+        page->goal = pyrt_qsbr_advance(pool->interp);
+    }
+    return pyrt_qsbr_poll_interp(pool->interp, page->goal);
+}
+
+static void
+release_pages_of(pyrt_pool *pool, pyrt_segment *segment, bool look)
+{
+    bool some = false;
+    for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+        pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
+        if (may_go(pool, page, look)) {
+            pyrt_heap_unref(page->heap);
+            pyrt_slices_free(page);
+            some = true;
+        }
+        else if (page->goal != 0) {
+            wait_for_readers(pool, page);
+        }
+    }
+    if (some) {
+        give_back(pool, segment);
+    }
+}
+
+static void
+release_pages(pyrt_pool *pool, bool look)
+{
+    if (!look && (pool->waiting == 0 || !pyrt_qsbr_poll_interp(pool->interp, pool->soonest))) {
+        return;
+    }
+    /* Which is the soonest is found anew. */
+    for (const pyrt_segment *segment = pool->abandoned; segment != NULL; segment = segment->next) {
+        each_that_waits(pool, segment, wait_no_more);
+    }
+    pyrt_segment *next;
+    for (pyrt_segment *segment = pool->abandoned; segment != NULL; segment = next) {
+        next = segment->next;
+        release_pages_of(pool, segment, look);
+    }
+}
+
+void
+pyrt_pool_release(pyrt_pool *pool)
+{
+    /* relaxed: a look that saves the lock. */
+    if (pyrt_load_relaxed(&pool->held_bytes) == 0) {
+        return;
+    }
+    pyrt_raw_mutex_lock(&pool->lock);
+    release_huge(pool, false);
+    release_pages(pool, false);
+    pyrt_raw_mutex_unlock(&pool->lock);
+}
+
+void
+pyrt_pool_sweep(pyrt_pool *pool)
+{
+    /* relaxed: as above. */
+    if (pyrt_load_relaxed(&pool->held_bytes) == 0 && pyrt_load_relaxed(&pool->abandoned_count) == 0) {
+        return;
+    }
+    pyrt_raw_mutex_lock(&pool->lock);
+    release_huge(pool, false);
+    release_pages(pool, true);
+    pyrt_raw_mutex_unlock(&pool->lock);
+}
+
+/* ---- when the interpreter has ended ------------------------------------------------------------------------------ */
 
 void
 pyrt_pool_freed(pyrt_page *page)
@@ -307,6 +417,7 @@ goes_too(pyrt_page *page, bool all)
 static void
 end_segment(pyrt_pool *pool, pyrt_segment *segment, bool all)
 {
+    each_that_waits(pool, segment, wait_no_more);
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
         if (pyrt_page_is_watched(page)) {
@@ -336,7 +447,7 @@ bool
 pyrt_pool_end(pyrt_pool *pool, bool all)
 {
     pyrt_raw_mutex_lock(&pool->lock);
-    release_held(pool, true);
+    release_huge(pool, true);
     pyrt_segment *next_segment;
     for (pyrt_segment *segment = pool->abandoned; segment != NULL; segment = next_segment) {
         next_segment = segment->next;

@@ -3,7 +3,8 @@
  * A barrier collects first: it takes the queues of detached threads (a detached thread belongs to whoever suspends it, for
  * the moment, under the interpreter's lock), and asks the attached ones, which hand theirs over at the next safepoint. A
  * thread that is disposing is asked as well, and answers when it is done. Then it waits for a goal advanced after all that,
- * and works off the orphans, where everything has gone. No thread needs to be awake for it but those that are attached.
+ * and works off the orphans, where everything has gone. No thread needs to be awake for it but those that are attached. In the
+ * end what heaps keep goes back that those readers could have looked at.
  */
 #include "platform/futex.h"
 #include "platform/report.h"
@@ -208,6 +209,17 @@ finish_stages(pyrt_thread_impl *self)
     }
 }
 
+/* What the floors above keep that nobody needs. */
+static void
+release_stages(pyrt_interp *interp)
+{
+    for (int i = 0; i < PYRT_STAGES; i++) {
+        if (pyrt_stages[i] != NULL && pyrt_stages[i]->interp_release != NULL) {
+            pyrt_stages[i]->interp_release(interp);
+        }
+    }
+}
+
 static pyrt_status
 barrier(pyrt_thread_impl *self, int64_t deadline)
 {
@@ -218,13 +230,18 @@ barrier(pyrt_thread_impl *self, int64_t deadline)
         return status;
     }
     finish_stages(self);
+    release_stages(interp);
     if (!finish(&pyrt_reclaim_of_interp(interp)->orphans, interp, self, deadline)) {
         return PYRT_ETIMEDOUT;
     }
     /* acquire: pairs with the release of the last runner. */
     bool is_empty =
         pyrt_load_acquire(&pyrt_global_queue.filled) == 0 && pyrt_load_acquire(&pyrt_global_queue.runner) == NULL;
-    return is_empty || finish(&pyrt_global_queue, NULL, self, deadline) ? PYRT_OK : PYRT_ETIMEDOUT;
+    if (!is_empty && !finish(&pyrt_global_queue, NULL, self, deadline)) {
+        return PYRT_ETIMEDOUT;
+    }
+    release_stages(interp);
+    return PYRT_OK;
 }
 
 /* ---- the calls --------------------------------------------------------------------------------------------------- */

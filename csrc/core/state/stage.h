@@ -53,6 +53,8 @@ typedef struct pyrt_stage {
     /* At the beginning of a barrier, and again when all threads have been at a safepoint, or detached, since: what waits in the
      * interpreter's threads is finished or asked for, and finished. By a thread that is attached to it. Runs user code. */
     void (*barrier)(pyrt_interp *interp);
+    /* Gives back what nobody in the interpreter needs: in a barrier, before it waits for readers and when those have passed. */
+    void (*interp_release)(pyrt_interp *interp);
     /* Empties it, at the thread's end; attached, on its own OS thread. Runs user code. */
     void (*thread_exit)(struct pyrt_thread_impl *thread);
     /* The calling OS thread ends, perhaps in the middle of user code of the stage's; its states are still there. Runs user

@@ -380,6 +380,76 @@ free_take_finish(void)
     all_end();
 }
 
+/* ---- giving back what nobody has --------------------------------------------------------------------------------- */
+
+static pyrt_heap_impl plain_heap;
+
+/* What the first owner has left: blocks[0] and blocks[2] are in use, blocks[1] has been freed by somebody else, blocks[3] by it. */
+static void
+sweep_setup(void)
+{
+    memset(taken, 0, sizeof(taken));
+    plain_heap = (pyrt_heap_impl){0};
+    owners_init(&plain_heap, NULL);
+    for (int i = 0; i < BLOCKS; i++) {
+        blocks[i] = allocate(0, SIZE);
+    }
+    free_as(-1, blocks[1]);
+    free_as(0, blocks[3]);
+    leave(0);
+    model_unlocked = &pool.lock;
+}
+
+static void
+sweep_body(int thread)
+{
+    model_begin();
+    if (thread == 0) {
+        pyrt_pool_sweep(&pool);
+    }
+    else {
+        free_as(-1, blocks[thread == 1 ? 0 : 2]);
+    }
+    model_end();
+}
+
+static void
+sweep_finish(void)
+{
+    pyrt_pool_sweep(&pool);
+    check_count(0);
+    MODEL_CHECK(page_of(blocks[0]) == NULL, "every block is free, and the page is there");
+    all_end();
+}
+
+/* blocks[2] is in use until the heir frees it, if he is one. */
+static void
+sweep_heir_body(int thread)
+{
+    model_begin();
+    if (thread == 0) {
+        pyrt_pool_sweep(&pool);
+    }
+    else if (thread == 1) {
+        taken[1] = take(1);
+    }
+    else {
+        free_as(-1, blocks[0]);
+    }
+    model_end();
+}
+
+static void
+sweep_heir_finish(void)
+{
+    check_count(0);
+    MODEL_CHECK(taken[1], "what is in use was not there");
+    blocks[3] = blocks[2];
+    check_blocks(1);
+    free_as(1, blocks[2]);
+    all_end();
+}
+
 /* ---- the end of the interpreter ---------------------------------------------------------------------------------- */
 
 static bool was_over;
@@ -530,6 +600,46 @@ again_body(int thread)
     pyrt_thread_delete(self);
 }
 
+/* The owner has ended, and who frees the block has no heap at all. */
+static void
+left_setup(void)
+{
+    stable_setup();
+    leave(0);
+}
+
+static void
+goal_sweep_body(int thread)
+{
+    pyrt_thread *self = item_thread(thread);
+    model_begin();
+    if (thread == 0) {
+        pyrt_store_release(&shown, NULL);
+        free_as(-1, stable[0]);
+        pyrt_pool_sweep(&pool);
+        if (model_broken == MODEL_BREAK_GOAL && page_of(stable[0]) != NULL) {
+            page_of(stable[0])->goal = pool.soonest = PYRT_QSBR_INITIAL;
+        }
+        pyrt_pool_release(&pool);
+    }
+    else {
+        look(self);
+    }
+    model_end();
+    pyrt_thread_delete(self);
+}
+
+static void
+left_finish(void)
+{
+    pyrt_pool_release(&pool);
+    MODEL_CHECK(page_of(stable[0]) == NULL, "nobody reads, and the page is there");
+    MODEL_CHECK(pool.held_bytes == 0 && pool.waiting == 0, "%zu bytes are held for nobody", pool.held_bytes);
+    all_end();
+    MODEL_CHECK(pyrt_runtime_fini() == PYRT_OK, "the runtime does not go down");
+    MODEL_CHECK(pyrt_meta_live_bytes() == 0, "%zu bytes are left", pyrt_meta_live_bytes());
+}
+
 static void
 stable_finish(void)
 {
@@ -569,6 +679,20 @@ const model_scenario model_heap_scenarios[] = {
      free_take_body,
      free_take_finish,
      {"one", "other"}},
+    {"heap-sweep",
+     "two foreign frees of the last blocks that a thread has left, while what it left is swept",
+     MODEL_ALL,
+     sweep_setup,
+     sweep_body,
+     sweep_finish,
+     {"sweeper", "one", "two"}},
+    {"heap-sweep-heir",
+     "a foreign free, while one sweeps what a thread has left and another takes it over",
+     MODEL_ALL,
+     sweep_setup,
+     sweep_heir_body,
+     sweep_heir_finish,
+     {"sweeper", "heir", "freer"}},
     {"heap-end",
      "two foreign frees of the last blocks, while the interpreter ends",
      MODEL_ALL,
@@ -590,5 +714,12 @@ const model_scenario model_heap_scenarios[] = {
      again_body,
      stable_finish,
      {"owner", "reader"}},
+    {"heap-goal-sweep",
+     "an empty page goes whose owner has ended, and a reader looks at its last block",
+     MODEL_ALL,
+     left_setup,
+     goal_sweep_body,
+     left_finish,
+     {"sweeper", "reader"}},
     {.name = NULL},
 };

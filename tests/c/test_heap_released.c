@@ -1,0 +1,317 @@
+/* test_heap_released.c -- what threads keep of heaps that have ended, or sleep, or are gone themselves, goes back all the same: by
+ * barriers, and by who ends the heap.
+ */
+#include "support.h"
+
+#include "heaps.h"
+#include "steps.h"
+#include "workers.h"
+
+#include <string.h>
+
+enum { BLOCKS = 400, SIZE = 40000, ROUNDS = 2000 };
+
+static struct {
+    pyrt_interp *interp;
+    pyrt_heap *heap;
+    pyrt_thread *thread; /* the test's own, detached when others are to be alone */
+    worker other;
+    pyrt_thread *others;
+    void *blocks[BLOCKS];
+} w;
+
+static pyrt_memory_stats
+figures(void)
+{
+    pyrt_memory_stats stats = {.struct_size = sizeof(stats)};
+    pyrt_interp_memory_stats(w.interp, &stats);
+    return stats;
+}
+
+static void
+allocate_all(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < BLOCKS; i++) {
+        w.blocks[i] = pyrt_heap_malloc(w.others, w.heap, SIZE);
+        CHECK(w.blocks[i] != NULL);
+        memset(w.blocks[i], 1, SIZE);
+    }
+}
+
+/* Also by an OS thread that has no state: that one takes nothing over. */
+static void
+free_all(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < BLOCKS; i++) {
+        pyrt_free(w.blocks[i]);
+    }
+}
+
+/* With another thread, which has all the blocks. */
+static void
+begin(bool type_stable)
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, type_stable);
+    w.thread = pyrt_thread_ensure(w.interp);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, allocate_all, NULL);
+    CHECK(figures().page_bytes >= (uint64_t)BLOCKS * SIZE);
+}
+
+static void
+end(void)
+{
+    pyrt_thread_release(w.thread);
+    runtime_down();
+}
+
+/* Nothing is left, but for the pages that threads keep for the next block. */
+static void
+check_all_is_back(void)
+{
+    pyrt_memory_stats stats = figures();
+    CHECK_UINT(stats.held_bytes, 0);
+    CHECK_UINT(stats.page_bytes, 0);
+    CHECK_UINT(stats.pages, 0);
+    CHECK_UINT(stats.abandoned_segments, 0);
+}
+
+/* The test's own thread is the reader. */
+static uint64_t
+let_the_other_end_while_we_read(void)
+{
+    worker_do(&w.other, free_all, NULL);
+    uint64_t held = figures().held_bytes;
+    CHECK(held >= (uint64_t)(BLOCKS - 1) * SIZE);
+    worker_do(&w.other, delete_attached, w.others);
+    return held;
+}
+
+TEST(what_an_ended_thread_held_is_held_until_a_barrier)
+{
+    begin(true);
+    uint64_t held = let_the_other_end_while_we_read();
+    CHECK(figures().held_bytes >= held);
+    CHECK_UINT(figures().held_bytes, figures().page_bytes);
+    CHECK(figures().abandoned_segments != 0);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    check_all_is_back();
+    pyrt_heap_destroy(w.heap);
+    worker_end(&w.other);
+    end();
+}
+
+TEST(or_until_somebody_who_ends_a_heap)
+{
+    begin(true);
+    (void)let_the_other_end_while_we_read();
+    uint64_t held = figures().held_bytes;
+    pyrt_heap_delete(new_heap(w.interp, 0, false));
+    CHECK_UINT(figures().held_bytes, held);
+    pyrt_safepoint(w.thread);
+    pyrt_heap_delete(new_heap(w.interp, 0, false));
+    check_all_is_back();
+    pyrt_heap_destroy(w.heap);
+    worker_end(&w.other);
+    end();
+}
+
+TEST(it_counts_for_who_takes_it_over)
+{
+    begin(true);
+    (void)let_the_other_end_while_we_read();
+    uint64_t held = figures().held_bytes;
+    uint64_t segments = figures().abandoned_segments;
+    /* A block of another size: the segments are looked through for it, a few at a time, and their pages go on waiting. */
+    void *block = pyrt_heap_malloc(w.thread, w.heap, 100);
+    CHECK(block != NULL);
+    CHECK(figures().abandoned_segments < segments);
+    CHECK_UINT(figures().held_bytes, held);
+    pyrt_free(block);
+    pyrt_heap_destroy(w.heap);
+    pyrt_safepoint(w.thread);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    check_all_is_back();
+    worker_end(&w.other);
+    end();
+}
+
+static void
+free_what_an_ended_thread_left(bool type_stable)
+{
+    begin(type_stable);
+    worker_do(&w.other, delete_attached, w.others);
+    CHECK_UINT(figures().held_bytes, 0);
+    worker_do(&w.other, free_all, NULL);
+    CHECK(figures().page_bytes >= (uint64_t)BLOCKS * SIZE);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    check_all_is_back();
+    pyrt_heap_destroy(w.heap);
+    worker_end(&w.other);
+    end();
+}
+
+TEST(blocks_of_ended_threads_that_nobody_took_over_go_with_a_barrier)
+{
+    free_what_an_ended_thread_left(false);
+}
+
+TEST(so_do_those_that_readers_may_look_at)
+{
+    free_what_an_ended_thread_left(true);
+}
+
+TEST(so_it_is_when_pages_are_watched)
+{
+    CHECK_OK(pyrt_heap_debug(PYRT_HEAP_DEBUG_FILL));
+    free_what_an_ended_thread_left(true);
+    free_what_an_ended_thread_left(false);
+    CHECK_OK(pyrt_heap_debug(0));
+}
+
+TEST(a_destroyed_heap_takes_with_it_what_an_ended_thread_left)
+{
+    begin(false);
+    worker_do(&w.other, delete_attached, w.others);
+    pyrt_heap_destroy(w.heap);
+    check_all_is_back();
+    worker_end(&w.other);
+    end();
+}
+
+TEST(of_a_type_stable_one_when_readers_have_passed)
+{
+    begin(true);
+    worker_do(&w.other, delete_attached, w.others);
+    pyrt_heap_destroy(w.heap);
+    CHECK_UINT(figures().held_bytes, figures().page_bytes);
+    CHECK(figures().held_bytes >= (uint64_t)BLOCKS * SIZE);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    check_all_is_back();
+    worker_end(&w.other);
+    end();
+}
+
+TEST(what_a_sleeping_thread_holds_goes_without_it)
+{
+    begin(true);
+    worker_do(&w.other, free_all, NULL);
+    worker_do(&w.other, detach, w.others);
+    CHECK(figures().held_bytes >= (uint64_t)(BLOCKS - 1) * SIZE);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    /* It may keep one page for the next block of that size, which is not held. */
+    CHECK_UINT(figures().held_bytes, 0);
+    CHECK(figures().pages <= 1);
+    pyrt_heap_delete(w.heap);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    check_all_is_back();
+    worker_do(&w.other, delete_state, w.others);
+    worker_end(&w.other);
+    end();
+}
+
+TEST(a_sleeping_thread_keeps_nothing_of_an_ended_heap)
+{
+    begin(false);
+    worker_do(&w.other, detach, w.others);
+    pyrt_heap_delete(w.heap);
+    CHECK(figures().page_bytes >= (uint64_t)BLOCKS * SIZE);
+    CHECK_UINT(figures().heaps, 1);
+    free_all(NULL);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    check_all_is_back();
+    CHECK_UINT(figures().heaps, 0);
+    worker_do(&w.other, delete_state, w.others);
+    worker_end(&w.other);
+    end();
+}
+
+TEST(one_that_is_attached_is_asked)
+{
+    begin(true);
+    worker_do(&w.other, free_all, NULL);
+    pyrt_detach(w.thread);
+    pyrt_heap_delete(w.heap);
+    /* It stands somewhere in its own lists, for all that others know. */
+    CHECK(figures().held_bytes >= (uint64_t)(BLOCKS - 1) * SIZE);
+    worker_do(&w.other, pass_quiescent_state, w.others);
+    worker_do(&w.other, pass_safepoint, w.others);
+    CHECK_UINT(figures().held_bytes, 0);
+    worker_do(&w.other, delete_attached, w.others);
+    check_all_is_back();
+    worker_end(&w.other);
+    pyrt_attach(w.thread);
+    end();
+}
+
+/* ---- all at once ------------------------------------------------------------------------------------------------- */
+
+enum { THREADS = 4, OF_EACH = 40, LOOKS = 100 };
+
+/* One in four gives back and looks at the figures all the time; the others come and go, sleep while they hold something, and leave blocks for others to
+ * free, full of their own address. */
+static void
+come_and_go(void *arg, int number)
+{
+    void **shelf = arg;
+    for (int round = 0; round < ROUNDS * (int)test_scale(); round++) {
+        pyrt_thread *thread = pyrt_thread_new(w.interp);
+        pyrt_attach(thread);
+        if (number == 0) {
+            pyrt_heap_delete(new_heap(w.interp, 0, true));
+            CHECK_OK(pyrt_qsbr_barrier(thread));
+            for (int i = 0; i < LOOKS; i++) {
+                (void)figures();
+            }
+        }
+        for (int i = 0; number != 0 && i < OF_EACH; i++) {
+            uintptr_t *block = pyrt_heap_malloc(thread, w.heap, 3000 + (size_t)(round % 5) * 9000);
+            CHECK(block != NULL);
+            block[0] = block[200] = (uintptr_t)block;
+            uintptr_t *before = pyrt_exchange_seq_cst(&shelf[i], (void *)block);
+            if (before != NULL) {
+                CHECK_UINT(before[0], (uintptr_t)before);
+                CHECK_UINT(before[200], (uintptr_t)before);
+                pyrt_free(before);
+            }
+            if (i % 8 == 0) {
+                pyrt_detach(thread);
+                pyrt_attach(thread);
+            }
+        }
+        pyrt_detach(thread);
+        pyrt_thread_delete(thread);
+    }
+}
+
+static void
+all_at_once(bool type_stable)
+{
+    static void *shelf[OF_EACH];
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, type_stable);
+    run_crowd(THREADS, come_and_go, shelf);
+    for (int i = test_sabotage() != NULL && strcmp(test_sabotage(), "keep") == 0; i < OF_EACH; i++) {
+        pyrt_free(shelf[i]);
+        shelf[i] = NULL;
+    }
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    check_all_is_back();
+    pyrt_heap_destroy(w.heap);
+    runtime_down();
+}
+
+TEST(threads_come_and_go_while_one_gives_back)
+{
+    all_at_once(true);
+    all_at_once(false);
+}
