@@ -77,6 +77,7 @@ WHOLE = [
     "heap-goal-again",
     "heap-goal-sweep",
     "object-drop",
+    "object-plain",
     "object-mixed",
     "object-below",
     "object-unstable",
@@ -166,7 +167,7 @@ BREAKS = {
     "pool": ["heap-heirs", "heap-sweep-heir"],
     "goal": ["heap-goal-again", "heap-goal-sweep"],
     # that who merges writes the owner's words before the shared one: for what is queued, and for the last local reference
-    "merge": ["object-drop", "object-detached", "object-counted", "object-immortal"],
+    "merge": ["object-drop", "object-plain", "object-detached", "object-counted", "object-immortal"],
     # the compare-and-swap by which an owner takes its name off, against who queues the object
     "disown": ["object-name"],
     # the look of who has taken a count below 0, and that only threads do so for which the memory stays an object's

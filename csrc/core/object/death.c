@@ -36,10 +36,20 @@ dead_link(pyrt_object **list, pyrt_object *object)
     pyrt_store_relaxed(list, object);
 }
 
+/* Nothing is to be run or told of when it dies. relaxed: nobody else has a reference. */
+static inline bool
+is_plain(const pyrt_object *object)
+{
+    return pyrt_load_relaxed(&object->flags) == 0 && !object->type->has_destructors &&
+           pyrt_load_relaxed(&object->mutex.state) == PYRT_MUTEX_UNLOCKED;
+}
+
 void
 pyrt_dead_push(pyrt_object **list, pyrt_object *object)
 {
-    mark(object);
+    if (!is_plain(object)) {
+        mark(object);
+    }
     dead_link(list, object);
 }
 
@@ -91,23 +101,31 @@ is_kept(const pyrt_object *object)
     return true;
 }
 
-/* It has given up everything: its memory goes. relaxed: readers that still look see one word or the other, and both say no. */
+/* Its memory goes. relaxed: readers that still look see one word or the other, and both say no. */
+static void
+end_plain(pyrt_object *object)
+{
+    pyrt_type *type = object->type;
+    pyrt_store_relaxed(&object->owner, PYRT_UNOWNED);
+    pyrt_store_relaxed(&object->shared, pyrt_shared_word(0, PYRT_SHARED_MERGED));
+    pyrt_free_guarded(object);
+    drop_type(type);
+}
+
+/* It has given up everything. */
 static void
 end(pyrt_object *object)
 {
     if (is_kept(object)) {
         return;
     }
-    pyrt_type *type = object->type;
     pyrt_store_relaxed(&object->flags, (uint16_t)0);
     pyrt_store_relaxed(&object->local, 0u);
-    pyrt_store_relaxed(&object->shared, pyrt_shared_word(0, PYRT_SHARED_MERGED));
     if (pyrt_unlikely(pyrt_load_relaxed(&object->mutex.state) != PYRT_MUTEX_UNLOCKED)) {
         pyrt_lock_forget(object, sizeof(*object));
         pyrt_store_relaxed(&object->mutex.state, (uint8_t)PYRT_MUTEX_UNLOCKED);
     }
-    pyrt_free_guarded(object);
-    drop_type(type);
+    end_plain(object);
 }
 
 /* Whether it has not been begun before: by an OS thread that has ended in it. */
@@ -153,8 +171,7 @@ run_destructors(pyrt_object *object)
 static bool
 has_destructors(const pyrt_object *object)
 {
-    return object->type->dealloc != NULL || object->type->finalize != NULL ||
-           pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_HAS_WEAKREFS;
+    return object->type->has_destructors || pyrt_load_relaxed(&object->flags) & PYRT_OBJECT_HAS_WEAKREFS;
 }
 
 static void
@@ -175,6 +192,10 @@ destroy(pyrt_object *object)
 void
 pyrt_die(pyrt_object *object)
 {
+    if (is_plain(object)) {
+        end_plain(object);
+        return;
+    }
     pyrt_tls_block *tls = pyrt_tls();
     mark(object);
     if (tls->dying >= PYRT_DEATH_DEPTH) {
@@ -190,7 +211,13 @@ pyrt_dead_run(void)
 {
     pyrt_tls_block *tls = pyrt_tls();
     while (tls->dying == 0 && tls->dead != NULL) {
-        destroy(dead_pop(&tls->dead));
+        pyrt_object *object = dead_pop(&tls->dead);
+        if (is_plain(object)) {
+            end_plain(object);
+        }
+        else {
+            destroy(object);
+        }
     }
 }
 

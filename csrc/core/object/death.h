@@ -9,6 +9,9 @@
  *   4. the prefix of the block becomes what readers find in free memory: nobody's, merged, 0; the block is freed
  *   5. the type is counted down
  *
+ * A *plain* object, which has nothing but a count, needs no user code to die: of the steps it takes the last two alone, and
+ * nobody can get a reference meanwhile, because none was left and nobody was let in.
+ *
  * Steps 2 and 3 are user code. Inside of a destructor further deaths nest PYRT_DEATH_DEPTH deep; beyond that, and for what
  * is found dead where no user code may run, objects stand in the list `dead` of the OS thread, linked by their owner's words.
  */

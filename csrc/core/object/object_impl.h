@@ -19,6 +19,7 @@ struct pyrt_type {
     int64_t interp_id;
     pyrt_heap *heap;     /* of its objects; theirs only while the interpreter lives */
     uint32_t id;         /* unique_id.h */
+    bool has_destructors; /* finalize or dealloc */
     size_t basic_size, item_size, weaklist_offset;
     void (*dealloc)(pyrt_object *);
     void (*finalize)(pyrt_object *);

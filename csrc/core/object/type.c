@@ -67,6 +67,7 @@ make(pyrt_thread *thread, const pyrt_type_spec *spec)
     type->basic_size = spec->basic_size;
     type->item_size = spec->item_size;
     type->weaklist_offset = spec->weaklist_offset;
+    type->has_destructors = spec->finalize != NULL || spec->dealloc != NULL;
     type->dealloc = spec->dealloc;
     type->finalize = spec->finalize;
     type->traverse = spec->traverse;

@@ -43,6 +43,9 @@ pyrt_free_guarded(void *block)
     int n = number_of(object);
     MODEL_CHECK(pyrt_load_relaxed(&freed[n]) == 0, "object %d is freed a second time", n);
     pyrt_store_relaxed(&freed[n], 1u);
+    if (!type.has_destructors) {
+        pyrt_store_relaxed(&died[n], 1u);
+    }
     pyrt_store_relaxed(&object->shared, next_shared);
     pyrt_store_relaxed(&object->owner, NEXT_OWNER);
     pyrt_store_relaxed(&object->local, (uint32_t)NEXT_LOCAL);
@@ -97,9 +100,19 @@ setup(void)
     next_shared = PYRT_SHARED_PLAIN;
     pyrt_stage_register(PYRT_STAGE_MERGE, stage);
     type.dealloc = object_dealloc;
+    type.has_destructors = true;
     MODEL_CHECK(pyrt_runtime_init() == PYRT_OK, "the runtime does not come up");
     type.interp = pyrt_interp_main();
     type.interp_id = 0;
+}
+
+/* Objects of which nothing is to be run when they die. */
+static void
+setup_plain(void)
+{
+    setup();
+    type.dealloc = NULL;
+    type.has_destructors = false;
 }
 
 /* So many have died, once each, and nobody has written to what came after them. */
@@ -429,6 +442,13 @@ const model_scenario model_object_scenarios[] = {
      "the owner and two others drop what the owner has counted",
      MODEL_ALL,
      setup,
+     drop_body,
+     finish,
+     {"owner", "one", "two"}},
+    {"object-plain",
+     "the same, of an object that has no destructor",
+     MODEL_ALL,
+     setup_plain,
      drop_body,
      finish,
      {"owner", "one", "two"}},
