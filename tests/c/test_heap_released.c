@@ -251,6 +251,163 @@ TEST(one_that_is_attached_is_asked)
     end();
 }
 
+/* ---- in a stopped world ------------------------------------------------------------------------------------------ */
+
+enum { SMALL = 100 };
+
+static struct {
+    pyrt_heap *heap;
+    worker ender;
+    size_t seen;
+} v;
+
+/* Blocks of both heaps, so that their pages are side by side in a segment. */
+static void
+allocate_of_both(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < BLOCKS; i++) {
+        w.blocks[i] = pyrt_heap_malloc(w.others, w.heap, SMALL);
+        CHECK(w.blocks[i] != NULL && pyrt_heap_malloc(w.others, v.heap, SIZE) != NULL);
+    }
+}
+
+static void
+destroy_heap(void *heap)
+{
+    pyrt_heap_destroy(heap);
+}
+
+static bool
+count_while_another_ends_a_heap(void *block, size_t size, uint8_t tag, void *unused)
+{
+    (void)block, (void)size, (void)unused;
+    CHECK_UINT(tag, 0);
+    if (v.seen++ == 0) {
+        worker_do(&v.ender, destroy_heap, v.heap);
+    }
+    return true;
+}
+
+/* By an OS thread without a state: that one does not stand still. */
+static void
+visit_while_another_ends_a_heap(void (*other_goes)(void *))
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, false);
+    v.heap = new_heap(w.interp, 1, false);
+    v.seen = 0;
+    w.thread = pyrt_thread_ensure(w.interp);
+    worker_start(&v.ender);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, allocate_of_both, NULL);
+    worker_do(&w.other, other_goes, w.others);
+    uint64_t bytes = figures().page_bytes;
+    CHECK_OK(pyrt_stop_the_world(w.interp));
+    CHECK_OK(pyrt_heap_visit(w.interp, 1, count_while_another_ends_a_heap, NULL));
+    CHECK_UINT(v.seen, BLOCKS);
+    CHECK_UINT(figures().page_bytes, bytes);
+    pyrt_start_the_world(w.interp);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    CHECK(figures().page_bytes < (uint64_t)BLOCKS * SIZE);
+    CHECK_UINT(figures().heaps, 1);
+    pyrt_heap_destroy(w.heap);
+    check_all_is_back();
+    if (other_goes == detach) {
+        worker_do(&w.other, delete_state, w.others);
+    }
+    worker_end(&w.other);
+    worker_end(&v.ender);
+    end();
+}
+
+TEST(who_looks_at_sleeping_threads_in_a_stopped_world_finds_them_still)
+{
+    visit_while_another_ends_a_heap(detach);
+}
+
+TEST(so_does_who_looks_at_what_ended_threads_have_left)
+{
+    visit_while_another_ends_a_heap(delete_attached);
+}
+
+/* ---- reports ----------------------------------------------------------------------------------------------------- */
+
+static int told;
+
+/* Looks at the library from within: it holds no lock. In the end the blocks that were lost are told of. */
+static void
+look_around(const char *text, void *unused)
+{
+    (void)unused;
+    if (strstr(text, "freed twice") == NULL) {
+        CHECK(strstr(text, "6 blocks of its heaps in use") != NULL);
+        return;
+    }
+    CHECK(pyrt_thread_list(w.interp, NULL, 0) != 0);
+    CHECK(figures().pages != 0);
+    told++;
+}
+
+/* In two pages, of two sizes. */
+static void
+free_some_twice(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 2; i++) {
+        pyrt_free(w.blocks[3 * i]);
+        pyrt_free(w.blocks[3 * i + 1]);
+        pyrt_free(w.blocks[3 * i]);
+    }
+}
+
+static void
+allocate_some(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < 6; i++) {
+        w.blocks[i] = pyrt_heap_malloc(w.others, w.heap, i < 3 ? 100 : 1000);
+        CHECK(w.blocks[i] != NULL);
+    }
+}
+
+static void
+report_what_is_found(void (*other_goes)(void *))
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, false);
+    w.thread = pyrt_thread_ensure(w.interp);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, allocate_some, NULL);
+    worker_do(&w.other, other_goes, w.others);
+    worker_do(&w.other, free_some_twice, NULL);
+    told = 0;
+    pyrt_set_report_hook(look_around, NULL);
+    pyrt_heap_delete(w.heap);
+    CHECK_INT(told, 2);
+    if (other_goes == detach) {
+        worker_do(&w.other, delete_state, w.others);
+    }
+    worker_end(&w.other);
+    end();
+}
+
+TEST(damage_that_is_found_in_a_sleeping_thread_is_told_without_a_lock)
+{
+    report_what_is_found(detach);
+}
+
+TEST(so_is_that_in_what_an_ended_one_has_left)
+{
+    report_what_is_found(delete_attached);
+}
+
 /* ---- all at once ------------------------------------------------------------------------------------------------- */
 
 enum { THREADS = 4, OF_EACH = 40, LOOKS = 100 };

@@ -1,7 +1,8 @@
 /* heap.c -- heaps of interpreters: making and ending them, and each thread's part of them.
  *
  * A thread makes its part of a heap when it first allocates from it. A heap that was ended is forgotten by each thread for
- * itself, when it next takes the long way or ends: nobody touches the lists of another thread.
+ * itself, when it next takes the long way or ends. Nobody touches the lists of another thread but who holds that still: then it
+ * is detached, and so in the middle of nothing (release_everywhere).
  */
 #include "memory/heap_impl.h"
 
@@ -169,13 +170,12 @@ release_all_of(pyrt_thread_heaps *mine)
     pyrt_share_purge_if_due(&mine->share);
 }
 
-/* What an interpreter needs no more goes back: of the calling thread, of those that are detached or stand still, and what threads
- * that have ended have left. The others are asked for what they hold for readers, at their next safepoint. */
+/* Of the calling thread, and of those that are detached or stand still. The others are asked for what they hold for readers, at
+ * their next safepoint. Under the interpreter's lock. */
 static void
-release_everywhere(pyrt_interp *interp)
+release_threads(pyrt_interp *interp)
 {
     const pyrt_thread *current = pyrt_thread_current();
-    pyrt_raw_mutex_lock(&interp->lock);
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
         pyrt_thread_heaps *theirs = pyrt_heaps_of(thread);
         bool suspended;
@@ -195,8 +195,27 @@ release_everywhere(pyrt_interp *interp)
         }
         pyrt_thread_let_go(thread, suspended);
     }
+}
+
+/* What an interpreter needs no more goes back, also of what threads that have ended have left. In a stopped world nothing does:
+ * who has stopped it may be looking at all of that (pyrt_heap_visit). */
+static void
+release_everywhere(pyrt_interp *interp)
+{
+    pyrt_pool *pool = &pyrt_heaps_of_interp(interp)->pool;
+    pyrt_held_reports held;
+    pyrt_raw_mutex_lock(&interp->lock);
+    if (interp->stopped) {
+        pyrt_raw_mutex_unlock(&interp->lock);
+        return;
+    }
+    pyrt_report_hold(&held);
+    release_threads(interp);
+    /* Before the interpreter's is given up: who stops the world then finds this one taken until the pool has been swept. */
+    pyrt_raw_mutex_lock(&pool->lock);
     pyrt_raw_mutex_unlock(&interp->lock);
-    pyrt_pool_sweep(&pyrt_heaps_of_interp(interp)->pool);
+    pyrt_pool_sweep(pool);
+    pyrt_report_tell(&held);
 }
 
 void

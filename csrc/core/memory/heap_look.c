@@ -44,9 +44,13 @@ each_page_of_segments(pyrt_segment *segment, page_function *function, void *arg)
 static bool
 each_page_of_pool(pyrt_pool *pool, page_function *function, void *arg)
 {
-    /* Huge blocks are freed by whoever frees them, and heaps ended, attached or not: that waits. */
+    /* Who was sweeping the pool when the world stopped has done so once its lock can be had; nobody begins to. */
     pyrt_raw_mutex_lock(&pool->lock);
-    bool go_on = each_page_of_segments(pool->abandoned, function, arg);
+    pyrt_segment *abandoned = pool->abandoned;
+    pyrt_raw_mutex_unlock(&pool->lock);
+    bool go_on = each_page_of_segments(abandoned, function, arg);
+    /* Huge blocks are freed by whoever frees them, attached or not: that waits. */
+    pyrt_raw_mutex_lock(&pool->lock);
     for (pyrt_page *page = pool->huge; page != NULL && go_on; page = page->next) {
         go_on = function(page, arg);
     }

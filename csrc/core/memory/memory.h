@@ -5,8 +5,8 @@
  * segment belongs to one OS thread's *share* of the state and is cut into slices of 64 KiB; one or more slices make a *page*
  * of blocks of one size (page.h). What is larger than half a segment is a mapping of its own with one page over it.
  *
- * Arenas are under their state's lock. What a share owns, its segments and their pages, is touched by its thread only, and a
- * page's `foreign` list by everybody.
+ * Arenas are under their state's lock. What a share owns, its segments and their pages, is touched by its thread only, or by who
+ * holds that still (state/hold.c), and a page's `foreign` list by everybody.
  */
 #ifndef PYRT_MEMORY_MEMORY_H
 #define PYRT_MEMORY_MEMORY_H
@@ -182,7 +182,8 @@ pyrt_page *pyrt_huge_new(struct pyrt_part *part, size_t bytes, size_t align);
 void pyrt_huge_free(pyrt_page *page);
 
 /* Gives back what readers have passed. And looks at every page that is nobody's before: for blocks that have been freed since,
- * and for heaps that have been destroyed. */
+ * and for heaps that have been destroyed; under the pool's lock, which this gives up. What it finds wrong is reported while it
+ * has it (pyrt_report_hold). */
 void pyrt_pool_release(pyrt_pool *pool);
 void pyrt_pool_sweep(pyrt_pool *pool);
 

@@ -345,11 +345,6 @@ pyrt_pool_release(pyrt_pool *pool)
 void
 pyrt_pool_sweep(pyrt_pool *pool)
 {
-    /* relaxed: as above. */
-    if (pyrt_load_relaxed(&pool->held_bytes) == 0 && pyrt_load_relaxed(&pool->abandoned_count) == 0) {
-        return;
-    }
-    pyrt_raw_mutex_lock(&pool->lock);
     release_huge(pool, false);
     release_pages(pool, true);
     pyrt_raw_mutex_unlock(&pool->lock);

@@ -5,6 +5,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 enum { LINE = 512 };
 
@@ -13,6 +14,9 @@ static struct {
     void (*hook)(const char *, void *);
     void *arg;
 } report;
+
+/* Where reports of this OS thread wait, or NULL. */
+static __thread pyrt_held_reports *holding __attribute__((tls_model("initial-exec")));
 
 /* Written while no thread is inside the library (block.h), read without a lock. */
 static pyrt_block_hooks block_hooks;
@@ -57,15 +61,9 @@ pyrt_set_report_hook(void (*hook)(const char *message, void *arg), void *arg)
     pyrt_raw_mutex_unlock(&report.lock);
 }
 
-void
-pyrt_report(const char *format, ...)
+static void
+tell(const char *line)
 {
-    char line[LINE];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(line, sizeof(line), format, args);
-    va_end(args);
-
     pyrt_raw_mutex_lock(&report.lock);
     void (*hook)(const char *, void *) = report.hook;
     void *arg = report.arg;
@@ -75,6 +73,53 @@ pyrt_report(const char *format, ...)
         return;
     }
     fprintf(stderr, "pyruntime: %s\n", line);
+}
+
+static void
+keep(pyrt_held_reports *held, const char *line)
+{
+    size_t bytes = strlen(line) + 1;
+    if (held->lost != 0 || bytes > sizeof(held->text) - held->used) {
+        held->lost++;
+        return;
+    }
+    memcpy(held->text + held->used, line, bytes);
+    held->used += bytes;
+}
+
+void
+pyrt_report(const char *format, ...)
+{
+    char line[LINE];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof(line), format, args);
+    va_end(args);
+    if (holding != NULL) {
+        keep(holding, line);
+    }
+    else {
+        tell(line);
+    }
+}
+
+void
+pyrt_report_hold(pyrt_held_reports *held)
+{
+    held->used = held->lost = 0;
+    holding = held;
+}
+
+void
+pyrt_report_tell(pyrt_held_reports *held)
+{
+    holding = NULL;
+    for (size_t at = 0; at < held->used; at += strlen(held->text + at) + 1) {
+        tell(held->text + at);
+    }
+    if (held->lost != 0) {
+        pyrt_report("and %zu report%s more like the last one", held->lost, held->lost == 1 ? "" : "s");
+    }
 }
 
 void

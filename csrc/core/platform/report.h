@@ -5,8 +5,19 @@
 #include <pyruntime/block.h>
 #include <pyruntime/status.h>
 
-/* Formats one line and hands it to the report hook. Call it with no lock held: the hook is user code. */
+/* Formats one line and hands it to the report hook. Call it with no lock held, or after pyrt_report_hold: the hook is user
+ * code. */
 void pyrt_report(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* What is found while a lock is held waits on this OS thread's stack until pyrt_report_tell, which is called without: the first
+ * reports, and how many there were besides. Not one inside of the other. */
+typedef struct pyrt_held_reports {
+    size_t used, lost;
+    char text[2048]; /* lines, each with its zero */
+} pyrt_held_reports;
+
+void pyrt_report_hold(pyrt_held_reports *held);
+void pyrt_report_tell(pyrt_held_reports *held);
 
 /* Around a real sleep, with no lock of ours held: pyrt_block_before lets go of the host's locks, pyrt_block_after takes
  * them again and may never return. */

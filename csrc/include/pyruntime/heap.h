@@ -149,8 +149,8 @@ pyrt_heap *pyrt_heap_new(pyrt_interp *interp, const pyrt_heap_config *or_null);
 /* Ends a heap. delete: its blocks live on until they are freed. destroy: its blocks are gone. What is empty of it goes back now:
  * of this thread, of detached ones, and what ended ones have left; of another that is attached when that next needs a page, in
  * a barrier when it is detached, or when it ends. Of a type-stable heap it waits for readers first, and goes in the next barrier
- * after them, or when a thread next needs a page. No thread may allocate from the heap any more, and, for destroy, none may use
- * or free its blocks.
+ * after them, or when a thread next needs a page. While the world is stopped nothing goes but huge blocks, and the rest as if its
+ * threads had been attached. No thread may allocate from the heap any more, and, for destroy, none may use or free its blocks.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_heap_delete(pyrt_heap *heap);
 void pyrt_heap_destroy(pyrt_heap *heap);
@@ -236,9 +236,9 @@ pyrt_status pyrt_heap_debug(unsigned flags);
 typedef bool pyrt_block_visitor(void *block, size_t size, uint8_t tag, void *arg);
 
 /* Visits the blocks in use of an interpreter whose tag is in `tags` (bit n: tag n), those that threads which have ended left
- * behind included. The calling OS thread must have stopped the interpreter's world. The visitor may free no block, allocate
- * none of these heaps, and not fork. Errors: PYRT_ESTATE if the world is not stopped by this thread; PYRT_EINTR if the visitor
- * ended it.
+ * behind included. The calling OS thread must have stopped the interpreter's world. The visitor may free no block, allocate from
+ * and end none of these heaps, ask for no figures of theirs, and not fork. Errors: PYRT_ESTATE if the world is not stopped by this
+ * thread; PYRT_EINTR if the visitor ended it.
  * blocks: no · allocates: no · runs user code: yes (visitor) · quiescent: never · needs attached: no ·
  * async-signal-safe: no */
 pyrt_status pyrt_heap_visit(pyrt_interp *interp, unsigned tags, pyrt_block_visitor *visit, void *arg);

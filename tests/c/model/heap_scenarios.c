@@ -134,6 +134,13 @@ static pyrt_part parts[OWNERS];
 static char *blocks[BLOCKS];
 
 static void
+sweep(void)
+{
+    pyrt_raw_mutex_lock(&pool.lock);
+    pyrt_pool_sweep(&pool);
+}
+
+static void
 owner_init(int n, pyrt_heap_impl *heap, pyrt_interp *interp)
 {
     shares[n] = (pyrt_share){.memory = &memory, .pool = &pool, .token = (uintptr_t)&parts[n], .next_purge = INT64_MAX};
@@ -405,7 +412,7 @@ sweep_body(int thread)
 {
     model_begin();
     if (thread == 0) {
-        pyrt_pool_sweep(&pool);
+        sweep();
     }
     else {
         free_as(-1, blocks[thread == 1 ? 0 : 2]);
@@ -416,7 +423,7 @@ sweep_body(int thread)
 static void
 sweep_finish(void)
 {
-    pyrt_pool_sweep(&pool);
+    sweep();
     check_count(0);
     MODEL_CHECK(page_of(blocks[0]) == NULL, "every block is free, and the page is there");
     all_end();
@@ -428,7 +435,7 @@ sweep_heir_body(int thread)
 {
     model_begin();
     if (thread == 0) {
-        pyrt_pool_sweep(&pool);
+        sweep();
     }
     else if (thread == 1) {
         taken[1] = take(1);
@@ -616,7 +623,7 @@ goal_sweep_body(int thread)
     if (thread == 0) {
         pyrt_store_release(&shown, NULL);
         free_as(-1, stable[0]);
-        pyrt_pool_sweep(&pool);
+        sweep();
         if (model_broken == MODEL_BREAK_GOAL && page_of(stable[0]) != NULL) {
             page_of(stable[0])->goal = pool.soonest = PYRT_QSBR_INITIAL;
         }
