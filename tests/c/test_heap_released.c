@@ -334,6 +334,43 @@ TEST(so_does_who_looks_at_what_ended_threads_have_left)
     visit_while_another_ends_a_heap(delete_attached);
 }
 
+/* ---- what readers saw before ------------------------------------------------------------------------------------- */
+
+enum { FEW = 100 };
+
+static void
+allocate_few(void)
+{
+    for (int i = 0; i < FEW; i++) {
+        w.blocks[i] = pyrt_heap_malloc(w.thread, w.heap, 3000);
+        CHECK(w.blocks[i] != NULL);
+    }
+}
+
+/* The page of it was empty once, and readers of that time have passed. */
+TEST(a_block_that_goes_with_its_heap_waits_for_readers_of_today)
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, true);
+    w.thread = pyrt_thread_ensure(w.interp);
+    allocate_few();
+    for (int i = 0; i < FEW; i++) {
+        pyrt_free(w.blocks[i]);
+    }
+    CHECK(figures().held_bytes != 0);
+    pyrt_qsbr_quiescent_state(w.thread);
+    CHECK(figures().held_bytes != 0);
+    CHECK(pyrt_heap_malloc(w.thread, w.heap, 3000) != NULL);
+    pyrt_heap_destroy(w.heap);
+    CHECK_UINT(figures().pages, 1);
+    CHECK_UINT(figures().held_bytes, figures().page_bytes);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    check_all_is_back();
+    end();
+}
+
 /* ---- reports ----------------------------------------------------------------------------------------------------- */
 
 static int told;

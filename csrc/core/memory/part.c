@@ -437,6 +437,10 @@ destroy_page(pyrt_part *part, pyrt_page *page)
         pyrt_page_list_remove(&part->full[page->head.class_], page);
         become_usable(part, page);
     }
+    if (pyrt_page_used(page) != 0) {
+        /* A goal that it may have is of an earlier time when it was empty. */
+        forget_goal(part, page);
+    }
     pyrt_page_lose_blocks(page);
     if (page->goal == 0) {
         become_empty(part, page);
