@@ -269,8 +269,11 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
             return  # the factory has forked, and this is the child
         with makings.lock:
             making.users -= 1
-            if making.users == 0 and makings.by_key.get(key) is making:
-                del makings.by_key[key]
+            if making.users == 0:
+                if makings.by_key.get(key) is making:
+                    del makings.by_key[key]
+                # It has the object. Without a GIL, what was replaced of the waits has `making` until readers have passed.
+                del making.once
 
     def update(self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = (), /, **entries: _V) -> None:  # type: ignore[override]
         """Registers all that the other mapping, the iterable of pairs or the keywords have."""

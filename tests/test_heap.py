@@ -1009,6 +1009,8 @@ def test_the_child_of_a_fork_frees_and_allocates(python: Python) -> None:
         import pyruntime
         from pyruntime.heap import Heap, leaks, owner
         heap, other = Heap("shared"), Heap("closing")
+        # Makes the classes that they need: without a GIL a lost thread may have locked Python's types.
+        heap.stats(); leaks()
         stop = threading.Event()
         mine = [heap.alloc(size) for size in (10, 1000, 100_000, 3 << 20)]
         theirs = []
