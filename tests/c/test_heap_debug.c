@@ -8,6 +8,7 @@
 #include "platform/poison.h"
 #include "workers.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +32,16 @@ static void
 free_it(void *block)
 {
     pyrt_free(block);
+}
+
+/* Refused: it is free. */
+static void
+resize_it(void *block)
+{
+    errno = 0;
+    CHECK_PTR(pyrt_realloc(block, 2 * pyrt_usable_size(block)), NULL);
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_realloc: ", "is free already; nothing was done");
 }
 
 /* In a thread that has no pages yet, with every page watched. */
@@ -102,7 +113,7 @@ misuse_each_size(void *unused)
 
 /* Every place inside of a block of each size, at home and abroad, without watching: the block keeps its bytes. */
 static void
-free_inside_of(char *block, size_t size, worker *other)
+free_inside_of(char *block, size_t size, worker *other, pyrt_thread *thread, pyrt_heap *heap)
 {
     memset(block, 0x5A, size);
     size_t room = pyrt_usable_size(block);
@@ -116,8 +127,16 @@ free_inside_of(char *block, size_t size, worker *other)
     }
     worker_do(other, free_it, block + room / 2 + 1);
     EXPECT_REPORT("pyrt_free", "bytes inside of the block at");
+    char says[60];
+    snprintf(says, sizeof(says), "lies %zu bytes inside of the block at %p; nothing was done", room / 2 + 1, (void *)block);
+    errno = 0;
     CHECK_PTR(pyrt_realloc(block + room / 2 + 1, 2 * size), NULL);
-    EXPECT_REPORT("pyrt_realloc", "no block of ours; nothing was done");
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_realloc", says);
+    errno = 0;
+    CHECK_PTR(pyrt_heap_realloc(thread, heap, block + room / 2 + 1, 2 * size), NULL);
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("pyrt_heap_realloc", says);
     CHECK(is_filled(block, 0, size, 0x5A));
     reports_forget();
 }
@@ -192,7 +211,7 @@ TEST(an_address_inside_of_a_block_is_named_without_watching)
                            pyrt_heap_malloc(thread, heaps[1], size)};
         for (int i = 0; i < 3; i++) {
             CHECK(blocks[i] != NULL);
-            free_inside_of(blocks[i], size, &other);
+            free_inside_of(blocks[i], size, &other, thread, heaps[0]);
         }
         for (int i = 0; i < 3; i++) {
             pyrt_free(blocks[i]);
@@ -247,6 +266,74 @@ TEST(the_same_block_twice_in_a_row_is_named_without_watching)
     worker_end(&w);
     char *first = pyrt_malloc(100);
     CHECK(first != pyrt_malloc(100));
+}
+
+/* Refused with its name by each, larger and as large as it is; and nothing has come of it. */
+static void
+refused_as_free(void *block, pyrt_thread *thread, pyrt_heap *heap)
+{
+    size_t room = pyrt_usable_size(block);
+    uint64_t used = pyrt_page_used(pyrt_map_page_of(pyrt_map_entry(block)));
+    for (size_t size = room; size <= 2 * room; size += room) {
+        errno = 0;
+        CHECK_PTR(pyrt_realloc(block, size), NULL);
+        CHECK_INT(errno, EINVAL);
+        EXPECT_REPORT("pyrt_realloc: ", "is free already; nothing was done");
+        errno = 0;
+        CHECK_PTR(pyrt_heap_realloc(thread, heap, block, size), NULL);
+        CHECK_INT(errno, EINVAL);
+        EXPECT_REPORT("pyrt_heap_realloc: ", "is free already; nothing was done");
+    }
+    CHECK_UINT(pyrt_page_used(pyrt_map_page_of(pyrt_map_entry(block))), used);
+    CHECK_UINT(reports_pending(), 0);
+    reports_forget();
+}
+
+static void
+resize_after_freeing(void *unused)
+{
+    (void)unused;
+    worker other;
+    worker_start(&other);
+    pyrt_thread *thread = pyrt_thread_ensure(pyrt_interp_main());
+    pyrt_heap *heaps[2];
+    for (int i = 0; i < 2; i++) {
+        heaps[i] = pyrt_heap_new(pyrt_interp_main(),
+                                 &(pyrt_heap_config){.struct_size = sizeof(pyrt_heap_config), .type_stable = i == 1});
+    }
+    for (size_t size = 8; size <= 30000; size = size * 5 + 8) {
+        for (int kind = 0; kind < 3; kind++) {
+            char *blocks[3];
+            for (int i = 0; i < 3; i++) {
+                blocks[i] = kind == 0 ? pyrt_malloc(size) : pyrt_heap_malloc(thread, heaps[kind - 1], size);
+                CHECK(blocks[i] != NULL);
+            }
+            /* The one that was freed here last; and abroad, seen from there. */
+            pyrt_free(blocks[1]);
+            refused_as_free(blocks[1], thread, heaps[0]);
+            worker_do(&other, free_it, blocks[2]);
+            worker_do(&other, resize_it, blocks[2]);
+            pyrt_free(blocks[0]);
+        }
+    }
+    pyrt_heap_delete(heaps[0]);
+    pyrt_heap_delete(heaps[1]);
+    pyrt_thread_release(thread);
+    worker_end(&other);
+}
+
+TEST(a_block_that_is_resized_right_after_it_was_freed_is_named_without_watching)
+{
+    runtime_up();
+    resize_after_freeing(NULL);
+    runtime_down();
+}
+
+TEST(so_it_is_with_watching)
+{
+    runtime_up();
+    watched(PYRT_HEAP_DEBUG_CHECK, resize_after_freeing, NULL);
+    runtime_down();
 }
 
 static void

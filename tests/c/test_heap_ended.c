@@ -422,6 +422,8 @@ TEST(a_block_that_is_freed_twice_is_named_there_too)
         pyrt_free(first);
         pyrt_free(first);
         EXPECT_REPORT("is free already; nothing was freed");
+        CHECK_PTR(pyrt_realloc(first, 1000), NULL);
+        EXPECT_REPORT("pyrt_realloc: ", "is free already; nothing was done");
         uint64_t place = 0;
         CHECK_UINT(next_ended(&place).blocks, 1);
         pyrt_free(second);

@@ -176,7 +176,12 @@ TEST(an_object_that_is_freed_as_a_block_is_told_of_and_lives)
     EXPECT_REPORT("pyrt_free", "is an object");
     errno = 0;
     CHECK(pyrt_realloc(t, 10000) == NULL && errno == EINVAL);
-    EXPECT_REPORT("pyrt_realloc", "is an object");
+    EXPECT_REPORT("pyrt_realloc", "is an object", "nothing was done");
+    pyrt_heap *heap = pyrt_heap_new(self->interp, NULL);
+    errno = 0;
+    CHECK(pyrt_heap_realloc(self, heap, t, 10000) == NULL && errno == EINVAL);
+    EXPECT_REPORT("pyrt_heap_realloc", "is an object", "nothing was done");
+    pyrt_heap_delete(heap);
     CHECK_UINT(things_died(), 0);
     pyrt_decref(&t->base);
     CHECK_UINT(things_died(), 1);

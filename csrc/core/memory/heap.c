@@ -425,10 +425,8 @@ copy_prefix(void *to, const void *from, size_t bytes)
 void *
 pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size)
 {
-    size_t usable = pyrt_usable_size(block);
+    size_t usable = block == NULL ? 0 : pyrt_room_to_resize("pyrt_heap_realloc", block);
     if (block != NULL && usable == 0) {
-        pyrt_report("pyrt_heap_realloc: %p is no block of ours; nothing was done", block);
-        errno = EINVAL;
         return NULL;
     }
     if (block != NULL && size <= usable && size >= usable / 2) {

@@ -77,6 +77,10 @@ void pyrt_process_memory_look(pyrt_memory_stats *out, void (*share)(pyrt_memory_
 void pyrt_heap_guard(pyrt_heap *heap);
 void pyrt_free_guarded(void *block);
 
+/* The room of a block that the function, one that resizes, may take; 0 for what it may not, reported in its name, and errno is
+ * EINVAL. */
+size_t pyrt_room_to_resize(const char *function, const void *block);
+
 void pyrt_heap_ref(pyrt_heap_impl *heap);
 void pyrt_heap_unref(pyrt_heap_impl *heap);
 

@@ -235,22 +235,26 @@ pyrt_page_lose_blocks(pyrt_page *page)
 }
 
 void
-pyrt_page_freed_twice(const void *block)
+pyrt_page_refuse(const char *function, const char *done, const void *address, const pyrt_page *page)
 {
-    pyrt_report("pyrt_free: the block at %p is free already; nothing was freed", block);
+    size_t size = page == NULL ? 0 : pyrt_page_block_size(page);
+    size_t offset = page == NULL ? 0 : (size_t)((const char *)address - page->head.start);
+    if (page == NULL || offset / size >= page->head.capacity) {
+        pyrt_report("%s: %p is no block of ours; nothing was %s", function, address, done);
+    }
+    else if (offset % size != 0) {
+        pyrt_report("%s: %p lies %zu bytes inside of the block at %p; nothing was %s", function, address, offset % size,
+                    (const void *)((const char *)address - offset % size), done);
+    }
+    else {
+        pyrt_report("%s: the block at %p, of %zu bytes, is free already; nothing was %s", function, address, size, done);
+    }
 }
 
 void
-pyrt_page_freed_inside(const void *address, const pyrt_page *page)
+pyrt_page_refuse_free(const void *address, const pyrt_page *page)
 {
-    size_t offset = (size_t)((const char *)address - page->head.start);
-    size_t inside = offset % pyrt_page_block_size(page);
-    if (offset / pyrt_page_block_size(page) >= page->head.capacity) {
-        pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", address);
-        return;
-    }
-    pyrt_report("pyrt_free: %p lies %zu bytes inside of the block at %p; nothing was freed", address, inside,
-                (const void *)((const char *)address - inside));
+    pyrt_page_refuse("pyrt_free", "freed", address, page);
 }
 
 void
@@ -258,13 +262,13 @@ pyrt_page_free_foreign(pyrt_page *page, void *block)
 {
     /* relaxed, then release: pairs with the exchange in collect_foreign. No ABA: blocks are only ever taken all at once. */
     if (pyrt_unlikely(!pyrt_page_may_have(page, block))) {
-        pyrt_page_freed_inside(block, page);
+        pyrt_page_refuse_free(block, page);
         return;
     }
     void *head = pyrt_load_relaxed(&page->foreign);
     do {
         if (pyrt_unlikely(head == block)) {
-            pyrt_page_freed_twice(block);
+            pyrt_page_refuse_free(block, page);
             return;
         }
         if (pyrt_unlikely(head == PYRT_ENDED)) {

@@ -177,11 +177,12 @@ void *pyrt_page_take(pyrt_page *page);
 /* Its heap has been destroyed, and every block with it: it has none to take any more. */
 void pyrt_page_lose_blocks(pyrt_page *page);
 
-/* A block that was freed at once before: the one freed twice that costs nothing to see. Reports it. */
-void pyrt_page_freed_twice(const void *block);
+/* Reports what is no block that a function can take, and what was not done to it: an address in no page (NULL), or in a page and
+ * at no block's beginning; else a block that is free. */
+void pyrt_page_refuse(const char *function, const char *done, const void *address, const pyrt_page *page);
 
-/* An address at which no block begins. Reports it. */
-void pyrt_page_freed_inside(const void *address, const pyrt_page *page);
+/* The same, of pyrt_free. */
+void pyrt_page_refuse_free(const void *address, const pyrt_page *page);
 
 /* Frees a block that the calling thread does not own. */
 void pyrt_page_free_foreign(pyrt_page *page, void *block);

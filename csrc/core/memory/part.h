@@ -87,12 +87,8 @@ void pyrt_heap_sweep(void);
 static inline void
 pyrt_page_free_local(pyrt_page *page, void *block, void **link)
 {
-    if (pyrt_unlikely(block == page->head.local)) {
-        pyrt_page_freed_twice(block);
-        return;
-    }
-    if (pyrt_unlikely(!pyrt_page_is_block(page, block))) {
-        pyrt_page_freed_inside(block, page);
+    if (pyrt_unlikely(block == page->head.local) || pyrt_unlikely(!pyrt_page_is_block(page, block))) {
+        pyrt_page_refuse_free(block, page);
         return;
     }
     *link = pyrt_link_encode(page, page->head.local);

@@ -380,7 +380,7 @@ pyrt_pool_free(pyrt_page *page, void *block)
     pyrt_raw_mutex_lock(&pool->lock);
     if (block == page->head.local) {
         pyrt_raw_mutex_unlock(&pool->lock);
-        pyrt_page_freed_twice(block);
+        pyrt_page_refuse_free(block, page);
         return;
     }
     pyrt_link_write(page, block, page->head.local);

@@ -155,7 +155,7 @@ free_elsewhere(void *block)
     pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
     if (page == NULL) {
         if (block != NULL) {
-            pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", block);
+            pyrt_page_refuse_free(block, NULL);
         }
         return;
     }
@@ -171,8 +171,7 @@ free_elsewhere(void *block)
             pyrt_huge_free(page);
         }
         else {
-            pyrt_report("pyrt_free: %p lies %zu bytes inside of the block at %p; nothing was freed", block,
-                        (size_t)((char *)block - page->head.start), (void *)page->head.start);
+            pyrt_page_refuse_free(block, page);
         }
     }
     else if (owner == PYRT_NOBODY && pyrt_page_may_have(page, block) && adopt_for(page)) {
@@ -184,10 +183,10 @@ free_elsewhere(void *block)
 }
 
 static __attribute__((noinline)) void
-refuse(const char *function, const void *object)
+refuse_object(const char *function, const char *done, const void *object)
 {
-    pyrt_report("%s: %p is an object, which goes with its last reference: use pyrt_decref; nothing was freed", function,
-                object);
+    pyrt_report("%s: %p is an object, which goes with its last reference: use pyrt_decref; nothing was %s", function, object,
+                done);
 }
 
 /* `guarded`: it may be of a heap whose blocks pyrt_free does not take. */
@@ -205,7 +204,7 @@ free_block(void *block, bool guarded)
             return;
         }
         if (!guarded && pyrt_unlikely(page->head.is_guarded)) {
-            refuse("pyrt_free", block);
+            refuse_object("pyrt_free", "freed", block);
             return;
         }
         pyrt_thread *current = PYRT_TLS.current;
@@ -279,41 +278,103 @@ heap_to_stay_in(uint64_t entry)
     return heap != NULL && pyrt_load_acquire(&heap->state) == PYRT_HEAP_LIVE ? heap : NULL;
 }
 
+static __attribute__((noinline)) bool
+is_free_elsewhere(const pyrt_page *page, const void *block)
+{
+    uintptr_t owner = pyrt_load_relaxed(&page->head.owner);
+    if ((owner & PYRT_WATCHED) != 0) {
+        size_t offset = (size_t)((const char *)block - page->head.start);
+        return !pyrt_watched_is_live(page, (uint32_t)(offset / pyrt_page_block_size(page)));
+    }
+    const pyrt_thread *current = PYRT_TLS.current;
+    if (current != NULL && owner == (uintptr_t)current->heaps) {
+        return block == page->head.local;
+    }
+    /* relaxed: the address is all that is wanted. */
+    const void *last = pyrt_load_relaxed(&page->foreign);
+    if (last == PYRT_ENDED) {
+        pyrt_raw_mutex_lock(&page->segment->pool->lock);
+        last = page->head.local;
+        pyrt_raw_mutex_unlock(&page->segment->pool->lock);
+    }
+    return block == last;
+}
+
+/* Whether it is seen at once that a block is free, by what pyrt_free would look at: it was the last one to be freed, here if the
+ * page is this thread's, else by any that does not own it; of a page that is watched it always is. */
+static inline __attribute__((always_inline)) bool
+is_free(const pyrt_page *page, const void *block)
+{
+    return pyrt_likely(pyrt_load_relaxed(&page->head.owner) == (uintptr_t)process_part) ? block == page->head.local
+                                                                                        : is_free_elsewhere(page, block);
+}
+
+static __attribute__((noinline)) void *
+refuse_to_resize(const char *function, const void *block, const pyrt_page *page)
+{
+    if (page != NULL && page->head.is_guarded && pyrt_page_may_have(page, block)) {
+        refuse_object(function, "done", block);
+    }
+    else {
+        pyrt_page_refuse(function, "done", block, page);
+    }
+    errno = EINVAL;
+    return NULL;
+}
+
+/* The room of a block that may be resized, else 0. */
+static inline __attribute__((always_inline)) size_t
+room_to_resize(const pyrt_page *page, const void *block)
+{
+    if (pyrt_unlikely(page == NULL || !pyrt_page_may_have(page, block) || page->head.is_guarded)) {
+        return 0;
+    }
+    size_t room = pyrt_page_block_size(page);
+    return pyrt_unlikely(is_free(page, block)) ? 0 : room;
+}
+
+size_t
+pyrt_room_to_resize(const char *function, const void *block)
+{
+    const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
+    size_t room = room_to_resize(page, block);
+    if (room == 0) {
+        refuse_to_resize(function, block, page);
+    }
+    return room;
+}
+
+static __attribute__((noinline)) void *
+move(void *block, size_t room, size_t size)
+{
+    pyrt_heap_impl *heap = heap_to_stay_in(pyrt_map_entry(block));
+    if (heap != NULL) {
+        return pyrt_heap_realloc(PYRT_TLS.current, &heap->base, block, size);
+    }
+    void *moved = pyrt_malloc(size);
+    if (moved == NULL && size <= room) {
+        /* A block that has room enough does for a smaller one. */
+        return block;
+    }
+    if (moved != NULL) {
+        memcpy(moved, block, size < room ? size : room);
+        pyrt_free(block);
+    }
+    return moved;
+}
+
 void *
 pyrt_realloc(void *block, size_t size)
 {
     if (block == NULL) {
         return pyrt_malloc(size);
     }
-    uint64_t entry = pyrt_map_entry(block);
-    if (pyrt_map_page_of(entry) == NULL || !pyrt_page_may_have(pyrt_map_page_of(entry), block)) {
-        pyrt_report("pyrt_realloc: %p is no block of ours; nothing was done", block);
-        errno = EINVAL;
-        return NULL;
+    const pyrt_page *page = pyrt_map_page_of(pyrt_map_entry(block));
+    size_t room = room_to_resize(page, block);
+    if (pyrt_unlikely(room == 0)) {
+        return refuse_to_resize("pyrt_realloc", block, page);
     }
-    if (pyrt_map_page_of(entry)->head.is_guarded) {
-        refuse("pyrt_realloc", block);
-        errno = EINVAL;
-        return NULL;
-    }
-    size_t usable = pyrt_page_block_size(pyrt_map_page_of(entry));
-    if (size <= usable && size >= usable / 2) {
-        return block;
-    }
-    pyrt_heap_impl *heap = heap_to_stay_in(entry);
-    if (heap != NULL) {
-        return pyrt_heap_realloc(PYRT_TLS.current, &heap->base, block, size);
-    }
-    void *moved = pyrt_malloc(size);
-    if (moved == NULL && size <= usable) {
-        /* A block that has room enough does for a smaller one. */
-        return block;
-    }
-    if (moved != NULL) {
-        memcpy(moved, block, size < usable ? size : usable);
-        pyrt_free(block);
-    }
-    return moved;
+    return size <= room && size >= room / 2 ? block : move(block, room, size);
 }
 
 void *

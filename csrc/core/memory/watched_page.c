@@ -214,20 +214,9 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
     watch *w = watch_of(page);
     char *block = freed;
     uint32_t index = (uint32_t)((size_t)(block - page->head.start) / pyrt_page_block_size(page));
-    char *start = page->head.start + (size_t)index * pyrt_page_block_size(page);
-    if (index >= page->head.capacity) {
-        pyrt_report("pyrt_free: %p is no block of ours; nothing was freed", freed);
-        return;
-    }
-    if (block != start) {
-        pyrt_report("pyrt_free: %p lies %zu bytes inside of the block at %p; nothing was freed", freed,
-                    (size_t)(block - start), (void *)start);
-        return;
-    }
     uint64_t bit = UINT64_C(1) << index % BITS;
-    if ((pyrt_fetch_and_seq_cst(&live(w)[index / BITS], ~bit) & bit) == 0) {
-        pyrt_report("pyrt_free: the block at %p, of %zu bytes, is free already; nothing was freed", freed,
-                    pyrt_page_block_size(page));
+    if (!pyrt_page_may_have(page, block) || (pyrt_fetch_and_seq_cst(&live(w)[index / BITS], ~bit) & bit) == 0) {
+        pyrt_page_refuse_free(block, page);
         return;
     }
     fill_dead(page, block);

@@ -32,8 +32,9 @@ PYRT_BEGIN_DECLS
 /* As the functions of the C library without the prefix: NULL and errno ENOMEM when memory is short, the sizes absurd or
  * their product too large, and then nothing is lost; size 0 gives a block of its own; NULL may be freed. pyrt_aligned_alloc
  * takes any power of two (NULL and EINVAL for others) and any size. pyrt_free and pyrt_realloc take the blocks of heaps too; what
- * is no block of ours, lies inside of one, or is an object (object.h), is reported and left alone. A block that pyrt_realloc
- * moves out of a heap stays in that heap if this thread may allocate there, else it moves to the process's domain.
+ * is no block of ours, lies inside of one, is an object (object.h), or is seen to be free already (watching, below), is reported
+ * and left alone; pyrt_realloc answers NULL and EINVAL. A block that pyrt_realloc moves out of a heap stays in that heap if this
+ * thread may allocate there, else it moves to the process's domain.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void *pyrt_malloc(size_t size);
 void *pyrt_calloc(size_t n, size_t size);
@@ -161,7 +162,7 @@ void *pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *heap, size_t size, bo
 /* A block that is aligned to a power of two, any; NULL and errno EINVAL for others. And one of another size with the same bytes:
  * it stays where it is if it has room and is not too large by more than half, else it moves into the heap, wherever it came from.
  * NULL is a new block; a block that cannot move for want of memory stays, and has room enough or the answer is NULL. What is no
- * block of ours is reported and left alone (EINVAL). Of errno, the thread and the heap as pyrt_heap_malloc says.
+ * block for pyrt_realloc is none here. Of errno, the thread and the heap as pyrt_heap_malloc says.
  * blocks: shortly · allocates: yes · runs user code: no · quiescent: never · needs attached: yes · async-signal-safe: no */
 void *pyrt_heap_aligned_alloc(pyrt_thread *thread, pyrt_heap *heap, size_t align, size_t size);
 void *pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size);
@@ -220,10 +221,11 @@ enum {
  * on before the first block. Off, it costs nothing; on, some tens of nanoseconds and filling. What readers may look at in
  * type-stable memory is neither filled nor poisoned. A process that has AddressSanitizer starts with PYRT_HEAP_DEBUG_POISON.
  * Without watching is seen, reported and left alone: an address at which no block begins, in the middle of one or in no page; a
- * block that is freed twice in a row on a thread, or twice by others than its owner when the owner collects them; a huge one that
- * is freed again; and, when it is handed out, a free block whose link was written to: links are encoded, so that is followed by
- * nobody. Not seen without watching is a block that is freed twice where it is at home with others in between, or that was never
- * handed out; and, where it is at home, the address behind the last block of a page, where room too little for one more may be.
+ * block that is freed twice in a row on a thread, or resized right after it was freed, or freed twice by others than its owner
+ * when the owner collects them; a huge one that is freed again; and, when it is handed out, a free block whose link was written
+ * to: links are encoded, so that is followed by nobody. Not seen without watching is a block that is freed twice where it is at
+ * home with others in between, or that was never handed out; and, where it is at home, the address behind the last block of a
+ * page, where room too little for one more may be.
  * Errors: PYRT_EINVAL for flags that there are not; PYRT_ENOTSUP for poison in a process without AddressSanitizer.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 pyrt_status pyrt_heap_debug(unsigned flags);
