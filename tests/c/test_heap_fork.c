@@ -7,7 +7,6 @@
 
 #include "memory/heap_impl.h"
 
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -19,8 +18,8 @@ static struct {
     unsigned char *blocks[THREADS][BLOCKS]; /* of the process and of both heaps in turn; of size (i % 700) + 9 */
     worker workers[THREADS];
     pyrt_thread *threads[THREADS];
-    atomic_bool over;
-    atomic_int running;
+    bool over;   /* atomic, relaxed: nothing is handed over with it */
+    int running; /* atomic: the blocks are there, seq_cst as release; pairs with the acquire of works_up */
     bool attached;
 } w;
 
@@ -72,8 +71,8 @@ work(void *arg)
         CHECK(w.blocks[number][i] != NULL);
         memset(w.blocks[number][i], (int)i, size);
     }
-    atomic_fetch_add(&w.running, 1);
-    for (unsigned i = 0; w.attached && !atomic_load(&w.over); i++) {
+    pyrt_fetch_add_seq_cst(&w.running, 1);
+    for (unsigned i = 0; w.attached && !pyrt_load_relaxed(&w.over); i++) {
         pyrt_free(allocate(thread, i, i % 3000));
         pyrt_safepoint(thread);
     }
@@ -100,7 +99,7 @@ works_up(bool attached)
         worker_start(&w.workers[i]);
         worker_begin(&w.workers[i], work, (void *)(intptr_t)i);
     }
-    WAIT_UNTIL(atomic_load(&w.running) == THREADS);
+    WAIT_UNTIL(pyrt_load_acquire(&w.running) == THREADS);
 }
 
 static void
@@ -117,7 +116,7 @@ free_all(void)
 static void
 works_down(void)
 {
-    atomic_store(&w.over, true);
+    pyrt_store_relaxed(&w.over, true);
     for (int i = 0; i < THREADS; i++) {
         worker_finish(&w.workers[i]);
         worker_do(&w.workers[i], end_work, (void *)(intptr_t)i);

@@ -8,7 +8,6 @@
 
 #include "workers.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,8 +22,8 @@ typedef struct header {
 static struct {
     pyrt_interp *interps[2];
     pyrt_heap *heaps[SOURCES];
-    _Atomic(void *) slots[SLOTS];
-    atomic_long live[SOURCES];
+    void *slots[SLOTS]; /* atomic: exchanged, seq_cst: who gets a block sees its bytes */
+    long live[SOURCES]; /* atomic: counts that are compared when all have come together */
     int generation;
 } world;
 
@@ -46,7 +45,7 @@ check_and_free(void *block)
     for (size_t i = sizeof(h); i < h.size; i += 1 + i / 512) {
         CHECK(((unsigned char *)block)[i] == h.fill);
     }
-    atomic_fetch_sub(&world.live[h.source], 1);
+    pyrt_fetch_add_relaxed(&world.live[h.source], -1L);
     pyrt_free(block);
 }
 
@@ -86,7 +85,7 @@ allocate(random_stream *random, pyrt_thread *threads[2])
     header h = {(uint32_t)size, (uint8_t)random_next(random), (uint8_t)source};
     memset(block, h.fill, size);
     memcpy(block, &h, sizeof(h));
-    atomic_fetch_add(&world.live[source], 1);
+    pyrt_fetch_add_relaxed(&world.live[source], 1L);
     return block;
 }
 
@@ -128,10 +127,14 @@ one_life(void *arg, int number)
         if (choice == 0) {
             count_in_a_pause((int)random_below(&random, 2));
         }
+        if (choice == 1) {
+            /* What it gives back is the other threads', the living and the dead. */
+            CHECK_OK(pyrt_qsbr_barrier(threads[random_below(&random, 2)]));
+        }
         void *block = mine[at];
         mine[at] = NULL;
         if (choice < 500) {
-            block = atomic_exchange(&world.slots[random_below(&random, SLOTS)], block);
+            block = pyrt_exchange_seq_cst(&world.slots[random_below(&random, SLOTS)], block);
         }
         pyrt_thread *home = threads[random_below(&random, 2)];
         bool attached = random_below(&random, 2) == 0;
@@ -146,7 +149,7 @@ one_life(void *arg, int number)
         }
     }
     for (int i = 0; i < MINE; i++) {
-        void *block = mine[i] == NULL ? NULL : atomic_exchange(&world.slots[random_below(&random, SLOTS)], mine[i]);
+        void *block = mine[i] == NULL ? NULL : pyrt_exchange_seq_cst(&world.slots[random_below(&random, SLOTS)], mine[i]);
         if (block != NULL) {
             check_and_free(block);
         }
@@ -164,7 +167,7 @@ check_counts(void)
         CHECK_OK(pyrt_heap_visit(world.interps[which], UINT32_MAX, count_block, counts));
         pyrt_start_the_world(world.interps[which]);
         for (int source = 1 + 2 * which; source < 3 + 2 * which; source++) {
-            CHECK_INT(counts[source], atomic_load(&world.live[source]));
+            CHECK_INT(counts[source], pyrt_load_relaxed(&world.live[source]));
         }
     }
 }
@@ -189,7 +192,7 @@ stress(void)
         check_counts();
     }
     for (int i = 0; i < SLOTS; i++) {
-        void *block = atomic_exchange(&world.slots[i], NULL);
+        void *block = pyrt_exchange_seq_cst(&world.slots[i], (void *)NULL);
         if (block != NULL) {
             check_and_free(block);
         }
@@ -201,7 +204,7 @@ stress(void)
     }
     check_counts();
     for (int source = 0; source < SOURCES; source++) {
-        CHECK_INT(atomic_load(&world.live[source]), 0);
+        CHECK_INT(pyrt_load_relaxed(&world.live[source]), 0);
     }
     CHECK_OK(pyrt_interp_delete(world.interps[0]));
     CHECK_OK(pyrt_interp_delete(world.interps[1]));
