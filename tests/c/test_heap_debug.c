@@ -413,6 +413,71 @@ TEST(a_write_to_a_freed_block_is_named_when_it_comes_again)
     watched(ALL, write_after_free, NULL);
 }
 
+/* What a thread gets after it has written to the first word of a freed block, where a link would stand. `keeps`: what is in the
+ * same segment and stays. */
+static void
+take_again(size_t size, bool keeps_page)
+{
+    enum { MOST = 20000 };
+    static char *taken[MOST];
+    char *segment = pyrt_malloc(100);
+    char *kept = keeps_page ? pyrt_malloc(size) : NULL;
+    char *block = pyrt_malloc(size);
+    pyrt_free(block);
+    memset(block, 0x41, 16);
+    size_t count = 0;
+    do {
+        CHECK(count < MOST);
+        taken[count] = pyrt_malloc(size);
+        CHECK(taken[count] != NULL);
+    } while (taken[count++] != block);
+    for (size_t i = 0; i < count; i++) {
+        pyrt_free(taken[i]);
+    }
+    pyrt_free(kept);
+    pyrt_free(segment);
+}
+
+static void
+write_to_each_kind(void *how)
+{
+    bool fill = *(const unsigned *)how != PYRT_HEAP_DEBUG_CHECK;
+    for (size_t size = 16; size <= PYRT_CLASSED_MAX; size *= 16) {
+        take_again(size, true);
+        if (fill) {
+            EXPECT_REPORT("pyrt_malloc", "was written to after it had been freed, at byte 0");
+        }
+        CHECK_UINT(reports_pending(), 0);
+    }
+    take_again(PYRT_CLASSED_MAX + 1, false);
+    take_again(PYRT_LARGE_MAX, false);
+    CHECK_UINT(reports_pending(), 0);
+}
+
+TEST(such_a_write_is_seen_with_filling_alone_and_not_after_the_page_has_gone_back)
+{
+    unsigned flags[] = {PYRT_HEAP_DEBUG_CHECK, ALL};
+    for (int i = 0; i < 2; i++) {
+        watched(flags[i], write_to_each_kind, &flags[i]);
+    }
+}
+
+static void
+look_at_mappings(void *unused)
+{
+    (void)unused;
+    char *blocks[2] = {pyrt_malloc(PYRT_LARGE_MAX + 1), pyrt_aligned_alloc(2 * PYRT_SLICE, 100)};
+    for (int i = 0; i < 2; i++) {
+        CHECK(is_filled(blocks[i], 0, 100, 0));
+        pyrt_free(blocks[i]);
+    }
+}
+
+TEST(a_block_that_is_a_mapping_of_its_own_is_not_filled)
+{
+    watched(ALL, look_at_mappings, NULL);
+}
+
 /* ---- AddressSanitizer -------------------------------------------------------------------------------------------- */
 
 TEST(so_it_is_when_freed_memory_is_poisoned)

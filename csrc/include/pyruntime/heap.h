@@ -212,14 +212,19 @@ pyrt_free_delayed(pyrt_thread *thread, void *block)
 /* cdef: begin */
 enum {
     PYRT_HEAP_DEBUG_CHECK = 1, /* freeing a block twice, or what is none, is reported and does nothing */
-    PYRT_HEAP_DEBUG_FILL = 2, /* and: blocks are filled, with 0xCD when they are handed out and 0xDD when they are freed; one
-                                * that was written to in between is reported when it is handed out again */
+    PYRT_HEAP_DEBUG_FILL = 2, /* and: blocks are filled, with 0xCD when they are handed out and 0xDD when they are freed; a
+                                * write in between is seen when the block is handed out again, and then only */
     PYRT_HEAP_DEBUG_POISON = 4 /* and: AddressSanitizer names who touches a block that is not in use, where it does */
 };
 
 /* Watches the use of blocks, of the process and of heaps; 0: no more. It is for pages that are made while it is on: switch it
  * on before the first block. Off, it costs nothing; on, some tens of nanoseconds and filling. What readers may look at in
  * type-stable memory is neither filled nor poisoned. A process that has AddressSanitizer starts with PYRT_HEAP_DEBUG_POISON.
+ * A write to a freed block is seen with FILL alone, and not if its page has gone back before it is handed out again. A block of
+ * more than 64 KiB has a page of its own, which goes back as soon as it is freed; one of more than 2 MiB, or aligned to more than
+ * 64 KiB, is a mapping of its own and never filled; the page of smaller ones goes with the last of them that is freed, unless it
+ * is the only one with room for their size. With CHECK alone no write is seen, also none to the link of a free block that is
+ * seen without watching: what is free in a watched page stands in bit maps outside of it, and there are no links.
  * Without watching is seen, reported and left alone: an address at which no block begins, in the middle of one or in no page; a
  * block that is freed twice in a row on a thread, or resized right after it was freed, or freed twice by others than its owner
  * when the owner collects them; a huge one that is freed again; and, when it is handed out, a free block whose link was written
