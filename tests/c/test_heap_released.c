@@ -107,6 +107,17 @@ TEST(what_an_ended_thread_held_is_held_until_a_barrier)
     end();
 }
 
+TEST(or_until_somebody_processes_who_has_no_heap)
+{
+    begin(true);
+    (void)let_the_other_end_while_we_read();
+    CHECK_UINT(pyrt_process_delayed(w.thread), 0);
+    check_all_is_back();
+    pyrt_heap_destroy(w.heap);
+    worker_end(&w.other);
+    end();
+}
+
 TEST(or_until_somebody_who_ends_a_heap)
 {
     begin(true);

@@ -161,7 +161,7 @@ note_waiting(pyrt_retire_queue *queue)
 static void
 release_held(pyrt_thread_impl *thread)
 {
-    for (int i = 0; i < PYRT_STAGES && pyrt_reclaim_of(thread)->held_bytes != 0; i++) {
+    for (int i = 0; i < PYRT_STAGES; i++) {
         if (pyrt_stages[i] != NULL && pyrt_stages[i]->thread_release != NULL) {
             pyrt_stages[i]->thread_release(thread);
         }
@@ -197,7 +197,9 @@ pyrt_reclaim_own(pyrt_thread_impl *thread)
     pyrt_tls()->disposing--;
     thread->held--;
     note_waiting(&mine->queue);
-    release_held(thread);
+    if (mine->held_bytes != 0) {
+        release_held(thread);
+    }
     pyrt_reclaim_check_bound(thread);
     return count;
 }
@@ -433,6 +435,8 @@ pyrt_process_delayed(pyrt_thread *thread)
     pyrt_qsbr_pass(&thread->interp->domain, &thread->slot);
     count += pyrt_reclaim_own(impl);
     run_shared(impl, &count);
+    /* Also what ended threads have left, which counts against nobody's bound yet. */
+    release_held(impl);
     if (aside != NULL) {
         pyrt_thread_impl_of(aside)->kept--;
     }

@@ -80,7 +80,8 @@ void pyrt_retire_embedded(pyrt_thread *or_null, pyrt_retire_node *embedded, size
     PYRT_CALL(retire_embedded)((or_null), (embedded), (bytes), (dispose))
 
 /* cdef: begin */
-/* Disposes of what this thread has retired and no reader can see any more, then of what ended threads left behind.
+/* Disposes of what this thread has retired and no reader can see any more, then of what ended threads left behind; empty pages of
+ * type-stable heaps that both have kept for readers who have passed go back.
  * Answers how many items. Does nothing, and answers 0, inside a disposer (the one who called it goes on by itself), and
  * in a counted read-side section (reported).
  * blocks: while the world is stopped, if detached · allocates: no · runs user code: yes · quiescent: always · needs
