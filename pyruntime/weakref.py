@@ -8,7 +8,8 @@
 - ``setdefault``, ``get_or_create`` and ``pop`` are one step for all threads. Of several threads that bring an object each
   for one key, all get the same one; ``get_or_create`` makes only one in the first place.
 - What happens while it is being iterated changes nothing: the iteration is over the objects that lived when it began, and
-  keeps those alive until it ends.
+  keeps those alive until it ends. ``items()``, ``keys()`` and ``values()`` are views, as those of a dict.
+- ``copy()`` and ``|`` of a subclass give one of its class, made by calling the class with the entries.
 
     >>> from pyruntime.weakref import WeakRegistry
     >>> class Connection:
@@ -28,12 +29,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from threading import get_ident
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pyruntime import _core
 from pyruntime.errors import ArgumentTypeError, DeadlockError, StateError
 from pyruntime.rcu import RCUCell
 from pyruntime.sync import Once, RLock
+
+if TYPE_CHECKING:
+    from weakref import KeyedRef
+
+    from typing_extensions import Self
 
 __all__ = ["WeakRegistry"]
 
@@ -147,9 +153,9 @@ def _end_wait(cell: RCUCell[_Waits], me: int, outer: tuple[_Making, ...]) -> Non
 class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
     """Keys to weakly held objects, for many threads at once.
 
-    Takes what ``dict`` takes: another mapping or an iterable of pairs. Keys are held like those of a dict, until their
-    objects die; objects must be such that there can be weak references to them (not ints, strs, tuples, lists or dicts),
-    else ArgumentTypeError, a TypeError.
+    Takes what ``dict`` takes: another mapping or an iterable of pairs, and keywords. Keys are held like those of a dict,
+    until their objects die; objects must be such that there can be weak references to them (not ints, strs, tuples, lists or
+    dicts), else ArgumentTypeError, a TypeError. A subclass need not call this ``__init__``.
 
     ``len()`` may count objects that have died in this moment. It is equal to a mapping with the same keys and equal objects.
 
@@ -169,11 +175,17 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
 
     __slots__ = ("__weakref__", "_makings")
 
-    def __init__(self, entries: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = (), /) -> None:
-        # By _core.forks(): in the child of a fork, a thread that is not there may hold the lock or be making an object. So
-        # the child begins anew.
-        self._makings: dict[int, _Makings[_K]] = {}
-        self.update(entries)
+    # By _core.forks(): in the child of a fork, a thread that is not there may hold the lock or be making an object. So the
+    # child begins anew.
+    _makings: dict[int, _Makings[_K]]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self._makings = {}
+        return self
+
+    def __init__(self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]] | None = None, /, **entries: _V) -> None:
+        self.update(other, **entries)
 
     def get_or_create(self, key: _K, factory: Callable[[], _V], /) -> _V:
         """The object of the key; if there is none that lives, the one that ``factory()`` makes, which is registered then.
@@ -275,9 +287,34 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
                 # It has the object. Without a GIL, what was replaced of the waits has `making` until readers have passed.
                 del making.once
 
-    def update(self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]] = (), /, **entries: _V) -> None:  # type: ignore[override]
-        """Registers all that the other mapping, the iterable of pairs or the keywords have."""
-        super().update(other._pairs() if isinstance(other, WeakRegistry) else other, **entries)
+    def update(  # type: ignore[override]
+        self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]] | None = None, /, **entries: _V
+    ) -> None:
+        """Registers all that the other mapping or the iterable of pairs has, and then the keywords; of None only these.
+
+        >>> class Node: pass
+        >>> node, other = Node(), Node()
+        >>> nodes = WeakRegistry()
+        >>> nodes.update({"a": node}, b=other)
+        >>> list(nodes)
+        ['a', 'b']
+        """
+        if other is not None:
+            items = getattr(other, "items", None)
+            for key, value in dict(other).items() if items is None else items():
+                self[key] = value
+        for name, value in entries.items():
+            self[name] = value  # type: ignore[index]
+
+    def itervaluerefs(self) -> Iterator[KeyedRef[_K, _V]]:
+        """The weak references of this moment, one after the other; an object of one may die before it is looked at.
+
+        >>> class Node: pass
+        >>> node = Node()
+        >>> [(reference.key, reference() is node) for reference in WeakRegistry(a=node).itervaluerefs()]
+        [('a', True)]
+        """
+        return iter(self.valuerefs())
 
     def __iter__(self) -> Iterator[_K]:
         return (key for key, _ in self._pairs())

@@ -8,7 +8,7 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -91,7 +91,8 @@ class BesidePythons(RuleBasedStateMachine):
         assert list(self.ours) == list(self.pythons.keys())
         assert list(self.ours.values()) == list(self.pythons.values())
         assert len(self.ours) == len(self.pythons)
-        assert len(self.ours.valuerefs()) == len(self.ours)
+        assert _references(self.ours.valuerefs()) == _references(self.pythons.valuerefs())
+        assert _references(self.ours.itervaluerefs()) == _references(self.pythons.itervaluerefs())
 
 
 def _outcome(call: Callable[..., Any], *arguments: Any) -> object:
@@ -99,6 +100,10 @@ def _outcome(call: Callable[..., Any], *arguments: Any) -> object:
         return call(*arguments)
     except KeyError as error:
         return KeyError, error.args
+
+
+def _references(references: Iterable[weakref.KeyedRef[int, Thing]]) -> list[tuple[int, Thing | None]]:
+    return [(reference.key, reference()) for reference in references]
 
 
 TestBesidePythons = BesidePythons.TestCase
@@ -119,6 +124,85 @@ def test_made_of_what_a_dict_is_made_of() -> None:
     assert registry != {"a": one}
     assert two in registry.values()
     assert ("a", one) in registry.items()
+
+
+class Entries:
+    """What is no mapping and has what update() looks for."""
+
+    def __init__(self, **entries: Thing) -> None:
+        self._entries = entries
+
+    def items(self) -> Iterator[tuple[str, Thing]]:
+        return iter(self._entries.items())
+
+
+class Keys:
+    def __init__(self, **entries: Thing) -> None:
+        self._entries = entries
+
+    def keys(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __getitem__(self, key: str) -> Thing:
+        return self._entries[key]
+
+
+@pytest.mark.parametrize("make", [WeakRegistry, weakref.WeakValueDictionary])
+def test_updated_with_what_pythons_is_updated_with(make: Any) -> None:
+    one, two = Thing(1), Thing(2)
+    cases: list[tuple[tuple[Any, ...], dict[str, Thing]]] = [
+        ((), {}),
+        ((None,), {}),
+        ((None,), {"a": one}),
+        (({"a": one},), {"a": two, "b": one}),
+        (([("a", one), ("b", two)],), {}),
+        (((("a", one), ("a", two)),), {"self": one, "other": two}),
+        ((Entries(a=one),), {"b": two}),
+        ((Keys(a=one),), {}),
+        ((weakref.WeakValueDictionary(a=one),), {}),
+        ((WeakRegistry(a=one),), {"b": two}),
+    ]
+    for arguments, keywords in cases:
+        other = arguments[0] if arguments and arguments[0] is not None else {}
+        wanted = {**dict(other.items() if hasattr(other, "items") else other), **keywords}
+        updated = make()
+        updated.update(*arguments, **keywords)
+        assert dict(make(*arguments, **keywords).items()) == dict(updated.items()) == wanted
+    updated.update(iter([("c", two)]))
+    assert updated["c"] is two
+    for wrong in (1, [1], [(1, 2, 3)]):
+        with pytest.raises((TypeError, ValueError)):
+            make().update(wrong)
+        with pytest.raises((TypeError, ValueError)):
+            make(wrong)
+    with pytest.raises(TypeError):
+        make().update(1, 2)
+
+
+def test_references_know_their_key_also_when_the_object_has_died() -> None:
+    registry: WeakRegistry[Any, Thing] = WeakRegistry()
+    key, things = Thing(7), [Thing(1), Thing(2)]
+    registry[key] = things[0]
+    assert registry.setdefault("b", things[1]) is things[1]
+    assert all(type(reference) is weakref.KeyedRef for reference in registry.valuerefs())
+    references = list(registry.itervaluerefs())
+    del things
+    gc.collect()
+    assert [(reference.key, reference()) for reference in references] == [(key, None), ("b", None)]
+    assert registry.valuerefs() == []
+
+
+def test_a_subclass_need_not_call_init() -> None:
+    class Named(WeakRegistry[str, Thing]):
+        def __init__(self, name: str, *, limit: int) -> None:
+            self.name = (name, limit)
+
+    named = Named("cache", limit=3)
+    made = named.get_or_create("a", Thing)
+    assert named == {"a": made}
+    assert named.name == ("cache", 3)
+    named.update(b=made)
+    assert list(named) == ["a", "b"]
 
 
 def test_a_deep_copy_has_the_same_objects_under_copied_keys() -> None:

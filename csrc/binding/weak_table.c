@@ -10,6 +10,7 @@
  *                       it lives, else removed as above, and the step is tried again
  *   pop, popitem        take the entry out in one step, and then look whether it lived
  *
+ * References are those of weakref.WeakValueDictionary, which know their key: weakref.KeyedRef, made without its functions in Python.
  * A reference keeps a small object, its *expiry*, that knows the dict and the key and is called when the object dies. So dict,
  * references and expiries hold each other in a circle, which the end of the table breaks by emptying the dict.
  */
@@ -110,6 +111,8 @@ typedef struct weak_table {
     PyObject *entries;     /* a dict of our own: from keys to references */
     PyObject *remove;      /* as in expiry */
     PyObject *expiry_type;
+    PyObject *keyed_ref;   /* weakref.KeyedRef */
+    PyObject *make_ref;    /* weakref.ref.__new__ */
 } weak_table;
 
 static weak_table *
@@ -239,9 +242,12 @@ new_reference(const weak_table *self, PyObject *key, PyObject *object)
     expiry_of(end)->entries = Py_NewRef(self->entries);
     expiry_of(end)->key = Py_NewRef(key);
     expiry_of(end)->remove = Py_NewRef(self->remove);
-    PyObject *reference = PyWeakref_NewRef(object, end);
+    PyObject *reference = PyObject_CallFunctionObjArgs(self->make_ref, self->keyed_ref, object, end, NULL);
     Py_DECREF(end);
-    if (reference == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
+    if (reference != NULL && PyObject_SetAttrString(reference, "key", key) != 0) {
+        Py_CLEAR(reference);
+    }
+    else if (reference == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
         PyErr_Clear();
         (void)pyrt_py_raise(PYRT_PY_WRONG_TYPE,
                             "a WeakRegistry holds its objects weakly, and there are no weak references to those of %R: "
@@ -421,12 +427,22 @@ table_references(PyObject *self, PyObject *unused)
 
 /* ---- the type ---------------------------------------------------------------------------------------------------- */
 
+/* An attribute of a module of Python's. */
 static PyObject *
-remove_dead_weakref(void)
+attribute_of(const char *module_name, const char *name)
 {
-    PyObject *module = PyImport_ImportModule("_weakref");
-    PyObject *function = module == NULL ? NULL : PyObject_GetAttrString(module, "_remove_dead_weakref");
+    PyObject *module = PyImport_ImportModule(module_name);
+    PyObject *attribute = module == NULL ? NULL : PyObject_GetAttrString(module, name);
     Py_XDECREF(module);
+    return attribute;
+}
+
+static PyObject *
+ref_new(void)
+{
+    PyObject *type = attribute_of("weakref", "ref");
+    PyObject *function = type == NULL ? NULL : PyObject_GetAttrString(type, "__new__");
+    Py_XDECREF(type);
     return function;
 }
 
@@ -438,18 +454,24 @@ table_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     (void)kwargs;
     pyrt_py_home *home = pyrt_py_home_get();
     PyObject *entries = home == NULL ? NULL : PyDict_New();
-    PyObject *remove = entries == NULL ? NULL : remove_dead_weakref();
+    PyObject *remove = entries == NULL ? NULL : attribute_of("_weakref", "_remove_dead_weakref");
+    PyObject *keyed_ref = remove == NULL ? NULL : attribute_of("weakref", "KeyedRef");
+    PyObject *make_ref = keyed_ref == NULL ? NULL : ref_new();
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
-    PyObject *object = remove == NULL ? NULL : alloc(type, 0);
+    PyObject *object = make_ref == NULL ? NULL : alloc(type, 0);
     if (object == NULL) {
         Py_XDECREF(entries);
         Py_XDECREF(remove);
+        Py_XDECREF(keyed_ref);
+        Py_XDECREF(make_ref);
         return NULL;
     }
     /* Nothing that may run other code stands in between: gc.get_objects() finds it from here on, on any thread, and complete. */
     weak_table *self = table_of(object);
     self->entries = entries;
     self->remove = remove;
+    self->keyed_ref = keyed_ref;
+    self->make_ref = make_ref;
     self->expiry_type = Py_NewRef((PyObject *)pyrt_py_sync_type(home, PYRT_PY_SYNC_WEAK_EXPIRY));
     return object;
 }
@@ -461,6 +483,8 @@ table_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(table_of(self)->entries);
     Py_VISIT(table_of(self)->remove);
     Py_VISIT(table_of(self)->expiry_type);
+    Py_VISIT(table_of(self)->keyed_ref);
+    Py_VISIT(table_of(self)->make_ref);
     return 0;
 }
 
@@ -480,6 +504,8 @@ table_dealloc(PyObject *self)
     Py_DECREF(table_of(self)->entries);
     Py_DECREF(table_of(self)->remove);
     Py_DECREF(table_of(self)->expiry_type);
+    Py_DECREF(table_of(self)->keyed_ref);
+    Py_DECREF(table_of(self)->make_ref);
     free_object(self);
 }
 
@@ -497,7 +523,8 @@ PyDoc_STRVAR(popitem_doc, "popitem($self, /)\n--\n\n"
 PyDoc_STRVAR(clear_doc, "clear($self, /)\n--\n\nForgets all keys. The objects do not notice.");
 PyDoc_STRVAR(pairs_doc, "_pairs($self, /)\n--\n\nA list of all keys with their living objects.");
 PyDoc_STRVAR(references_doc, "valuerefs($self, /)\n--\n\n"
-                             "A list of the weak references; an object of one may die before it is looked at.");
+                             "A list of the weak references; an object of one may die before it is looked at.\n\n"
+                             "Each has its `.key`, as those of weakref.WeakValueDictionary.");
 PyDoc_STRVAR(doc, "The part of WeakRegistry in C.");
 
 static PyMethodDef methods[] = {
