@@ -520,3 +520,11 @@ TEST(threads_come_and_go_while_one_gives_back)
     all_at_once(true);
     all_at_once(false);
 }
+
+TEST(so_they_do_when_pages_are_watched)
+{
+    CHECK_OK(pyrt_heap_debug(PYRT_HEAP_DEBUG_CHECK));
+    all_at_once(true);
+    all_at_once(false);
+    CHECK_OK(pyrt_heap_debug(0));
+}

@@ -134,8 +134,9 @@ bool pyrt_pool_end(pyrt_pool *pool, bool all);
 /* Frees a block of a page that is marked. */
 void pyrt_pool_free(pyrt_page *page, void *block);
 
-/* A block of a page has been freed that is not the calling thread's, under its pool's lock, which this gives up. */
-void pyrt_pool_freed(pyrt_page *page);
+/* A block of a page has been freed that is not the calling thread's, under its pool's lock, which this gives up. The page may have
+ * gone since, if the interpreter lives. */
+void pyrt_pool_freed(pyrt_pool *pool, pyrt_page *page);
 
 /* Nothing is left in the pool of an interpreter that has ended. (interp_memory.c) */
 void pyrt_heaps_release(pyrt_pool *pool);

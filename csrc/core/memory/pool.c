@@ -353,10 +353,10 @@ pyrt_pool_sweep(pyrt_pool *pool)
 /* ---- when the interpreter has ended ------------------------------------------------------------------------------ */
 
 void
-pyrt_pool_freed(pyrt_page *page)
+pyrt_pool_freed(pyrt_pool *pool, pyrt_page *page)
 {
-    pyrt_pool *pool = page->segment->pool;
-    /* In the child of a fork it may be a lost thread's segment, which is in no list of the pool and stays. */
+    /* While the interpreter lives the page may be gone already, with the thread that owns it. In the child of a fork it may be a
+     * lost thread's segment, which is in no list of the pool and stays. */
     bool may_go = pool->ended && page->segment->is_abandoned;
     if (may_go && pyrt_page_is_watched(page)) {
         (void)pyrt_watched_collect(page);
@@ -386,7 +386,7 @@ pyrt_pool_free(pyrt_page *page, void *block)
     pyrt_link_write(page, block, page->head.local);
     page->head.local = block;
     page->head.until_slow--;
-    pyrt_pool_freed(page);
+    pyrt_pool_freed(pool, page);
 }
 
 void

@@ -231,7 +231,7 @@ pyrt_watched_free(pyrt_page *page, void *freed, bool mine)
     /* Its interpreter may be ending, or have ended: then the page goes with its last block. */
     pyrt_raw_mutex_lock(&pool->lock);
     pyrt_fetch_and_seq_cst(&taken(w)[index / BITS], ~bit);
-    pyrt_pool_freed(page);
+    pyrt_pool_freed(pool, page);
 }
 
 bool
