@@ -8,6 +8,7 @@
 #include "workers.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 enum { BLOCKS = 400, SIZE = 40000, ROUNDS = 2000 };
 
@@ -185,6 +186,39 @@ TEST(so_it_is_when_pages_are_watched)
     free_what_an_ended_thread_left(true);
     free_what_an_ended_thread_left(false);
     CHECK_OK(pyrt_heap_debug(0));
+}
+
+static size_t
+resident_in(const char *segment)
+{
+    static unsigned char pages[PYRT_HEAP_SEGMENT / 4096];
+    CHECK(mincore((void *)(uintptr_t)segment, PYRT_HEAP_SEGMENT, pages) == 0);
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof(pages); i++) {
+        count += pages[i] & 1;
+    }
+    return count;
+}
+
+/* Its pages went with it, but nobody takes from their segment any more, in which one is left. */
+TEST(what_an_ended_thread_had_freed_goes_back_to_the_system)
+{
+    begin(false);
+    char *last = w.blocks[0];
+    const char *segment = (const char *)((uintptr_t)last & ~((uintptr_t)PYRT_HEAP_SEGMENT - 1));
+    w.blocks[0] = NULL;
+    CHECK(resident_in(segment) > 4 * SIZE / 4096);
+    worker_do(&w.other, free_all, NULL);
+    worker_do(&w.other, delete_attached, w.others);
+    CHECK_UINT(figures().pages, 1);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    CHECK_UINT(figures().pages, 1);
+    CHECK(resident_in(segment) * 4096 <= figures().page_bytes);
+    pyrt_free(last);
+    pyrt_heap_destroy(w.heap);
+    check_all_is_back();
+    worker_end(&w.other);
+    end();
 }
 
 TEST(a_destroyed_heap_takes_with_it_what_an_ended_thread_left)

@@ -307,7 +307,8 @@ release_pages_of(pyrt_pool *pool, pyrt_segment *segment, bool look)
             wait_for_readers(pool, page);
         }
     }
-    if (some) {
+    /* Also slices that its thread had freed shortly before it ended. */
+    if (some || look) {
         give_back(pool, segment);
     }
 }
