@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pyruntime._records import HeapStats, LeftBlocks, MemoryStats
-from pyruntime._text import bytes_text, counted
+from pyruntime._text import bytes_text, counted, name_text
 
 
 def lay_out(rows: Sequence[Sequence[str]], left: int) -> list[str]:
@@ -27,7 +27,7 @@ def _memory_rows(memory: Iterable[MemoryStats]) -> list[list[str]]:
         rows.append(
             [
                 str(one.owner),
-                "" if one.owner == "process" else f"{one.name}, ended" if one.ended else one.name,
+                "" if one.owner == "process" else name_text(one.name) + ", ended" * one.ended,
                 bytes_text(one.reserved_bytes),
                 bytes_text(one.page_bytes),
                 str(one.pages),
@@ -47,7 +47,7 @@ def _heap_rows(heaps: Iterable[HeapStats]) -> list[list[str]]:
         kind = "closed" if heap.closed else "all sizes"
         rows.append(
             [
-                heap.name,
+                name_text(heap.name),
                 str(heap.owner),
                 str(heap.tag),
                 kind,
@@ -66,11 +66,11 @@ def _heap_rows(heaps: Iterable[HeapStats]) -> list[list[str]]:
 def _sentence(leak: HeapStats | LeftBlocks) -> str:
     if isinstance(leak, HeapStats):
         blocks = counted(leak.blocks, "buffer")
-        return f"heap '{leak.name}' is closed and has {blocks} in use, {bytes_text(leak.block_bytes)}"
+        return f"heap {leak.name!r} is closed and has {blocks} in use, {bytes_text(leak.block_bytes)}"
     kinds = [f"{blocks} of {bytes_text(size) if size else '> 64 KiB'}" for size, blocks in leak.by_size.items()]
     kinds += [f"{blocks} with tag {tag}" for tag, blocks in leak.by_tag.items()]
     return (
-        f"interpreter {leak.owner} '{leak.name}' has ended, and C code has {counted(leak.blocks, 'block')} of it in use, "
+        f"interpreter {leak.owner} {leak.name!r} has ended, and C code has {counted(leak.blocks, 'block')} of it in use, "
         f"{bytes_text(leak.block_bytes)}: {', '.join(kinds)}"
     )
 

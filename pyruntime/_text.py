@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
 
 from __future__ import annotations
 
@@ -26,3 +26,8 @@ def bytes_text(count: float) -> str:
 def counted(number: int, noun: str) -> str:
     """``"1 block"``, ``"2 blocks"``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def name_text(name: str) -> str:
+    """The name on one line: a line break in it, and what else cannot be seen, as ``repr`` has it."""
+    return repr(name)[1:-1]

@@ -101,8 +101,13 @@ def test_heaps_take_no_other_arguments() -> None:
         Heap(size=1)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
         Buffer()
-    with pytest.raises(TypeError):
-        type("Mine", (Heap,), {})
+
+
+def test_none_is_a_base_class() -> None:
+    for kind in (Heap, Buffer):
+        with pytest.raises(TypeError, match=rf"'pyruntime\.heap\.{kind.__name__}' is not an acceptable base type"):
+            type("Mine", (kind,), {})
+        assert "cannot be subclassed" in " ".join(str(kind.__doc__).split())
 
 
 def test_a_domain_with_a_surrogate_in_its_name() -> None:
@@ -275,6 +280,42 @@ def test_items_and_slices_are_those_of_a_memoryview() -> None:
         buffer["a"]  # type: ignore[call-overload]
     with pytest.raises(errors.ArgumentTypeError, match="can be set, not deleted"):
         del buffer[0]  # type: ignore[attr-defined]
+
+
+def test_the_bytes_in_reverse() -> None:
+    buffer = Heap().alloc(3)
+    buffer[:] = b"abc"
+    backwards = reversed(buffer)
+    assert next(backwards) == ord("c")
+    buffer[0] = ord("X")
+    assert list(backwards) == list(reversed(bytearray(b"Xb")))
+    assert list(reversed(Heap().alloc(0))) == []
+    del backwards
+    buffer.release()
+    with pytest.raises(errors.StateError, match="has been released"):
+        reversed(buffer)
+
+
+def test_a_name_is_shown_on_one_line_whatever_is_in_it() -> None:
+    name = "a\nb\x1b[31m\u2028 \u00e9'"
+    one = Heap(name, domain=pyruntime.Domain("x\ny"))
+    buffer = one.alloc(10)
+    assert (one.name, one.stats().name) == (name, name)
+    escaped = r"a\nb\x1b[31m\u2028 é'"
+    assert repr(one) == rf"""<heap "{escaped}" of domain 'x\ny', 1 buffer in use>"""
+    assert repr(buffer).startswith(f'<buffer of 10 bytes of heap "{escaped}" at ')
+    text = report()
+    lines = text.split("\n")
+    assert lines == text.splitlines()
+    assert [line.split("  ")[0] for line in lines if line.startswith("a")] == [escaped]
+    assert [line.split()[1] for line in lines if r"x\ny" in line] == [r"x\ny"]
+    one.close()
+    assert f'\nheap "{escaped}" is closed and has 1 buffer in use' in report()
+    with pytest.raises(errors.StateError) as caught:
+        one.alloc(1)
+    assert f'heap "{escaped}" is closed' in str(caught.value)
+    buffer.release()
+    assert repr(buffer) == f'<buffer of heap "{escaped}", released>'
 
 
 def test_it_tells_what_it_is() -> None:

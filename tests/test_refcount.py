@@ -169,11 +169,15 @@ def test_wrong_arguments() -> None:
         make(1, 5)
     with pytest.raises(errors.ArgumentTypeError, match="on_owner is True or False, not 1"):
         make(1, print, on_owner=1)
-    for arguments, keywords in [((), {}), ((1, print, True), {}), ((1,), {"other": 2}), ((), {"value": 1})]:
+    for call in (make, lambda: make(finalizer=print)):
+        with pytest.raises(errors.ArgumentTypeError, match=r"SharedRef\(\) takes the object that it is to refer to"):
+            call()
+    for arguments, keywords in [((1, print, True), {}), ((1,), {"other": 2}), ((), {"value": 1})]:
         with pytest.raises(TypeError, match="SharedRef"):
             make(*arguments, **keywords)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"'pyruntime\.refcount\.SharedRef' is not an acceptable base type"):
         type("Mine", (make,), {})
+    assert "cannot be subclassed" in str(make.__doc__)
 
 
 def test_what_has_been_dropped_says_so() -> None:

@@ -49,7 +49,7 @@ refuse_released(const pyrt_py_buffer *buffer)
     if (pyrt_likely(!is_released(buffer))) {
         return false;
     }
-    pyrt_py_raise(PYRT_ESTATE, "this buffer of heap '%s' has been released; allocate a new one", buffer->heap->name);
+    pyrt_py_raise(PYRT_ESTATE, "this buffer of heap %U has been released; allocate a new one", buffer->heap->shown);
     return true;
 }
 
@@ -97,8 +97,8 @@ buffer_release(PyObject *self, PyObject *unused)
     }
     else if (found != RELEASED) {
         return pyrt_py_raise(PYRT_PY_BUFFER_IN_USE,
-                             "this buffer of heap '%s' cannot be released: %zd view%s of it %s open; release them first",
-                             buffer->heap->name, found, found == 1 ? "" : "s", found == 1 ? "is" : "are");
+                             "this buffer of heap %U cannot be released: %zd view%s of it %s open; release them first",
+                             buffer->heap->shown, found, found == 1 ? "" : "s", found == 1 ? "is" : "are");
     }
     Py_RETURN_NONE;
 }
@@ -202,6 +202,16 @@ buffer_iter(PyObject *self)
     return iterator;
 }
 
+static PyObject *
+buffer_reversed(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    PyObject *view = PyMemoryView_FromObject(self);
+    PyObject *iterator = view == NULL ? NULL : PyObject_CallFunctionObjArgs((PyObject *)&PyReversed_Type, view, NULL);
+    Py_XDECREF(view);
+    return iterator;
+}
+
 /* ---- what it tells ----------------------------------------------------------------------------------------------- */
 
 static PyObject *
@@ -251,10 +261,10 @@ buffer_repr(PyObject *self)
 {
     const pyrt_py_buffer *buffer = buffer_of(self);
     if (is_released(buffer)) {
-        return PyUnicode_FromFormat("<buffer of heap '%s', released>", buffer->heap->name);
+        return PyUnicode_FromFormat("<buffer of heap %U, released>", buffer->heap->shown);
     }
-    return PyUnicode_FromFormat("<buffer of %zd byte%s of heap '%s' at %p>", buffer->size, buffer->size == 1 ? "" : "s",
-                                buffer->heap->name, (void *)buffer->block);
+    return PyUnicode_FromFormat("<buffer of %zd byte%s of heap %U at %p>", buffer->size, buffer->size == 1 ? "" : "s",
+                                buffer->heap->shown, (void *)buffer->block);
 }
 
 /* ---- the type ---------------------------------------------------------------------------------------------------- */
@@ -296,13 +306,14 @@ PyDoc_STRVAR(
     "The memory goes back when the object and its last view are gone, on whichever thread that is, also when the heap\n"
     "has been closed; or at once with release(), or at the end of a with block. The address stays the same until\n"
     "then, and is a multiple of 16 (of 8 for buffers of at most 8 bytes). Several threads may use it at once; what one\n"
-    "writes while another reads is theirs to order. It can be referred to weakly.\n\n"
+    "writes while another reads is theirs to order. It can be referred to weakly. The class cannot be subclassed.\n\n"
     "Equality and the hash go by identity, and a bytes is never equal to one. A bytearray or a memoryview compares by\n"
     "itself what is in it, on either side of ==. To compare contents say memoryview(buffer) == other.\n\n"
     "After memoryview and mmap.");
 
 static PyMethodDef methods[] = {
     {"release", buffer_release, METH_NOARGS, release_doc},
+    {"__reversed__", buffer_reversed, METH_NOARGS, "__reversed__($self, /)\n--\n\nThe bytes, from the last to the first."},
     {"__enter__", buffer_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nThe buffer itself."},
     {"__exit__", PYRT_PY_METHOD(buffer_exit), METH_FASTCALL, "__exit__($self, /, *exc_info)\n--\n\nReleases it."},
     {NULL, NULL, 0, NULL},

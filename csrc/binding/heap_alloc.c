@@ -126,9 +126,9 @@ refuse_elsewhere(const pyrt_py_heap *heap)
         return false;
     }
     pyrt_py_raise(PYRT_ESTATE,
-                  "Heap.alloc() of heap '%s' in domain '%S' inside a block of domain '%s' would end the protection of that "
+                  "Heap.alloc() of heap %U in domain '%S' inside a block of domain '%s' would end the protection of that "
                   "block: leave it first, or make the heap with domain=",
-                  heap->name, heap->domain->name, pyrt_interp_name(current->interp));
+                  heap->shown, heap->domain->name, pyrt_interp_name(current->interp));
     return true;
 }
 
@@ -148,12 +148,12 @@ fill(pyrt_py_heap *heap, pyrt_py_buffer *buffer, size_t size, bool zero, PyObjec
     pyrt_status status = alloc_attached(heap, lease.thread, buffer, size, zero, attaches);
     pyrt_py_lease_end(&lease);
     if (status == PYRT_ESTATE) {
-        pyrt_py_raise(status, "Heap.alloc(): heap '%s' is closed; make a new one", heap->name);
+        pyrt_py_raise(status, "Heap.alloc(): heap %U is closed; make a new one", heap->shown);
     }
     else if (status != PYRT_OK) {
         PyObject *shown = pyrt_py_shown(asked);
         if (shown != NULL) {
-            pyrt_py_raise(status, "no memory for a buffer of %U bytes in heap '%s'", shown, heap->name);
+            pyrt_py_raise(status, "no memory for a buffer of %U bytes in heap %U", shown, heap->shown);
             Py_DECREF(shown);
         }
     }

@@ -45,6 +45,15 @@ name_argument(PyObject *object, char name[PYRT_PY_NAME])
     return pyrt_py_name_argument(object, "heap", name);
 }
 
+static PyObject *
+shown_name(const char *text)
+{
+    PyObject *name = PyUnicode_FromString(text);
+    PyObject *shown = name == NULL ? NULL : PyObject_Repr(name);
+    Py_XDECREF(name);
+    return shown;
+}
+
 /* type_stable, and stable_prefix, which only such a heap has. */
 static bool
 stability_arguments(PyObject *type_stable, PyObject *stable_prefix, pyrt_heap_config *config)
@@ -145,13 +154,16 @@ heap_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     config.tag = (uint8_t)number;
     pyrt_py_domain *domain = domain_argument(home, of);
+    PyObject *shown = domain == NULL ? NULL : shown_name(text);
     allocfunc alloc = PyType_GetSlot(type, Py_tp_alloc);
-    pyrt_py_heap *heap = domain == NULL ? NULL : (pyrt_py_heap *)alloc(type, 0);
+    pyrt_py_heap *heap = shown == NULL ? NULL : (pyrt_py_heap *)alloc(type, 0);
     if (heap == NULL) {
+        Py_XDECREF(shown);
         Py_XDECREF((PyObject *)domain);
         return NULL;
     }
     heap->domain = domain;
+    heap->shown = shown;
     heap->config = config;
     memcpy(heap->name, text, sizeof(text));
     link_heap(heap);
@@ -161,7 +173,7 @@ heap_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         if (heap->handle != NULL) {
             return (PyObject *)heap;
         }
-        pyrt_py_raise(PYRT_ENOMEM, "no memory for heap '%s'", heap->name);
+        pyrt_py_raise(PYRT_ENOMEM, "no memory for heap %U", heap->shown);
     }
     Py_DECREF((PyObject *)heap);
     return NULL;
@@ -202,6 +214,7 @@ heap_dealloc(PyObject *self)
         unlink_heap(heap);
         pyrt_py_heap_end(heap);
         Py_DECREF((PyObject *)heap->domain);
+        Py_DECREF(heap->shown);
     }
     pyrt_py_sync_free(self, &heap->weakrefs);
 }
@@ -232,7 +245,7 @@ heap_enter(PyObject *self, PyObject *unused)
 {
     (void)unused;
     if (pyrt_py_heap_is_closed(heap_of(self))) {
-        return pyrt_py_raise(PYRT_ESTATE, "heap '%s' is closed; make a new one", heap_of(self)->name);
+        return pyrt_py_raise(PYRT_ESTATE, "heap %U is closed; make a new one", heap_of(self)->shown);
     }
     return Py_NewRef(self);
 }
@@ -304,7 +317,7 @@ heap_repr(PyObject *self)
 {
     pyrt_py_heap *heap = heap_of(self);
     unsigned long blocks = (unsigned long)pyrt_py_heap_blocks(heap);
-    return PyUnicode_FromFormat("<heap '%s' of domain '%S'%s, %lu buffer%s in use>", heap->name, heap->domain->name,
+    return PyUnicode_FromFormat("<heap %U of domain %R%s, %lu buffer%s in use>", heap->shown, heap->domain->name,
                                 pyrt_py_heap_is_closed(heap) ? ", closed" : "", blocks, blocks == 1 ? "" : "s");
 }
 
@@ -349,7 +362,8 @@ PyDoc_STRVAR(
     "died stays a block of that size until every reading() block of the domain that was open has been left, and nobody but "
     "its\n"
     "next owner writes to the first stable_prefix bytes, a multiple of 8 from 8 to 1024; None: 32.\n\n"
-    "Raises ArgumentTypeError, ArgumentError, OutOfMemoryError, and StateError when the domain is closed.\n\n"
+    "Raises ArgumentTypeError, ArgumentError, OutOfMemoryError, and StateError when the domain is closed. The class\n"
+    "cannot be subclassed.\n\n"
     "After mimalloc's heaps, and the segment heaps of CPython's free-threaded build.");
 
 static PyMethodDef methods[] = {

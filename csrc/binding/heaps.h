@@ -39,6 +39,7 @@ typedef struct pyrt_py_heap {
     pyrt_heap *handle;         /* atomic at its end; valid while the domain is open; NULL: ended, or not made */
     pyrt_heap_config config;
     char name[PYRT_PY_NAME];
+    PyObject *shown;           /* repr() of the name, for messages: of one line, whatever is in it */
     uint32_t users;            /* atomic */
     uint64_t refused;          /* atomic: allocations that failed */
     uint64_t large_allocated, large_freed; /* atomic: bytes of the blocks above the classes, counted like those */

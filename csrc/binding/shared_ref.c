@@ -69,11 +69,17 @@ static PyObject *
 ref_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"", "finalizer", "on_owner", NULL};
-    PyObject *value;
+    PyObject *value = NULL;
     PyObject *finalizer = Py_None;
     PyObject *on_owner = Py_False;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O$O:SharedRef", keywords, &value, &finalizer, &on_owner) ||
-        !check_arguments(finalizer, on_owner)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO$O:SharedRef", keywords, &value, &finalizer, &on_owner)) {
+        return NULL;
+    }
+    if (value == NULL) {
+        return pyrt_py_raise(PYRT_PY_WRONG_TYPE,
+                             "SharedRef() takes the object that it is to refer to, by position, and then a finalizer");
+    }
+    if (!check_arguments(finalizer, on_owner)) {
         return NULL;
     }
     pyrt_py_home *home = pyrt_py_home_get();
@@ -417,7 +423,7 @@ PyDoc_STRVAR(
          "once if it is dropped there, else in that thread's next call of this module; when that thread has ended, as\n"
          "without on_owner. The exit of the interpreter does what is left then, also for daemon threads.\n\n"
          "Making one raises OutOfMemoryError; StateError inside a block of another domain than the default one, and\n"
-         "when the interpreter exits; ArgumentTypeError.\n\n"
+         "when the interpreter exits; ArgumentTypeError. The class cannot be subclassed.\n\n"
          "After Swift's and CPython's biased reference counts, and Rust's Arc.");
 
 static PyMethodDef methods[] = {
