@@ -490,6 +490,76 @@ TEST(so_is_that_in_what_an_ended_one_has_left)
     report_what_is_found(delete_attached);
 }
 
+static void
+free_first_twice(void *unused)
+{
+    (void)unused;
+    pyrt_free(w.blocks[0]);
+    pyrt_free(w.blocks[1]);
+    pyrt_free(w.blocks[0]);
+}
+
+enum { OF_HOOK = 3 };
+
+static void *of_hook[OF_HOOK];
+
+/* Allocates there, too: what the hook is told of is found when a page is looked for. */
+static void
+allocate_around(const char *text, void *unused)
+{
+    (void)text, (void)unused;
+    for (int i = 0; i < OF_HOOK; i++) {
+        of_hook[i] = pyrt_heap_malloc(w.thread, w.heap, 1000);
+        CHECK(of_hook[i] != NULL);
+    }
+    told++;
+}
+
+/* So many blocks are in one page. */
+static int
+fill_a_page(void)
+{
+    int count = 0;
+    do {
+        w.blocks[count] = pyrt_heap_malloc(w.thread, w.heap, 1000);
+        CHECK(w.blocks[count] != NULL);
+    } while (figures().pages == 1 && ++count < BLOCKS);
+    return count;
+}
+
+TEST(a_hook_may_allocate_where_the_damage_was_found)
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.thread = pyrt_thread_ensure(w.interp);
+    w.heap = new_heap(w.interp, 0, false);
+    int of_page = fill_a_page();
+    pyrt_heap_destroy(w.heap);
+    w.heap = new_heap(w.interp, 0, false);
+    for (int i = 0; i < of_page; i++) {
+        w.blocks[i] = pyrt_heap_malloc(w.thread, w.heap, 1000);
+        CHECK(w.blocks[i] != NULL);
+    }
+    CHECK_UINT(figures().pages, 1);
+    worker_start(&w.other);
+    worker_do(&w.other, free_first_twice, NULL);
+    worker_end(&w.other);
+    told = 0;
+    pyrt_set_report_hook(allocate_around, NULL);
+    char *one_more = pyrt_heap_malloc(w.thread, w.heap, 1000);
+    CHECK(one_more != NULL && told == 1);
+    CHECK_UINT(figures().pages, 2);
+    for (int i = 0; i < OF_HOOK; i++) {
+        CHECK(of_hook[i] != one_more);
+        pyrt_free(of_hook[i]);
+    }
+    pyrt_free(one_more);
+    pyrt_heap_destroy(w.heap);
+    check_all_is_back();
+    end();
+}
+
 /* ---- all at once ------------------------------------------------------------------------------------------------- */
 
 enum { THREADS = 4, OF_EACH = 40, LOOKS = 100 };

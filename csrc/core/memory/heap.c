@@ -117,6 +117,8 @@ drop_part(pyrt_thread_heaps *mine, uint32_t index)
 static void
 forget_ended(pyrt_thread_heaps *mine)
 {
+    pyrt_held_reports held;
+    pyrt_report_hold(&held);
     for (uint32_t i = 0; i < mine->table.count; i++) {
         pyrt_part *part = (pyrt_part *)(void *)mine->table.parts[i];
         if (part == NULL || pyrt_load_acquire(&part->heap->state) == PYRT_HEAP_LIVE) {
@@ -130,6 +132,7 @@ forget_ended(pyrt_thread_heaps *mine)
             drop_part(mine, i);
         }
     }
+    pyrt_report_tell(&held);
 }
 
 static void
@@ -296,6 +299,8 @@ void
 pyrt_heap_adopt(const pyrt_segment *segment)
 {
     pyrt_thread_impl *thread = pyrt_thread_impl_of(pyrt_thread_current());
+    pyrt_held_reports held;
+    pyrt_report_hold(&held);
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
         pyrt_part *part = part_of(thread, page->heap);
@@ -305,6 +310,7 @@ pyrt_heap_adopt(const pyrt_segment *segment)
     }
     /* Some may have been of heaps that are gone. */
     forget_ended(pyrt_heaps_of(thread));
+    pyrt_report_tell(&held);
 }
 
 /* What nobody owns and the calling thread frees a block of becomes its own, if it is attached to that interpreter. */
@@ -519,12 +525,8 @@ thread_init(pyrt_thread_impl *thread)
 }
 
 static void
-thread_exit(pyrt_thread_impl *thread)
+leave_all(pyrt_thread_heaps *mine)
 {
-    pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
-    if (mine == NULL) {
-        return;
-    }
     forget_ended(mine);
     for (uint32_t i = 0; i < mine->table.count; i++) {
         if (mine->table.parts[i] != NULL) {
@@ -533,6 +535,21 @@ thread_exit(pyrt_thread_impl *thread)
         }
     }
     pyrt_share_abandon(&mine->share);
+}
+
+static void
+thread_exit(pyrt_thread_impl *thread)
+{
+    pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
+    pyrt_held_reports held;
+    if (mine == NULL) {
+        return;
+    }
+    pyrt_report_hold(&held);
+    leave_all(mine);
+    pyrt_report_tell(&held);
+    /* A hook may have allocated. */
+    leave_all(mine);
     pyrt_fetch_add_relaxed(&pyrt_heaps_of_interp(thread->base.interp)->adopted, mine->share.adopted);
     /* relaxed: who adds up figures may be reading it. */
     pyrt_store_relaxed(&mine->share.adopted, UINT64_C(0));

@@ -3,6 +3,7 @@
 #include "memory/watched_page.h"
 
 #include "platform/futex.h"
+#include "platform/report.h"
 #include "state/thread_impl.h"
 
 /* So many full pages are looked at before a new page is taken: for blocks that others have freed, of which the owner is never
@@ -264,9 +265,12 @@ pyrt_part_adopt_all(pyrt_part *part, const pyrt_segment *segment)
         pyrt_heap_adopt(segment);
         return;
     }
+    pyrt_held_reports held;
+    pyrt_report_hold(&held);
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_part_adopt(part, &segment->pages[__builtin_ctzll(left)]);
     }
+    pyrt_report_tell(&held);
 }
 
 /* Before more is asked of the system. */
@@ -299,13 +303,9 @@ find_page(pyrt_part *part, unsigned class)
     return page;
 }
 
-void *
-pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
+static void *
+alloc_classed(pyrt_part *part, size_t size, bool *zero)
 {
-    *zero = false;
-    if (size > PYRT_CLASSED_MAX) {
-        return pyrt_part_alloc_large(part, size, 1, zero);
-    }
     pyrt_page *page = find_page(part, pyrt_part_class(part, size));
     if (page == NULL) {
         return NULL;
@@ -317,8 +317,23 @@ pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
     return pyrt_page_take(page);
 }
 
+/* A hook that is told of damage may allocate here, too: it is told when everything is in its list again. */
 void *
-pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
+pyrt_part_alloc(pyrt_part *part, size_t size, bool *zero)
+{
+    pyrt_held_reports held;
+    *zero = false;
+    if (size > PYRT_CLASSED_MAX) {
+        return pyrt_part_alloc_large(part, size, 1, zero);
+    }
+    pyrt_report_hold(&held);
+    void *block = alloc_classed(part, size, zero);
+    pyrt_report_tell(&held);
+    return block;
+}
+
+static void *
+alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
 {
     *zero = true;
     if (size > PYRT_LARGE_MAX || align > PYRT_SLICE) {
@@ -365,6 +380,16 @@ pyrt_part_aligned_alloc(pyrt_part *part, size_t align, size_t size)
         class++;
     }
     return pyrt_part_alloc(part, pyrt_class_size(class), &zero);
+}
+
+void *
+pyrt_part_alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
+{
+    pyrt_held_reports held;
+    pyrt_report_hold(&held);
+    void *block = alloc_large(part, size, align, zero);
+    pyrt_report_tell(&held);
+    return block;
 }
 
 bool

@@ -39,6 +39,8 @@ static void
 on_thread_exit(void *arg)
 {
     process_thread *mine = arg;
+    pyrt_held_reports held;
+    pyrt_report_hold(&held);
     pyrt_part_abandon(&mine->part);
     pyrt_share_abandon(&mine->share);
     process_part = &no_part;
@@ -49,6 +51,7 @@ on_thread_exit(void *arg)
     }
     pyrt_raw_mutex_unlock(&process_pool.lock);
     pyrt_memory_struct_free(true, mine, sizeof(*mine));
+    pyrt_report_tell(&held);
 }
 
 static bool

@@ -107,12 +107,16 @@ void
 pyrt_report_hold(pyrt_held_reports *held)
 {
     held->used = held->lost = 0;
-    holding = held;
+    held->is_inner = holding != NULL;
+    holding = held->is_inner ? holding : held;
 }
 
 void
 pyrt_report_tell(pyrt_held_reports *held)
 {
+    if (held->is_inner) {
+        return;
+    }
     holding = NULL;
     for (size_t at = 0; at < held->used; at += strlen(held->text + at) + 1) {
         tell(held->text + at);

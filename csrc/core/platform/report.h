@@ -9,9 +9,10 @@
  * code. */
 void pyrt_report(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* What is found while a lock is held waits on this OS thread's stack until pyrt_report_tell, which is called without: the first
- * reports, and how many there were besides. Not one inside of the other. */
+/* What is found while a lock is held, or in the middle of something that a hook would find half done, waits on this OS thread's
+ * stack until pyrt_report_tell: the first reports, and how many there were besides. One inside of another leaves it to that. */
 typedef struct pyrt_held_reports {
+    bool is_inner;
     size_t used, lost;
     char text[2048]; /* lines, each with its zero */
 } pyrt_held_reports;

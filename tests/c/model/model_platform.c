@@ -392,6 +392,18 @@ pyrt_report(const char *format, ...)
 }
 
 void
+pyrt_report_hold(pyrt_held_reports *held)
+{
+    (void)held;
+}
+
+void
+pyrt_report_tell(pyrt_held_reports *held)
+{
+    (void)held;
+}
+
+void
 pyrt_report_fork_child(void)
 {
 }
