@@ -380,8 +380,10 @@ pyrt_pool_free(pyrt_page *page, void *block)
     pyrt_pool *pool = page->segment->pool;
     pyrt_raw_mutex_lock(&pool->lock);
     if (block == page->head.local) {
+        /* The page may go with the lock. */
+        const pyrt_page seen = {.head = page->head, .bytes = page->bytes};
         pyrt_raw_mutex_unlock(&pool->lock);
-        pyrt_page_refuse_free(block, page);
+        pyrt_page_refuse_free(block, &seen);
         return;
     }
     pyrt_link_write(page, block, page->head.local);
