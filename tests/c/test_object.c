@@ -262,6 +262,26 @@ TEST(others_count_in_shared)
     down();
 }
 
+/* A reference for each slot, and what is loaded is one more: the last of them ends the object, and none before. */
+TEST(every_slot_has_a_reference_of_its_own)
+{
+    up();
+    thing *t = thing_new(self);
+    pyrt_object *slots[2] = {NULL, NULL};
+    pyrt_incref(&t->base);
+    pyrt_store_ref(&slots[0], &t->base);
+    pyrt_store_ref(&slots[1], pyrt_load_ref(&slots[0]));
+    CHECK_INT(pyrt_refcount(&t->base), 3);
+    pyrt_decref(&t->base);
+    pyrt_store_ref(&slots[0], NULL);
+    thing_check(t);
+    CHECK_INT(pyrt_refcount(&t->base), 1);
+    CHECK_UINT(things_died(), 0);
+    pyrt_store_ref(&slots[1], NULL);
+    CHECK_UINT(things_died(), 1);
+    down();
+}
+
 TEST(a_detached_owner_counts_in_shared)
 {
     up();

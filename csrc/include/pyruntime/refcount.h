@@ -203,7 +203,8 @@ pyrt_try_incref(pyrt_object *object)
 
 /* ---- slots ------------------------------------------------------------------------------------------------------- */
 
-/* A new reference to what is in the slot, or NULL. Everything that the object's publisher did before is seen.
+/* A new reference to what is in the slot, or NULL; the slot keeps its own. Everything that the object's publisher did before is
+ * seen.
  * blocks: as pyrt_decref · allocates: no · runs user code: yes, when what was there before dies here · quiescent: never ·
  * needs attached: yes, to the interpreter of the objects · async-signal-safe: no */
 static inline pyrt_object *
@@ -226,7 +227,8 @@ pyrt_load_ref(pyrt_object *const *slot)
 }
 
 /* Puts an object (or NULL) into the slot, which takes over the caller's reference. exchange answers what was there, with the
- * slot's reference to it; store drops that.
+ * slot's reference to it; store drops that. A reference belongs to one slot: one that is put into two, or kept beside, is dropped
+ * once too often, and the object dies while somebody has it; pyrt_incref makes one for each.
  * blocks: as pyrt_decref · allocates: no · runs user code: store: yes, when objects die; exchange: no · quiescent: never · needs
  * attached: no · async-signal-safe: no */
 static inline pyrt_object *
