@@ -27,6 +27,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
@@ -128,13 +129,17 @@ def _number(kind: type[int | float], what: str, low: float, high: float) -> Call
 def _heap_stats(options: argparse.Namespace) -> int:
     from pyruntime import _heap_sample
 
+    last, status = None, 0
     try:
-        moment = _heap_sample.run(options.seconds, options.threads, options.seed, shown=not options.json)
+        with closing(_heap_sample.run(options.seconds, options.threads, options.seed, shown=not options.json)) as moments:
+            for moment in moments:
+                last = moment
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
-    print(json.dumps(asdict(moment), indent=2) if options.json else moment.as_text())
-    return 0
+        status = 130
+    if last is not None:
+        print(json.dumps(asdict(last), indent=2) if options.json else last.as_text())
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -158,7 +163,8 @@ def _parser() -> argparse.ArgumentParser:
         "heap-stats",
         help="the memory of a running sample; heap-stats --help has its options",
         description="Runs threads that allocate, free each other's blocks, and die, and shows what that does to memory: "
-        "on a terminal all the time, elsewhere once, at the end. A program asks pyruntime.heap.report() for its own.",
+        "on a terminal all the time, elsewhere once, at the end or at Ctrl-C. A program asks pyruntime.heap.report() for "
+        "its own.",
     )
     sample.add_argument(
         "--seconds",
@@ -181,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="the same choices for the same seed; default: 1",
     )
-    sample.add_argument("--json", action="store_true", help="as one JSON document, at the end")
+    sample.add_argument("--json", action="store_true", help="as one JSON document, at the end or at Ctrl-C")
     return parser
 
 

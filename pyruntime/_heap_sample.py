@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -50,8 +51,12 @@ class Sample:
         ]
 
     def __enter__(self) -> Self:
-        for keeper in self._keepers:
-            keeper.start()
+        try:
+            for keeper in self._keepers:
+                keeper.start()
+        except BaseException:
+            self._stop.set()  # those that have started must not keep the process from its end
+            raise
         return self
 
     def __exit__(
@@ -117,19 +122,22 @@ class Moment:
         return f"{title}\n\n{_heap_report.table(self.memory, [])}"
 
 
-def run(seconds: float, threads: int, seed: int, *, shown: bool) -> Moment:
-    """Runs the sample for so long and answers how it stood just before its end. `shown`: on a terminal it is drawn anew all
-    the time meanwhile."""
+def run(seconds: float, threads: int, seed: int, *, shown: bool) -> Generator[Moment, None, None]:
+    """Runs the sample for so long and gives how it stands, a few times in a second; the last one is of just before its end.
+    `shown`: on a terminal it is drawn anew all the time meanwhile."""
     started = time.monotonic()
-    with Sample(threads, seed) as sample:
-        while True:
-            elapsed = time.monotonic() - started
-            moment = Moment(elapsed, threads, seed, sum(sample.died), heap.stats())
-            if shown and _refreshes():
-                print(_CLEAR + moment.as_text(), flush=True)
-            if elapsed >= seconds:
-                break
-            time.sleep(min(seconds - elapsed, 1 / REFRESHES_PER_SECOND))
-    if shown and _refreshes():
-        print(_CLEAR, end="")
-    return moment
+    drawn = shown and _refreshes()
+    try:
+        with Sample(threads, seed) as sample:
+            while True:
+                elapsed = time.monotonic() - started
+                moment = Moment(elapsed, threads, seed, sum(sample.died), heap.stats())
+                if drawn:
+                    print(_CLEAR + moment.as_text(), flush=True)
+                yield moment
+                if elapsed >= seconds:
+                    break
+                time.sleep(min(seconds - elapsed, 1 / REFRESHES_PER_SECOND))
+    finally:
+        if drawn:
+            print(_CLEAR, end="")

@@ -1492,6 +1492,31 @@ def test_ctrl_c_ends_the_sample(this_python: Python) -> None:
     assert err == b"interrupted\n"
 
 
+@pytest.mark.parametrize("option", ["--seed=7", "--json"])
+def test_ctrl_c_shows_the_sample_so_far_where_there_is_no_terminal(this_python: Python, option: str) -> None:
+    """It comes when the first moment has been seen and the second is waited for; or while threads are being started."""
+    program = """
+        import signal, sys, threading
+        from pyruntime import __main__, _heap_sample
+        def strike(*_): signal.raise_signal(signal.SIGINT)
+        if sys.argv.pop(1) == "wait":
+            _heap_sample.time.sleep = strike
+        else:
+            start = threading.Thread.start
+            threading.Thread.start = lambda thread: strike() if thread.name == "sample 1" else start(thread)
+        sys.exit(__main__.main(["heap-stats", "--seconds=600", *sys.argv[1:]]))
+    """
+    result = this_python.run(program, "wait", option, status=130)
+    assert result.err == "interrupted\n"
+    if option == "--json":
+        assert [one["name"] for one in json.loads(result.out)["memory"][1]["heaps"]] == ["messages", "frames", "nodes"]
+    else:
+        assert re.match(r"4 threads for [0-9.]+ s, seed 7; [0-9]+ threads have died\n", result.out)
+        assert result.out.count("memory of") == result.out.count("nodes") == 1
+    result = this_python.run(program, "start", option, status=130)
+    assert (result.out, result.err) == ("", "interrupted\n")
+
+
 def _read_on(file: int) -> None:
     with suppress(OSError):
         while os.read(file, 65536):
