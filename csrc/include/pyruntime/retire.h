@@ -92,8 +92,8 @@ size_t pyrt_process_delayed(pyrt_thread *thread);
  * that ended, and globally. Takes the queues of detached threads, asks the attached ones for theirs at their next safepoint.
  * Objects that wait for their owners to merge them (object.h) are merged too, and destroyed if that ends them. Empty pages of
  * type-stable heaps that waited for readers before the call go back: of ended and of detached threads, of this one, and of the
- * attached ones at their next safepoint; so do all pages without blocks that ended threads have left. In a pause of one's own
- * none goes.
+ * attached ones at a safepoint soon (one that has found readers in the way passes up to 64 before it looks again); so do all
+ * pages without blocks that ended threads have left. In a pause of one's own none goes.
  * NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer, and in a
  * pause of one's own if a thread is parked in one; PYRT_ESTATE in a counted read-side section (reported), without runtime or
  * of an interpreter that is ending; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT (nothing is lost, and what was collected is
