@@ -48,8 +48,8 @@ class Figure(enum.Enum):
     """What a goal is about."""
 
     RATIO = "ratio"  # our best time over the best time of a peer
-    # The same within each round, the median of them. Of two threads, which a virtual machine moves close to each other and far
-    # apart, and of a peer whose best round is now and then far from all others: there the best is luck.
+    # The same within each round, the median of them. Of two threads, which a virtual machine moves close to each other and
+    # far apart, and of a peer whose best round is now and then far from all others: there the best is luck.
     RATIO_MEDIAN = "ratio_median"
     TIME = "time"  # our best time, in ns
     PEAK_BYTES = "peak_bytes"  # the most that waited in any round
