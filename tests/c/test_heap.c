@@ -797,6 +797,19 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     runtime_down();
 }
 
+TEST(figures_that_have_no_place_are_not_written)
+{
+    runtime_up();
+    pyrt_memory_stats stats = {.struct_size = sizeof(stats) - 1, .pages = 77};
+    pyrt_interp *of[] = {NULL, pyrt_interp_main()};
+    for (int i = 0; i < 2; i++) {
+        pyrt_interp_memory_stats(of[i], &stats);
+        CHECK_UINT(stats.pages, 77);
+        pyrt_interp_memory_stats(of[i], NULL);
+    }
+    runtime_down();
+}
+
 TEST(absurd_sizes_give_null_and_enomem)
 {
     runtime_up();

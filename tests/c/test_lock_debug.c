@@ -150,6 +150,7 @@ TEST(wrong_arguments)
 {
     pyrt_lock_debug_stats s = {.struct_size = 3};
     CHECK_STATUS(pyrt_lock_debug_stats_read(&s), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_lock_debug_stats_read(NULL), PYRT_EINVAL);
     CHECK_STATUS(pyrt_lock_name_array(&a, 0, 1, "x"), PYRT_EINVAL);
     CHECK_STATUS(pyrt_lock_name_array(&a, 1, 0, "x"), PYRT_EINVAL);
     CHECK_STATUS(pyrt_lock_name_array(&a, SIZE_MAX, 2, "x"), PYRT_EINVAL);
@@ -417,6 +418,8 @@ name_of(pyrt_mutex *mutex)
     CHECK_OK(pyrt_lock_holder(mutex, &hold));
     CHECK_PTR(hold.lock, mutex);
     CHECK_INT(hold.os_tid, gettid());
+    CHECK_STATUS(pyrt_lock_holder(mutex, NULL), PYRT_EINVAL);
+    CHECK_UINT(pyrt_lock_holds(NULL, 1), 1);
     pyrt_mutex_unlock(mutex);
     CHECK_STATUS(pyrt_lock_holder(mutex, &hold), PYRT_ENOTFOUND);
     return hold.name;

@@ -736,7 +736,7 @@ TEST(one_drop_too_many_is_reported)
     down();
 }
 
-TEST(a_look_with_a_wrong_size_changes_nothing)
+TEST(a_look_with_a_wrong_size_or_into_nothing_changes_nothing)
 {
     up();
     pyrt_object_info info = {.struct_size = 4, .local = 77};
@@ -748,5 +748,7 @@ TEST(a_look_with_a_wrong_size_changes_nothing)
     stats.struct_size = sizeof(stats);
     pyrt_object_stats_read(NULL, &stats);
     CHECK_UINT(stats.immortal, 0);
+    pyrt_object_look((pyrt_object *)thing_type, NULL);
+    pyrt_object_stats_read(pyrt_interp_main(), NULL);
     down();
 }

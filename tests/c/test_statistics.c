@@ -38,6 +38,7 @@ TEST(reading_writes_no_more_than_asked)
     CHECK_UINT(pyrt_qsbr_stats_read(NULL, values, COUNT), 0);
     runtime_up();
     CHECK_UINT(pyrt_qsbr_stats_read(pyrt_interp_main(), NULL, 0), COUNT);
+    CHECK_UINT(pyrt_qsbr_stats_read(pyrt_interp_main(), NULL, COUNT), COUNT);
     memset(values, 0x5a, sizeof(values));
     CHECK_UINT(pyrt_qsbr_stats_read(pyrt_interp_main(), values, 2), COUNT);
     CHECK_UINT(values[1], 0);

@@ -306,6 +306,7 @@ TEST(waits_are_counted_by_stripe)
     CHECK_UINT(pyrt_striped_lock_waits(&lock, 16), 0);
     stats.struct_size = 1;
     CHECK_STATUS(pyrt_striped_lock_stats_read(&lock, &stats), PYRT_EINVAL);
+    CHECK_STATUS(pyrt_striped_lock_stats_read(&lock, NULL), PYRT_EINVAL);
     unmake(&lock);
 }
 

@@ -232,6 +232,7 @@ TEST(the_list_says_how_many_there_are_and_writes_no_more_than_asked)
     CHECK_UINT(pyrt_thread_list(pyrt_interp_main(), infos, 2), THREADS);
     CHECK(memcmp(&infos[2], &untouched, sizeof(untouched)) == 0);
     CHECK_UINT(pyrt_thread_list(pyrt_interp_main(), infos, THREADS + 1), THREADS);
+    CHECK_UINT(pyrt_thread_list(pyrt_interp_main(), NULL, THREADS), THREADS);
     unsigned found = 0;
     for (int i = 0; i < THREADS; i++) {
         CHECK(infos[i].index >= 0 && infos[i].index < THREADS);

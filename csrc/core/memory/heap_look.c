@@ -160,7 +160,7 @@ add_memory(pyrt_memory_stats *out, pyrt_memory *memory)
 void
 pyrt_interp_memory_stats(pyrt_interp *or_null, pyrt_memory_stats *out)
 {
-    if (out->struct_size != sizeof(*out)) {
+    if (out == NULL || out->struct_size != sizeof(*out)) {
         return;
     }
     pyrt_memory_stats stats = {.struct_size = sizeof(stats)};

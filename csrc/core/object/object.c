@@ -111,7 +111,7 @@ asked_by(const pyrt_thread_impl *list)
 void
 pyrt_object_stats_read(pyrt_interp *interp, pyrt_object_stats *out)
 {
-    if (out->struct_size != sizeof(*out)) {
+    if (out == NULL || out->struct_size != sizeof(*out)) {
         return;
     }
     *out = (pyrt_object_stats){.struct_size = sizeof(*out)};

@@ -208,7 +208,7 @@ pyrt_refcount(const pyrt_object *object)
 void
 pyrt_object_look(const pyrt_object *object, pyrt_object_info *out)
 {
-    if (out->struct_size != sizeof(*out)) {
+    if (out == NULL || out->struct_size != sizeof(*out)) {
         return;
     }
     uint16_t flags = pyrt_load_relaxed(&object->flags);

@@ -82,7 +82,7 @@ pyrt_qsbr_stats_read(pyrt_interp *interp, uint64_t *values, size_t capacity)
     }
     pyrt_qsbr_stats sum = stats_of(interp);
     size_t count = capacity < COUNT ? capacity : COUNT;
-    if (count != 0) {
+    if (values != NULL && count != 0) {
         memcpy(values, &sum, count * sizeof(uint64_t));
     }
     return COUNT;

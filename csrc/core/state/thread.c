@@ -399,7 +399,7 @@ pyrt_thread_list(pyrt_interp *interp, pyrt_thread_info *out, size_t capacity)
     size_t count = 0;
     pyrt_raw_mutex_lock(&interp->lock);
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
-        if (count < capacity) {
+        if (out != NULL && count < capacity) {
             out[count] = (pyrt_thread_info){
                 .id = thread->base.id,
                 .interp_id = interp->id,

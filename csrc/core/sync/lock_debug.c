@@ -125,7 +125,7 @@ pyrt_lock_debug_set_bound(int64_t attached_wait_ns)
 pyrt_status
 pyrt_lock_debug_stats_read(pyrt_lock_debug_stats *out)
 {
-    if (out->struct_size != sizeof(*out)) {
+    if (out == NULL || out->struct_size != sizeof(*out)) {
         return PYRT_EINVAL;
     }
     pyrt_raw_mutex_lock(&pyrt_watch.lock);

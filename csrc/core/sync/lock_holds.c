@@ -191,7 +191,7 @@ pyrt_lock_holds(pyrt_lock_hold *out, size_t capacity)
     pyrt_lock_hold hold;
     pyrt_raw_mutex_lock(&pyrt_watch.lock);
     while (next_hold(pyrt_watch.tables, &cursor, &hold)) {
-        if (count < capacity) {
+        if (out != NULL && count < capacity) {
             out[count] = hold;
         }
         count++;
@@ -218,6 +218,9 @@ pyrt_watch_holder(const void *lock, pyrt_lock_hold *out)
 pyrt_status
 pyrt_lock_holder(const void *lock, pyrt_lock_hold *out)
 {
+    if (out == NULL) {
+        return PYRT_EINVAL;
+    }
     return pyrt_watch_holder(lock, out) != 0 ? PYRT_OK : PYRT_ENOTFOUND;
 }
 

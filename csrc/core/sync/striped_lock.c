@@ -416,7 +416,7 @@ pyrt_striped_lock_waits(const pyrt_striped_lock *lock, size_t stripe)
 pyrt_status
 pyrt_striped_lock_stats_read(const pyrt_striped_lock *lock, pyrt_striped_lock_stats *out)
 {
-    if (out->struct_size != sizeof(*out)) {
+    if (out == NULL || out->struct_size != sizeof(*out)) {
         return PYRT_EINVAL;
     }
     pyrt_striped_lock_stats stats = {.struct_size = sizeof(stats), .stripes = lock->mask + 1};

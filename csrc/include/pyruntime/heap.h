@@ -263,7 +263,7 @@ typedef struct pyrt_memory_stats {
 } pyrt_memory_stats;
 
 /* The figures of an interpreter; NULL: of the process's domain. Each is read once. A struct_size that is none leaves the
- * struct as it was.
+ * struct as it was; NULL for `out` does nothing.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_interp_memory_stats(pyrt_interp *or_null, pyrt_memory_stats *out);
 

@@ -100,11 +100,12 @@ pyrt_status pyrt_lock_name_array(pyrt_mutex *first, size_t count, size_t stride,
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_lock_forget(const void *memory, size_t bytes);
 
-/* What threads hold and wait for. Fills in up to `capacity` and answers how many there are; 0 while it is off.
+/* What threads hold and wait for. Fills in up to `capacity`, none if `out` is NULL, and answers how many there are; 0 while it
+ * is off.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 size_t pyrt_lock_holds(pyrt_lock_hold *out, size_t capacity);
 
-/* Who holds this lock: PYRT_ENOTFOUND if nobody is known to.
+/* Who holds this lock: PYRT_ENOTFOUND if nobody is known to. PYRT_EINVAL if `out` is NULL.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_lock_holder(const void *lock, pyrt_lock_hold *out);
 
@@ -117,7 +118,7 @@ size_t pyrt_lock_report(void);
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_lock_debug_set_bound(int64_t attached_wait_ns);
 
-/* PYRT_EINVAL for a wrong struct_size.
+/* PYRT_EINVAL for NULL or a wrong struct_size.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 pyrt_status pyrt_lock_debug_stats_read(pyrt_lock_debug_stats *out);
 /* cdef: end */

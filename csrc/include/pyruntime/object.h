@@ -190,7 +190,8 @@ typedef struct pyrt_object_info {
     bool immortal, deferred, traced;
 } pyrt_object_info;
 
-/* The fields of a header, one after the other. A struct_size that is none leaves the struct as it was.
+/* The fields of a header, one after the other. A struct_size that is none leaves the struct as it was; NULL for `out` does
+ * nothing.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 void pyrt_object_look(const pyrt_object *object, pyrt_object_info *out);
 
@@ -213,7 +214,8 @@ typedef struct pyrt_object_stats {
     uint64_t immortal;         /* objects made immortal */
 } pyrt_object_stats;
 
-/* The figures of an interpreter; NULL leaves them 0. A struct_size that is none leaves the struct as it was.
+/* The figures of an interpreter; NULL leaves them 0. A struct_size that is none leaves the struct as it was; NULL for `out`
+ * does nothing.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_object_stats_read(pyrt_interp *interp, pyrt_object_stats *out);
 /* cdef: end */

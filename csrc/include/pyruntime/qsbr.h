@@ -137,8 +137,8 @@ typedef struct pyrt_qsbr_stats {
 } pyrt_qsbr_stats;
 
 /* cdef: begin */
-/* Writes the statistics in the order of PYRT_QSBR_STATS, at most `capacity` numbers, and answers how many there are. A
- * snapshot: threads go on while it is taken. NULL interp: 0.
+/* Writes the statistics in the order of PYRT_QSBR_STATS, at most `capacity` numbers, none if `values` is NULL, and answers how
+ * many there are. A snapshot: threads go on while it is taken. NULL interp: 0.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 size_t pyrt_qsbr_stats_read(pyrt_interp *interp, uint64_t *values, size_t capacity);
 

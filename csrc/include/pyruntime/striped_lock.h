@@ -138,7 +138,7 @@ void pyrt_striped_unlock_all(pyrt_striped_lock *lock);
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 uint64_t pyrt_striped_lock_waits(const pyrt_striped_lock *lock, size_t stripe);
 
-/* PYRT_EINVAL for a wrong struct_size.
+/* PYRT_EINVAL if `out` is NULL or its struct_size wrong.
  * blocks: no · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: yes */
 pyrt_status pyrt_striped_lock_stats_read(const pyrt_striped_lock *lock, pyrt_striped_lock_stats *out);
 /* cdef: end */

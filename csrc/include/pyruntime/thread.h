@@ -197,8 +197,8 @@ typedef struct pyrt_thread_info {
     char name[32];
 } pyrt_thread_info;
 
-/* Describes the thread states of an interpreter, at most `capacity`, and answers how many there are. Each is read once
- * and may have moved on since.
+/* Describes the thread states of an interpreter, at most `capacity`, none if `out` is NULL, and answers how many there are.
+ * Each is read once and may have moved on since. NULL interp: 0.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 size_t pyrt_thread_list(pyrt_interp *interp, pyrt_thread_info *out, size_t capacity);
 /* cdef: end */
