@@ -156,7 +156,8 @@ expect_report(const char *file, int line, const char *const *parts, size_t count
     }
     const char *report = reports.lines[reports.first++];
     for (size_t i = 0; i < count; i++) {
-        if (strstr(report, parts[i]) == NULL) {
+        bool first = parts[i][0] == '^';
+        if (first ? strncmp(report, parts[i] + 1, strlen(parts[i] + 1)) != 0 : strstr(report, parts[i]) == NULL) {
             test_fail(file, line, "reported was '%s', in which '%s' is missing", report, parts[i]);
         }
     }

@@ -74,7 +74,7 @@ size_t reports_pending(void);
 void reports_forget(void);
 
 /* Takes the oldest pending report, which must contain each of the texts: usually the function that was misused, and the
- * thread. */
+ * thread. With one that begins with '^' it must begin. */
 void expect_report(const char *file, int line, const char *const *parts, size_t count);
 
 #define EXPECT_REPORT(...)                                                \

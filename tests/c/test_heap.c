@@ -765,6 +765,8 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     CHECK(their_block != NULL);
     CHECK(pyrt_heap_malloc(there, heap, 10) == NULL);
     EXPECT_REPORT("pyrt_heap_malloc", "of interpreter 0");
+    CHECK(pyrt_heap_realloc(there, heap, their_block, 4000) == NULL);
+    EXPECT_REPORT("^pyrt_heap_realloc: the heap is of interpreter 0");
     pyrt_free(their_block);
     pyrt_thread_release(there);
     pyrt_attach(thread);
@@ -774,10 +776,14 @@ TEST(wrong_use_is_reported_and_changes_nothing)
     EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
     CHECK(pyrt_heap_malloc(thread, NULL, 3000) == NULL);
     EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
+    errno = 0;
     CHECK(pyrt_heap_calloc(thread, NULL, 1, 3) == NULL);
-    EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("^pyrt_heap_calloc: the heap is NULL");
+    errno = 0;
     CHECK(pyrt_heap_realloc(thread, NULL, NULL, 3) == NULL);
-    EXPECT_REPORT("pyrt_heap_malloc", "the heap is NULL");
+    CHECK_INT(errno, EINVAL);
+    EXPECT_REPORT("^pyrt_heap_realloc: the heap is NULL");
     CHECK(pyrt_heap_aligned_alloc(thread, NULL, 64, 3) == NULL);
     EXPECT_REPORT("pyrt_heap_aligned_alloc", "the heap is NULL");
     errno = 0;

@@ -81,9 +81,9 @@ misuse_each_size(void *unused)
         check_page(block);
         /* Something else is freed in between, here or elsewhere. */
         pyrt_free(block + 1);
-        EXPECT_REPORT("pyrt_free", "1 bytes inside");
+        EXPECT_REPORT("pyrt_free", "lies 1 byte inside");
         worker_do(&other, free_it, block + sizes[i] / 2 + 1);
-        EXPECT_REPORT("pyrt_free", sizes[i] < 2 ? "inside" : "bytes inside of the block at");
+        EXPECT_REPORT("pyrt_free", sizes[i] < 2 ? "lies 1 byte inside of the block at" : "bytes inside of the block at");
         check_page(block);
         pyrt_free(block);
         worker_do(&other, free_it, between);
@@ -119,7 +119,7 @@ free_inside_of(char *block, size_t size, worker *other, pyrt_thread *thread, pyr
     size_t room = pyrt_usable_size(block);
     for (size_t at = 1; at < room; at += at < 70 ? 1 : at % 8 != 0 ? 8 - at % 8 : room / 300 / 8 * 8 + 8) {
         char says[40];
-        snprintf(says, sizeof(says), "lies %zu bytes inside", at);
+        snprintf(says, sizeof(says), "lies %zu byte%s inside", at, at == 1 ? "" : "s");
         pyrt_free(block + at);
         EXPECT_REPORT("pyrt_free", says);
         CHECK_UINT(pyrt_usable_size(block + at), 0);
@@ -405,7 +405,7 @@ write_after_free(void *unused)
     while (reports_pending() == 0) {
         CHECK(pyrt_malloc(1000) != NULL);
     }
-    EXPECT_REPORT("1024 bytes", "written to after it had been freed", "at byte 123");
+    EXPECT_REPORT("^the block at", "of 1024 bytes, was written to after it had been freed, at byte 123");
 }
 
 TEST(a_write_to_a_freed_block_is_named_when_it_comes_again)
@@ -445,7 +445,7 @@ write_to_each_kind(void *how)
     for (size_t size = 16; size <= PYRT_CLASSED_MAX; size *= 16) {
         take_again(size, true);
         if (fill) {
-            EXPECT_REPORT("pyrt_malloc", "was written to after it had been freed, at byte 0");
+            EXPECT_REPORT("^the block at", "was written to after it had been freed, at byte 0");
         }
         CHECK_UINT(reports_pending(), 0);
     }

@@ -334,25 +334,25 @@ may_allocate(const char *function, pyrt_thread *thread, const pyrt_heap_impl *he
 {
     if (thread == NULL || pyrt_thread_current() != thread) {
         pyrt_report("%s: the thread is not the one that is attached here; attach it first", function);
-        return false;
     }
-    if (heap == NULL) {
+    else if (heap == NULL) {
         pyrt_report("%s: the heap is NULL; see what pyrt_heap_new has answered", function);
-        return false;
     }
-    if (heap->interp != thread->interp) {
+    else if (heap->interp != thread->interp) {
         pyrt_report("%s: the heap is of interpreter %lld, the thread of interpreter %lld", function,
                     (long long)pyrt_interp_id(heap->interp), (long long)pyrt_interp_id(thread->interp));
-        return false;
     }
-    return true;
+    else {
+        return true;
+    }
+    errno = EINVAL;
+    return false;
 }
 
 static pyrt_part *
 my_part(const char *function, pyrt_thread *thread, pyrt_heap_impl *heap)
 {
     if (!may_allocate(function, thread, heap)) {
-        errno = EINVAL;
         return NULL;
     }
     look_for_ended(pyrt_heaps_of(pyrt_thread_impl_of(thread)), pyrt_heaps_of_interp(heap->interp));
@@ -377,7 +377,7 @@ zero_prefix(void *block, size_t bytes)
 void *
 pyrt_heap_alloc_slow(pyrt_thread *thread, pyrt_heap *handle, size_t size, bool zero)
 {
-    pyrt_part *part = my_part("pyrt_heap_malloc", thread, (pyrt_heap_impl *)handle);
+    pyrt_part *part = my_part(zero ? "pyrt_heap_calloc" : "pyrt_heap_malloc", thread, (pyrt_heap_impl *)handle);
     if (part == NULL) {
         return NULL;
     }
@@ -438,7 +438,8 @@ pyrt_heap_realloc(pyrt_thread *thread, pyrt_heap *heap, void *block, size_t size
     if (block != NULL && size <= usable && size >= usable / 2) {
         return block;
     }
-    void *moved = pyrt_heap_malloc(thread, heap, size);
+    bool may_move = may_allocate("pyrt_heap_realloc", thread, (pyrt_heap_impl *)heap);
+    void *moved = may_move ? pyrt_heap_malloc(thread, heap, size) : NULL;
     if (moved == NULL) {
         /* A block that has room enough does for a smaller one. */
         return block != NULL && size <= usable ? block : NULL;

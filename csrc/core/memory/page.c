@@ -133,10 +133,9 @@ pyrt_page_take(pyrt_page *page)
     page->head.free = next;
     if (pyrt_unlikely(next != NULL && !pyrt_page_has(page, next))) {
         lose_free(page);
-        pyrt_report(
-            "pyrt_malloc: the block at %p, of %zu bytes, was written to after it had been freed; the free blocks behind it "
-            "are not used any more",
-            block, pyrt_page_block_size(page));
+        pyrt_report("the block at %p, of %zu bytes, was written to after it had been freed; the free blocks behind it are "
+                    "not used any more",
+                    block, pyrt_page_block_size(page));
     }
     return block;
 }
@@ -243,8 +242,9 @@ pyrt_page_refuse(const char *function, const char *done, const void *address, co
         pyrt_report("%s: %p is no block of ours; nothing was %s", function, address, done);
     }
     else if (offset % size != 0) {
-        pyrt_report("%s: %p lies %zu bytes inside of the block at %p; nothing was %s", function, address, offset % size,
-                    (const void *)((const char *)address - offset % size), done);
+        size_t inside = offset % size;
+        pyrt_report("%s: %p lies %zu byte%s inside of the block at %p; nothing was %s", function, address, inside,
+                    inside == 1 ? "" : "s", (const void *)((const char *)address - inside), done);
     }
     else {
         pyrt_report("%s: the block at %p, of %zu bytes, is free already; nothing was %s", function, address, size, done);

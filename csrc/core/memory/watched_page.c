@@ -128,7 +128,7 @@ check_dead(const pyrt_page *page, const char *block)
 {
     for (size_t i = page->head.link; i < pyrt_page_block_size(page); i++) {
         if ((unsigned char)block[i] != DEAD_BYTE) {
-            pyrt_report("pyrt_malloc: the block at %p, of %zu bytes, was written to after it had been freed, at byte %zu",
+            pyrt_report("the block at %p, of %zu bytes, was written to after it had been freed, at byte %zu",
                         (const void *)block, pyrt_page_block_size(page), i);
             return;
         }
