@@ -254,9 +254,10 @@ class MemoryStats:
     pages: int
     """How many such pages."""
     huge_bytes: int
-    """In blocks above 2 MiB, which are no part of a page."""
+    """In blocks above 2 MiB, which are no part of a page, until they are freed."""
     held_bytes: int
-    """In empty pages that wait for readers, of type-stable heaps."""
+    """Of type-stable heaps, what waits for readers: empty pages, which are in page_bytes too, and freed blocks above 2 MiB, which
+    are not in huge_bytes any more."""
     abandoned_segments: int
     """Segments of 4 MiB that threads which have ended left behind, and that nobody has taken over yet."""
     adopted_segments: int
