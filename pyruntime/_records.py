@@ -256,8 +256,8 @@ class MemoryStats:
     huge_bytes: int
     """In blocks above 2 MiB, which are no part of a page, until they are freed."""
     held_bytes: int
-    """Of type-stable heaps, what waits for readers: empty pages, which are in page_bytes too, and freed blocks above 2 MiB, which
-    are not in huge_bytes any more."""
+    """What waits for readers, of type-stable heaps: empty pages, which are in page_bytes too, and freed blocks above 2 MiB,
+    which are not in huge_bytes any more."""
     abandoned_segments: int
     """Segments of 4 MiB that threads which have ended left behind, and that nobody has taken over yet."""
     adopted_segments: int

@@ -257,7 +257,7 @@ typedef struct pyrt_memory_stats {
     uint64_t page_bytes; /* in pages of blocks, of this interpreter */
     uint64_t pages;
     uint64_t huge_bytes; /* in blocks that are mappings of their own, until they are freed */
-    uint64_t held_bytes; /* waits for readers: empty pages, in page_bytes too, and freed huge blocks, in huge_bytes no more */
+    uint64_t held_bytes; /* waits for readers: empty pages, in page_bytes too; freed huge blocks, in huge_bytes no more */
     uint64_t abandoned_segments; /* that nobody has taken over yet */
     uint64_t adopted_segments; /* taken over, ever */
 } pyrt_memory_stats;
