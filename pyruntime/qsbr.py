@@ -249,7 +249,8 @@ class Domain(_core.Domain):
             [1]
 
         A thread that retired and then sleeps, detached, holds nothing up: its queue is taken over. A thread that is inside
-        of a block is waited for. Signal handlers run meanwhile. Memory of heaps that waited for readers goes back too.
+        of a block is waited for. Signal handlers run meanwhile. What heaps keep of memory that is not in use goes back
+        to the system, unless the timeout is 0.
 
         Raises TimeoutExpired (nothing is lost then: what remains is disposed of later); ArgumentTypeError, ArgumentError
         (the timeout); DeadlockError inside a retired callable; StateError inside a reading() block, and when the domain is

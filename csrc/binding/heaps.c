@@ -331,7 +331,7 @@ PyDoc_STRVAR(close_doc,
              "    >>> bytes(buffer)\n"
              "    b'\\x00\\x00\\x00'\n\n"
              "Its buffers go on, and their memory goes back when they do; leaks() tells which heaps are closed and\n"
-             "still have some. What waits for readers (type_stable) goes back in the next barrier() after them.");
+             "still have some. What is free goes back to the system by and by, or with the next barrier().");
 PyDoc_STRVAR(stats_doc, "stats($self, /)\n--\n\n"
                         "What has been allocated and what is in use, in all and by size class: a HeapStats.\n\n"
                         "    >>> from pyruntime.heap import Heap\n"

@@ -164,19 +164,34 @@ release(pyrt_thread_heaps *mine, const pyrt_part *asking)
     pyrt_share_note_held(&mine->share);
 }
 
-/* Also blocks of ended heaps that others have freed since it last looked. */
 static void
-release_all_of(pyrt_thread_heaps *mine)
+sweep(pyrt_thread_heaps *mine)
 {
-    forget_ended(mine);
-    release(mine, NULL);
-    pyrt_share_purge_if_due(&mine->share);
+    for (uint32_t i = 0; i < mine->table.count; i++) {
+        if (mine->table.parts[i] != NULL) {
+            pyrt_part_trim((pyrt_part *)(void *)mine->table.parts[i]);
+        }
+    }
 }
 
-/* Of the calling thread, and of those that are detached or stand still. The others are asked for what they hold for readers, at
- * their next safepoint. Under the interpreter's lock. */
+/* Of heaps that have ended; `all`: of every heap, and from there to the system. */
 static void
-release_threads(pyrt_interp *interp)
+release_all_of(pyrt_thread_heaps *mine, bool all)
+{
+    forget_ended(mine);
+    if (all) {
+        sweep(mine);
+    }
+    release(mine, NULL);
+    if (all) {
+        pyrt_share_purge_all(&mine->share);
+    }
+}
+
+/* Of the calling thread, and of those that are detached or stand still. The others are asked for it, at a safepoint. Under the
+ * interpreter's lock. */
+static void
+release_threads(pyrt_interp *interp, bool all)
 {
     const pyrt_thread *current = pyrt_thread_current();
     for (pyrt_thread_impl *thread = interp->threads; thread != NULL; thread = thread->next) {
@@ -186,14 +201,16 @@ release_threads(pyrt_interp *interp)
             continue;
         }
         if (&thread->base == current) {
-            release_all_of(theirs);
+            release_all_of(theirs, all);
             continue;
         }
         if (pyrt_thread_hold_still(thread, &suspended)) {
-            release_all_of(theirs);
+            release_all_of(theirs, all);
         }
-        else if (pyrt_load_relaxed(&theirs->share.held_bytes) != 0) {
-            /* relaxed: a thread that begins to hold something in this moment holds it for readers of now. */
+        else if (all || pyrt_load_relaxed(&theirs->share.held_bytes) != 0) {
+            /* relaxed: a thread that begins to hold something in this moment holds it for readers of now; and the flag behind it
+             * is a read-modify-write. */
+            pyrt_store_relaxed(&theirs->share.is_asked, (uint32_t)all);
             pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_RETIRE);
         }
         pyrt_thread_let_go(thread, suspended);
@@ -203,7 +220,7 @@ release_threads(pyrt_interp *interp)
 /* What an interpreter needs no more goes back, also of what threads that have ended have left. In a stopped world nothing does:
  * who has stopped it may be looking at all of that (pyrt_heap_visit). */
 static void
-release_everywhere(pyrt_interp *interp)
+release_everywhere(pyrt_interp *interp, bool all)
 {
     pyrt_pool *pool = &pyrt_heaps_of_interp(interp)->pool;
     pyrt_held_reports held;
@@ -213,7 +230,7 @@ release_everywhere(pyrt_interp *interp)
         return;
     }
     pyrt_report_hold(&held);
-    release_threads(interp);
+    release_threads(interp, all);
     /* Before the interpreter's is given up: who stops the world then finds this one taken until the pool has been swept. */
     pyrt_raw_mutex_lock(&pool->lock);
     pyrt_raw_mutex_unlock(&interp->lock);
@@ -227,22 +244,35 @@ pyrt_heap_release(const pyrt_part *asking)
     release(pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current())), asking);
 }
 
-void
-pyrt_heap_sweep(void)
+static void
+sweep_if_grown(pyrt_thread_heaps *mine)
 {
-    pyrt_thread_heaps *mine = pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current()));
-    for (uint32_t i = 0; i < mine->table.count; i++) {
-        if (mine->table.parts[i] != NULL) {
-            pyrt_part_trim((pyrt_part *)(void *)mine->table.parts[i]);
-        }
+    if (mine->share.segments >= mine->share.sweep_at) {
+        sweep(mine);
+        mine->share.sweep_at = pyrt_share_next_sweep(&mine->share);
     }
+}
+
+void
+pyrt_heap_sweep_if_grown(void)
+{
+    sweep_if_grown(pyrt_heaps_of(pyrt_thread_impl_of(pyrt_thread_current())));
 }
 
 static void
 thread_release(pyrt_thread_impl *thread)
 {
-    if (pyrt_heaps_of(thread) != NULL) {
-        release(pyrt_heaps_of(thread), NULL);
+    pyrt_thread_heaps *mine = pyrt_heaps_of(thread);
+    if (mine == NULL) {
+        return;
+    }
+    /* relaxed: as in release_threads. */
+    if (pyrt_load_relaxed(&mine->share.is_asked) != 0) {
+        pyrt_store_relaxed(&mine->share.is_asked, 0u);
+        release_all_of(mine, true);
+    }
+    else {
+        release(mine, NULL);
     }
 }
 
@@ -310,6 +340,7 @@ pyrt_heap_adopt(const pyrt_segment *segment)
     }
     /* Some may have been of heaps that are gone. */
     forget_ended(pyrt_heaps_of(thread));
+    sweep_if_grown(pyrt_heaps_of(thread));
     pyrt_report_tell(&held);
 }
 
@@ -484,7 +515,7 @@ end(pyrt_heap_impl *heap, uint32_t state)
     }
     /* seq_cst, as release: pairs with look_for_ended. */
     pyrt_fetch_add_seq_cst(&heaps->ended, 1u);
-    release_everywhere(heap->interp);
+    release_everywhere(heap->interp, false);
     pyrt_heap_unref(heap);
 }
 
@@ -589,13 +620,19 @@ thread_lost(pyrt_thread_impl *thread)
     thread_exit(thread);
 }
 
+static void
+interp_release(pyrt_interp *interp)
+{
+    release_everywhere(interp, true);
+}
+
 __attribute__((constructor)) static void
 register_stage(void)
 {
     static const pyrt_stage stage = {
         .interp_init = pyrt_heaps_interp_init,
         .interp_fini = pyrt_heaps_interp_fini,
-        .interp_release = release_everywhere,
+        .interp_release = interp_release,
         .thread_init = thread_init,
         .thread_fini = thread_fini,
         .thread_release = thread_release,

@@ -222,10 +222,16 @@ find_run(uint64_t free, size_t slices)
 }
 
 bool
+pyrt_segment_has_room(const pyrt_segment *segment, size_t slices)
+{
+    return find_run(segment->free, slices) >= 0;
+}
+
+bool
 pyrt_share_has_room(const pyrt_share *share, size_t slices)
 {
     const pyrt_segment *segment = share->open;
-    while (segment != NULL && find_run(segment->free, slices) < 0) {
+    while (segment != NULL && !pyrt_segment_has_room(segment, slices)) {
         segment = segment->next;
     }
     return segment != NULL;
@@ -320,6 +326,12 @@ pyrt_slices_give(pyrt_share *share, pyrt_page *page)
             return;
         }
     }
+    pyrt_segment_purge_later(share, segment);
+}
+
+void
+pyrt_segment_purge_later(pyrt_share *share, pyrt_segment *segment)
+{
     if (segment->purge_at == 0) {
         segment->purge_at = pyrt_now_ns() + PURGE_DELAY_NS;
         share->next_purge = segment->purge_at < share->next_purge ? segment->purge_at : share->next_purge;
@@ -370,6 +382,23 @@ pyrt_share_purge(pyrt_share *share, int64_t now)
         if (segment->purge_at != 0 && segment->purge_at < share->next_purge) {
             share->next_purge = segment->purge_at;
         }
+    }
+}
+
+void
+pyrt_share_purge_all(pyrt_share *share)
+{
+    pyrt_segment *next;
+    share->next_purge = INT64_MAX;
+    for (pyrt_segment *segment = share->open; segment != NULL; segment = next) {
+        next = segment->next;
+        if (segment->free == PYRT_ALL_SLICES) {
+            spare_free(share, segment);
+            continue;
+        }
+        pyrt_segment_purge(segment, segment->free & segment->dirty);
+        segment->aged = 0;
+        segment->purge_at = 0;
     }
 }
 

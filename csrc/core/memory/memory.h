@@ -63,6 +63,9 @@ typedef struct pyrt_share {
     uint32_t spare;            /* how many of the open ones have no page */
     uint32_t segments;         /* open and full */
     uint32_t sweep_at;         /* with so many, all pages are looked at before there is one more */
+    uint32_t adopt_skip;       /* times that the pool is not asked before it is asked again, */
+    uint32_t adopt_pause;      /* which double while it has nothing */
+    uint32_t is_asked;         /* atomic, relaxed: a barrier wants it to give back what it can */
     int64_t next_purge;        /* the earliest purge_at of its segments; INT64_MAX: none */
     /* Statistics: written by the owner, read by anybody, relaxed. */
     uint64_t pages, page_bytes, held_bytes, adopted;
@@ -90,7 +93,8 @@ struct pyrt_memory {
 struct pyrt_pool {
     pyrt_raw_mutex lock;
     uint32_t number;           /* in the map; 0 is none */
-    pyrt_segment *abandoned;   /* segments of threads that have ended: in use, and nobody's */
+    /* Segments of threads that have ended: in use, and nobody's. In front those that have room, as far as is known. */
+    pyrt_segment *abandoned, *abandoned_last;
     size_t abandoned_count;
     pyrt_page *huge;           /* pages that are mappings of their own */
     size_t huge_bytes;
@@ -104,6 +108,7 @@ struct pyrt_pool {
     struct pyrt_interp *interp; /* whose readers; NULL: the process's. Never changes */
     uint32_t frozen;           /* threads lost in a fork: nobody knows which blocks of theirs are in use */
     bool for_good;             /* as in its memory */
+    bool ending;               /* its interpreter is: nothing goes until it has ended */
     bool ended;                /* its interpreter has: what is freed goes back to the system at once, by who frees it */
 };
 
@@ -159,7 +164,8 @@ void pyrt_segment_free(pyrt_segment *segment);
 void pyrt_segment_list_remove(pyrt_segment **list, pyrt_segment *segment);
 void pyrt_segment_list_push(pyrt_segment **list, pyrt_segment *segment);
 
-/* Whether so many slices in a row are free in the share's segments. */
+/* Whether so many slices in a row are free in a segment, or in one of the share's. */
+bool pyrt_segment_has_room(const pyrt_segment *segment, size_t slices);
 bool pyrt_share_has_room(const pyrt_share *share, size_t slices);
 
 /* Takes `slices` in a row out of the share's segments, from a new one if need be, and answers the page over them, with
@@ -173,9 +179,12 @@ void pyrt_slices_free(pyrt_page *page);
 /* Gives free slices, a bit for each, back to the system. */
 void pyrt_segment_purge(pyrt_segment *segment, uint64_t slices);
 
-/* Gives memory that has been free for a while back to the system. */
+/* Gives memory that has been free for a while back to the system; the last: all that is free. The first has a segment of the share
+ * looked at for that. */
+void pyrt_segment_purge_later(pyrt_share *share, pyrt_segment *segment);
 void pyrt_share_purge(pyrt_share *share, int64_t now);
 void pyrt_share_purge_if_due(pyrt_share *share);
+void pyrt_share_purge_all(pyrt_share *share);
 
 /* A mapping of its own with one page over it, and its end: of a type-stable heap it goes when readers have passed, which
  * pyrt_pool_release looks for. */
@@ -192,11 +201,15 @@ void pyrt_pool_sweep(pyrt_pool *pool);
 void pyrt_share_note_held(const pyrt_share *share);
 
 /* The end of the share's thread: what is in use goes to the pool, the rest to the arenas. Its pages have been given
- * up before (page.h). And a segment out of the pool; NULL if there is none. */
+ * up before (page.h). And a segment out of the pool in which there is a page of this class with something to take, of the part's
+ * heap, or room for so many slices; NULL if none is found. What is empty in those that are looked at goes. */
 void pyrt_share_abandon(pyrt_share *share);
-pyrt_segment *pyrt_segment_adopt(pyrt_share *share);
+pyrt_segment *pyrt_segment_adopt(const pyrt_part *part, unsigned class, size_t slices);
 
 /* The same of one segment, a block of which is in use; false if it is not there, or its interpreter has ended. */
 bool pyrt_segment_adopt_this(pyrt_share *share, pyrt_segment *segment);
+
+/* Frees the block of a page that has only that one, of a thread that has ended: it goes at once. False if it is not there. */
+bool pyrt_pool_free_single(pyrt_page *page, void *block);
 
 #endif

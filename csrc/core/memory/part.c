@@ -8,7 +8,7 @@
 
 /* So many full pages are looked at before a new page is taken: for blocks that others have freed, of which the owner is never
  * told, and for the few that it has freed itself. It goes round. */
-enum { LOOKS_AT_FULL = 8, ADOPTIONS = 4 };
+enum { LOOKS_AT_FULL = 8 };
 
 /* A full page becomes usable when its owner has freed more than one block in so many: fewer are not worth the way from list to
  * list and back. Who finds no usable page takes them all the same, from the full ones that he looks at. */
@@ -222,22 +222,28 @@ own(pyrt_part *part, pyrt_page *page)
     }
 }
 
-/* Blocks that others have freed are found when their size is wanted. So that what has become empty of other sizes is not lost to
- * this one, every page is looked at before the share grows; not each time, but when it has grown by a quarter. */
+/* Blocks that others have freed are found when their size is wanted. So that what has become empty of other sizes is not lost,
+ * every page is looked at before the share grows, by what is new or what is taken over; not each time, but when it has grown by a
+ * quarter. */
+static void
+sweep_if_grown(pyrt_part *part)
+{
+    if (part->heap != NULL) {
+        pyrt_heap_sweep_if_grown();
+    }
+    else if (part->share->segments >= part->share->sweep_at) {
+        pyrt_part_trim(part);
+        part->share->sweep_at = pyrt_share_next_sweep(part->share);
+    }
+}
+
 static pyrt_page *
 take_slices(pyrt_part *part, size_t slices, bool *zero)
 {
-    pyrt_share *share = part->share;
-    if (share->segments >= share->sweep_at && !pyrt_share_has_room(share, slices)) {
-        if (part->heap != NULL) {
-            pyrt_heap_sweep();
-        }
-        else {
-            pyrt_part_trim(part);
-        }
-        share->sweep_at = pyrt_share_next_sweep(share);
+    if (!pyrt_share_has_room(part->share, slices)) {
+        sweep_if_grown(part);
     }
-    return pyrt_slices_take(share, slices, zero);
+    return pyrt_slices_take(part->share, slices, zero);
 }
 
 static pyrt_page *
@@ -270,7 +276,19 @@ pyrt_part_adopt_all(pyrt_part *part, const pyrt_segment *segment)
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_part_adopt(part, &segment->pages[__builtin_ctzll(left)]);
     }
+    sweep_if_grown(part);
     pyrt_report_tell(&held);
+}
+
+/* What ended threads have left is used up before the share grows. */
+static bool
+adopt_for(pyrt_part *part, unsigned class, size_t slices)
+{
+    pyrt_segment *segment = pyrt_segment_adopt(part, class, slices);
+    if (segment != NULL) {
+        pyrt_part_adopt_all(part, segment);
+    }
+    return segment != NULL;
 }
 
 /* Before more is asked of the system. */
@@ -288,12 +306,7 @@ find_page(pyrt_part *part, unsigned class)
 {
     pyrt_page *page = find_usable(part, class);
     page = page != NULL ? page : look_at_full(part, class);
-    for (int i = 0; i < ADOPTIONS && page == NULL; i++) {
-        pyrt_segment *segment = pyrt_segment_adopt(part->share);
-        if (segment == NULL) {
-            break;
-        }
-        pyrt_part_adopt_all(part, segment);
+    if (page == NULL && adopt_for(part, class, pyrt_class_slices(class))) {
         page = find_usable(part, class);
     }
     if (page == NULL) {
@@ -347,7 +360,12 @@ alloc_large(pyrt_part *part, size_t size, size_t align, bool *zero)
         become_empty(part, freed);
     }
     give_back(part);
-    pyrt_page *page = take_slices(part, (size + PYRT_SLICE - 1) >> PYRT_SLICE_SHIFT, zero);
+    size_t slices = (size + PYRT_SLICE - 1) >> PYRT_SLICE_SHIFT;
+    if (!pyrt_share_has_room(part->share, slices)) {
+        /* A page of this class has something to take when it goes. */
+        (void)adopt_for(part, PYRT_CLASS_LARGE, slices);
+    }
+    pyrt_page *page = take_slices(part, slices, zero);
     if (page == NULL) {
         return NULL;
     }

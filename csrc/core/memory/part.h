@@ -77,11 +77,12 @@ void pyrt_part_adopt(pyrt_part *part, pyrt_page *page);
 void pyrt_part_adopt_all(pyrt_part *part, const pyrt_segment *segment);
 
 /* The heaps' half (heap.c). Adopting hands each page to the part of its heap; releasing gives back what all heaps of this
- * thread need no more; sweeping looks at all their pages for that (pyrt_part_trim). For parts that are of a heap. */
+ * thread need no more; sweeping looks at all their pages for that (pyrt_part_trim), if its share has grown since it last did so.
+ * For parts that are of a heap. */
 void pyrt_heap_adopt(const pyrt_segment *segment);
 bool pyrt_heap_adopt_this(pyrt_segment *segment);
 void pyrt_heap_release(const pyrt_part *asking);
-void pyrt_heap_sweep(void);
+void pyrt_heap_sweep_if_grown(void);
 
 /* Frees a block at home. `link`: where it stands in the block, pyrt_link_of; in the process's pages at its beginning. */
 static inline void

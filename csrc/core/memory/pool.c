@@ -166,6 +166,30 @@ each_that_waits(pyrt_pool *pool, const pyrt_segment *segment, void (*function)(p
     }
 }
 
+/* Under the lock, as all of these. */
+static void
+link_segment(pyrt_pool *pool, pyrt_segment *segment, bool in_front)
+{
+    if (in_front || pool->abandoned == NULL) {
+        pool->abandoned_last = pool->abandoned == NULL ? segment : pool->abandoned_last;
+        pyrt_segment_list_push(&pool->abandoned, segment);
+        return;
+    }
+    segment->previous = pool->abandoned_last;
+    segment->next = NULL;
+    pool->abandoned_last->next = segment;
+    pool->abandoned_last = segment;
+}
+
+static void
+unlink_segment(pyrt_pool *pool, pyrt_segment *segment)
+{
+    if (pool->abandoned_last == segment) {
+        pool->abandoned_last = segment->previous;
+    }
+    pyrt_segment_list_remove(&pool->abandoned, segment);
+}
+
 void
 pyrt_share_abandon(pyrt_share *share)
 {
@@ -182,7 +206,8 @@ pyrt_share_abandon(pyrt_share *share)
                 continue;
             }
             pyrt_raw_mutex_lock(&pool->lock);
-            pyrt_segment_list_push(&pool->abandoned, segment);
+            /* What has room is found first. */
+            link_segment(pool, segment, segment->free != 0);
             segment->is_abandoned = true;
             each_that_waits(pool, segment, wait_for_readers);
             pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count + 1);
@@ -193,11 +218,10 @@ pyrt_share_abandon(pyrt_share *share)
     share->spare = share->segments = 0;
 }
 
-/* Under the lock. */
 static void
 take_out(pyrt_pool *pool, pyrt_segment *segment)
 {
-    pyrt_segment_list_remove(&pool->abandoned, segment);
+    unlink_segment(pool, segment);
     segment->is_abandoned = false;
     each_that_waits(pool, segment, wait_no_more);
     pyrt_store_relaxed(&pool->abandoned_count, pool->abandoned_count - 1);
@@ -208,46 +232,11 @@ become_part_of(pyrt_share *share, pyrt_segment *segment)
 {
     segment->is_adopted = true;
     share->segments++;
+    share->spare += segment->free == PYRT_ALL_SLICES;
     pyrt_segment_list_push(segment->free != 0 ? &share->open : &share->full, segment);
-}
-
-pyrt_segment *
-pyrt_segment_adopt(pyrt_share *share)
-{
-    pyrt_pool *pool = share->pool;
-    /* relaxed: a look that saves the lock; one that comes too early finds the segment the next time. */
-    if (pyrt_load_relaxed(&pool->abandoned_count) == 0) {
-        return NULL;
+    if ((segment->free & segment->dirty) != 0) {
+        pyrt_segment_purge_later(share, segment);
     }
-    pyrt_raw_mutex_lock(&pool->lock);
-    pyrt_segment *segment = pool->abandoned;
-    if (segment != NULL) {
-        take_out(pool, segment);
-    }
-    pyrt_raw_mutex_unlock(&pool->lock);
-    if (segment != NULL) {
-        become_part_of(share, segment);
-    }
-    return segment;
-}
-
-bool
-pyrt_segment_adopt_this(pyrt_share *share, pyrt_segment *segment)
-{
-    pyrt_pool *pool = share->pool;
-    if (segment->pool != pool) {
-        return false;
-    }
-    pyrt_raw_mutex_lock(&pool->lock);
-    bool is_there = segment->is_abandoned;
-    if (is_there) {
-        take_out(pool, segment);
-    }
-    pyrt_raw_mutex_unlock(&pool->lock);
-    if (is_there) {
-        become_part_of(share, segment);
-    }
-    return is_there;
 }
 
 /* ---- giving back ------------------------------------------------------------------------------------------------- */
@@ -269,7 +258,7 @@ give_back(pyrt_pool *pool, pyrt_segment *segment)
 static bool
 has_become_empty(pyrt_page *page)
 {
-    if (pyrt_load_acquire(&page->heap->state) == PYRT_HEAP_DESTROYED) {
+    if (page->heap != NULL && pyrt_load_acquire(&page->heap->state) == PYRT_HEAP_DESTROYED) {
         pyrt_page_lose_blocks(page);
     }
     (void)pyrt_page_collect(page);
@@ -284,7 +273,7 @@ may_go(pyrt_pool *pool, pyrt_page *page, bool look)
         if (!look || !has_become_empty(page)) {
             return false;
         }
-        if (!page->heap->type_stable) {
+        if (page->heap == NULL || !page->heap->type_stable) {
             return true;
         }
         page->goal = pyrt_qsbr_advance(pool->interp);
@@ -292,14 +281,17 @@ may_go(pyrt_pool *pool, pyrt_page *page, bool look)
     return pyrt_qsbr_poll_interp(pool->interp, page->goal);
 }
 
-static void
+/* Whether one has gone. Those that wait have been counted out before, and are counted in here. */
+static bool
 release_pages_of(pyrt_pool *pool, pyrt_segment *segment, bool look)
 {
     bool some = false;
     for (uint64_t left = segment->first; left != 0; left &= left - 1) {
         pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
         if (may_go(pool, page, look)) {
-            pyrt_heap_unref(page->heap);
+            if (page->heap != NULL) {
+                pyrt_heap_unref(page->heap);
+            }
             pyrt_slices_free(page);
             some = true;
         }
@@ -307,10 +299,7 @@ release_pages_of(pyrt_pool *pool, pyrt_segment *segment, bool look)
             wait_for_readers(pool, page);
         }
     }
-    /* Also slices that its thread had freed shortly before it ended. */
-    if (some || look) {
-        give_back(pool, segment);
-    }
+    return some;
 }
 
 static void
@@ -326,7 +315,10 @@ release_pages(pyrt_pool *pool, bool look)
     pyrt_segment *next;
     for (pyrt_segment *segment = pool->abandoned; segment != NULL; segment = next) {
         next = segment->next;
-        release_pages_of(pool, segment, look);
+        /* Also slices that its thread had freed shortly before it ended. */
+        if (release_pages_of(pool, segment, look) || look) {
+            give_back(pool, segment);
+        }
     }
 }
 
@@ -349,6 +341,115 @@ pyrt_pool_sweep(pyrt_pool *pool)
     release_huge(pool, false);
     release_pages(pool, true);
     pyrt_raw_mutex_unlock(&pool->lock);
+}
+
+bool
+pyrt_pool_free_single(pyrt_page *page, void *block)
+{
+    pyrt_pool *pool = page->segment->pool;
+    pyrt_raw_mutex_lock(&pool->lock);
+    bool goes = page->segment->is_abandoned && !pool->ending && pyrt_page_used(page) == 1;
+    if (goes) {
+        pyrt_segment *segment = page->segment;
+        pyrt_link_write(page, block, page->head.local);
+        page->head.local = block;
+        pyrt_page_set_used(page, 0);
+        each_that_waits(pool, segment, wait_no_more);
+        if (release_pages_of(pool, segment, true)) {
+            give_back(pool, segment);
+        }
+    }
+    pyrt_raw_mutex_unlock(&pool->lock);
+    return goes;
+}
+
+/* ---- taking over ------------------------------------------------------------------------------------------------- */
+
+/* So many segments are looked at each time. What is of no use goes to the end, so that all come by; and while nothing is, they are
+ * looked at more and more seldom. */
+enum { SEGMENTS_LOOKED_AT = 4, PAUSE_MOST = 64 };
+
+static bool
+has_page(const pyrt_segment *segment, const pyrt_part *part, unsigned class)
+{
+    for (uint64_t left = segment->first; left != 0; left &= left - 1) {
+        const pyrt_page *page = &segment->pages[__builtin_ctzll(left)];
+        if (page->head.class_ == class && page->heap == part->heap && pyrt_page_used(page) < page->head.capacity) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static pyrt_segment *
+find_segment(pyrt_pool *pool, const pyrt_part *part, unsigned class, size_t slices)
+{
+    for (int i = 0; i < SEGMENTS_LOOKED_AT && pool->abandoned != NULL; i++) {
+        pyrt_segment *segment = pool->abandoned;
+        each_that_waits(pool, segment, wait_no_more);
+        bool some = release_pages_of(pool, segment, true);
+        if (pyrt_segment_has_room(segment, slices) || (class != PYRT_CLASS_LARGE && has_page(segment, part, class))) {
+            return segment;
+        }
+        unlink_segment(pool, segment);
+        link_segment(pool, segment, false);
+        if (some) {
+            give_back(pool, segment);
+        }
+    }
+    return NULL;
+}
+
+pyrt_segment *
+pyrt_segment_adopt(const pyrt_part *part, unsigned class, size_t slices)
+{
+    pyrt_share *share = part->share;
+    pyrt_pool *pool = share->pool;
+    /* relaxed: a look that saves the lock; one that comes too early finds the segment the next time. */
+    if (pyrt_load_relaxed(&pool->abandoned_count) == 0) {
+        return NULL;
+    }
+    if (share->adopt_skip != 0) {
+        share->adopt_skip--;
+        return NULL;
+    }
+    pyrt_raw_mutex_lock(&pool->lock);
+    pyrt_segment *segment = find_segment(pool, part, class, slices);
+    bool looks_in_vain = segment == NULL && pool->abandoned != NULL;
+    if (segment != NULL) {
+        take_out(pool, segment);
+    }
+    pyrt_raw_mutex_unlock(&pool->lock);
+    if (segment != NULL) {
+        share->adopt_pause = 0;
+        become_part_of(share, segment);
+    }
+    else if (looks_in_vain) {
+        share->adopt_pause = share->adopt_pause == 0           ? 1
+                             : share->adopt_pause < PAUSE_MOST ? share->adopt_pause * 2
+                                                               : PAUSE_MOST;
+        share->adopt_skip = share->adopt_pause;
+    }
+    return segment;
+}
+
+bool
+pyrt_segment_adopt_this(pyrt_share *share, pyrt_segment *segment)
+{
+    pyrt_pool *pool = share->pool;
+    if (segment->pool != pool) {
+        return false;
+    }
+    pyrt_raw_mutex_lock(&pool->lock);
+    bool is_there = segment->is_abandoned;
+    if (is_there) {
+        take_out(pool, segment);
+    }
+    pyrt_raw_mutex_unlock(&pool->lock);
+    if (is_there) {
+        become_part_of(share, segment);
+    }
+    return is_there;
 }
 
 /* ---- when the interpreter has ended ------------------------------------------------------------------------------ */
@@ -395,6 +496,9 @@ pyrt_pool_free(pyrt_page *page, void *block)
 void
 pyrt_pool_mark(pyrt_pool *pool)
 {
+    pyrt_raw_mutex_lock(&pool->lock);
+    pool->ending = true;
+    pyrt_raw_mutex_unlock(&pool->lock);
     /* Nobody adds a segment any more, and none goes before the pool has ended. */
     for (const pyrt_segment *segment = pool->abandoned; segment != NULL; segment = segment->next) {
         for (uint64_t left = segment->first; left != 0; left &= left - 1) {

@@ -180,7 +180,8 @@ free_elsewhere(void *block)
     else if (owner == PYRT_NOBODY && pyrt_page_may_have(page, block) && adopt_for(page)) {
         pyrt_page_free_local(page, block, pyrt_link_of(page, block));
     }
-    else {
+    else if (owner != PYRT_NOBODY || page->head.class_ != PYRT_CLASS_LARGE || block != page->head.start ||
+             !pyrt_pool_free_single(page, block)) {
         pyrt_page_free_foreign(page, block);
     }
 }

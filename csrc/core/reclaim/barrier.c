@@ -221,7 +221,7 @@ release_stages(pyrt_interp *interp)
 }
 
 static pyrt_status
-barrier(pyrt_thread_impl *self, int64_t deadline)
+barrier(pyrt_thread_impl *self, int64_t deadline, bool releases)
 {
     pyrt_interp *interp = self->base.interp;
     finish_stages(self);
@@ -230,7 +230,9 @@ barrier(pyrt_thread_impl *self, int64_t deadline)
         return status;
     }
     finish_stages(self);
-    release_stages(interp);
+    if (releases) {
+        release_stages(interp);
+    }
     if (!finish(&pyrt_reclaim_of_interp(interp)->orphans, interp, self, deadline)) {
         return PYRT_ETIMEDOUT;
     }
@@ -240,7 +242,9 @@ barrier(pyrt_thread_impl *self, int64_t deadline)
     if (!is_empty && !finish(&pyrt_global_queue, NULL, self, deadline)) {
         return PYRT_ETIMEDOUT;
     }
-    release_stages(interp);
+    if (releases) {
+        release_stages(interp);
+    }
     return PYRT_OK;
 }
 
@@ -262,7 +266,8 @@ pyrt_qsbr_barrier_timed(pyrt_thread *or_null, int64_t timeout_ns)
     if (status != PYRT_OK) {
         return status;
     }
-    status = barrier(pyrt_thread_impl_of(self), deadline);
+    /* Who asks in passing asks often. */
+    status = barrier(pyrt_thread_impl_of(self), deadline, timeout_ns != 0);
     PYRT_COUNT(pyrt_thread_impl_of(self), barriers, status == PYRT_OK);
     pyrt_thread_release(self);
     return status;

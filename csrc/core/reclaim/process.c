@@ -197,9 +197,7 @@ pyrt_reclaim_own(pyrt_thread_impl *thread)
     pyrt_tls()->disposing--;
     thread->held--;
     note_waiting(&mine->queue);
-    if (mine->held_bytes != 0) {
-        release_held(thread);
-    }
+    release_held(thread);
     pyrt_reclaim_check_bound(thread);
     return count;
 }
@@ -435,8 +433,6 @@ pyrt_process_delayed(pyrt_thread *thread)
     pyrt_qsbr_pass(&thread->interp->domain, &thread->slot);
     count += pyrt_reclaim_own(impl);
     run_shared(impl, &count);
-    /* Also what ended threads have left, which counts against nobody's bound yet. */
-    release_held(impl);
     if (aside != NULL) {
         pyrt_thread_impl_of(aside)->kept--;
     }

@@ -90,10 +90,11 @@ size_t pyrt_process_delayed(pyrt_thread *thread);
 
 /* Waits until all that was retired before the call has been disposed of: by the threads of the thread's interpreter, by those
  * that ended, and globally. Takes the queues of detached threads, asks the attached ones for theirs at their next safepoint.
- * Objects that wait for their owners to merge them (object.h) are merged too, and destroyed if that ends them. Empty pages of
- * type-stable heaps that waited for readers before the call go back: of ended and of detached threads, of this one, and of the
- * attached ones at a safepoint soon (one that has found readers in the way passes up to 64 before it looks again); so do all
- * pages without blocks that ended threads have left. In a pause of one's own none goes.
+ * Objects that wait for their owners to merge them (object.h) are merged too, and destroyed if that ends them. What the heaps of
+ * the interpreter keep of memory without blocks goes back to the system: of ended and of detached threads, of this one, and of
+ * the attached ones at a safepoint soon (one that has found readers in the way passes up to 64 before it looks again); of
+ * type-stable heaps that for which readers had to be waited before the call. In a pause of one's own none goes, nor with a
+ * timeout of 0.
  * NULL: the current state, or one of the main interpreter for the time. Errors: PYRT_EDEADLK inside a disposer, and in a
  * pause of one's own if a thread is parked in one; PYRT_ESTATE in a counted read-side section (reported), without runtime or
  * of an interpreter that is ending; PYRT_ENOMEM; the timed form PYRT_ETIMEDOUT (nothing is lost, and what was collected is

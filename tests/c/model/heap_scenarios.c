@@ -107,7 +107,7 @@ pyrt_heap_release(const pyrt_part *asking)
 }
 
 void
-pyrt_heap_sweep(void)
+pyrt_heap_sweep_if_grown(void)
 {
 }
 
@@ -220,7 +220,7 @@ leave(int owner)
 static bool
 take(int owner)
 {
-    pyrt_segment *segment = pyrt_segment_adopt(&shares[owner]);
+    pyrt_segment *segment = pyrt_segment_adopt(&parts[owner], pyrt_class_of(SIZE), 1);
     for (uint64_t left = segment == NULL ? 0 : segment->first; left != 0; left &= left - 1) {
         pyrt_part_adopt(&parts[owner], &segment->pages[__builtin_ctzll(left)]);
     }
