@@ -114,13 +114,15 @@ MAX_SECONDS, MAX_THREADS, MAX_SEED = 86400.0, 256, 2**63 - 1
 
 
 def _number(kind: type[int | float], what: str, low: float, high: float) -> Callable[[str], Any]:
+    limits = f"from {low} to {high}" if kind is int else f"from {low:g} to {high:g}"
+
     def convert(text: str) -> int | float:
         try:
             number = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
         if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{what} goes from {low:g} to {high:g}, not {text}")
+            raise argparse.ArgumentTypeError(f"{what} goes {limits}, not {text}")
         return number
 
     return convert

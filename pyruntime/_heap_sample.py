@@ -6,19 +6,21 @@ has when it dies goes to the next one.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pyruntime import _heap_report, heap
 from pyruntime._records import MemoryStats
+from pyruntime._text import counted
 from pyruntime.heap import Buffer, Heap
 
 if TYPE_CHECKING:
@@ -37,13 +39,23 @@ class Sample:
 
     Three heaps: small buffers that live shortly, ones of all sizes, and a type-stable one. A buffer is freed by its own
     thread, or put on the way to whoever comes next.
+
+    Many threads under one lock leave others, who have started them or look at the clock, waiting for seconds. So they begin
+    when all have been started, and see for themselves when the time is up: then they stand still, with what they have, until
+    the end of the block.
     """
 
-    def __init__(self, threads: int, seed: int) -> None:
+    def __init__(
+        self, threads: int, seed: int, seconds: float = math.inf, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.heaps = [Heap("messages", tag=1), Heap("frames", tag=2), Heap("nodes", tag=3, type_stable=True)]
         self.died = [0] * threads
         self._left: list[list[Buffer]] = [[] for _ in range(threads)]
         self._seed = seed
+        self._seconds = seconds
+        self._clock = clock
+        self._started = math.inf
+        self._go = threading.Event()
         self._on_the_way: deque[Buffer] = deque(maxlen=ON_THE_WAY)
         self._stop = threading.Event()
         self._keepers = [
@@ -54,8 +66,11 @@ class Sample:
         try:
             for keeper in self._keepers:
                 keeper.start()
+            self._started = self._clock()
+            self._go.set()
         except BaseException:
             self._stop.set()  # those that have started must not keep the process from its end
+            self._go.set()
             raise
         return self
 
@@ -70,9 +85,20 @@ class Sample:
         for one in self.heaps:
             one.close()
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the threads began."""
+        return self._clock() - self._started
+
+    def _is_over(self) -> bool:
+        if self.elapsed >= self._seconds:
+            self._stop.wait()
+        return self._stop.is_set()
+
     def _keep_alive(self, number: int) -> None:
         """One thread after another does the work of a place."""
-        while not self._stop.is_set():
+        self._go.wait()
+        while not self._is_over():
             choices = random.Random(f"{self._seed}, {number}, {self.died[number]}")
             worker = threading.Thread(target=self._work, args=(choices, self._left[number]), name=f"worker {number}")
             worker.start()
@@ -89,7 +115,7 @@ class Sample:
 
     def _work(self, choices: random.Random, mine: list[Buffer]) -> None:
         for _ in range(TURNS_OF_A_THREAD):
-            if self._stop.is_set():
+            if self._is_over():
                 return
             buffer = self._allocate(choices)
             buffer[:1] = b"x"
@@ -118,19 +144,19 @@ class Moment:
 
     def as_text(self) -> str:
         """The report for people."""
-        title = f"{self.threads} threads for {self.seconds:.1f} s, seed {self.seed}; {self.threads_died} threads have died"
+        have_died = f"{counted(self.threads_died, 'thread')} {'has' if self.threads_died == 1 else 'have'} died"
+        title = f"{counted(self.threads, 'thread')} for {self.seconds:.1f} s, seed {self.seed}; {have_died}"
         return f"{title}\n\n{_heap_report.table(self.memory, [])}"
 
 
 def run(seconds: float, threads: int, seed: int, *, shown: bool) -> Generator[Moment, None, None]:
     """Runs the sample for so long and gives how it stands, a few times in a second; the last one is of just before its end.
     `shown`: on a terminal it is drawn anew all the time meanwhile."""
-    started = time.monotonic()
     drawn = shown and _refreshes()
     try:
-        with Sample(threads, seed) as sample:
+        with Sample(threads, seed, seconds) as sample:
             while True:
-                elapsed = time.monotonic() - started
+                elapsed = sample.elapsed
                 moment = Moment(elapsed, threads, seed, sum(sample.died), heap.stats())
                 if drawn:
                     print(_CLEAR + moment.as_text(), flush=True)

@@ -1399,7 +1399,7 @@ def run_sample(this_python: Python, *arguments: str, **options: Any) -> subproce
 def test_the_sample_prints_one_table_where_there_is_no_terminal(this_python: Python) -> None:
     done = run_sample(this_python, "--seconds", "0.3", "--threads", "2", "--seed", "7", check=True)
     lines = done.stdout.splitlines()
-    assert re.fullmatch(r"2 threads for [0-9.]+ s, seed 7; [0-9]+ threads have died", lines[0])
+    assert re.fullmatch(r"2 threads for [0-9.]+ s, seed 7; [0-9]+ threads? (has|have) died", lines[0])
     assert "\x1b" not in done.stdout
     assert [line.split()[0] for line in lines if line[:1].isalpha()][1:] == [
         "process",
@@ -1444,6 +1444,68 @@ def test_the_sample_leaves_nothing() -> None:
     assert leaks() == []
 
 
+def test_the_threads_of_the_sample_begin_when_all_have_been_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would keep whoever starts the others waiting."""
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def recorded(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", recorded)
+    with _heap_sample.Sample(40, 5) as sample:
+        while not any(sample.died):
+            pass
+    assert started[:40] == [f"sample {number}" for number in range(40)]
+    assert {name.split()[0] for name in started[40:]} == {"worker"}
+
+
+class WaitsCounted(threading.Event):
+    """How many threads wait for it, or have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[int] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(threading.get_ident())
+        return super().wait(timeout)
+
+
+def test_the_threads_of_the_sample_see_its_end_for_themselves() -> None:
+    now = [0.0]
+    sample = _heap_sample.Sample(3, 5, seconds=2.0, clock=lambda: now[0])
+    over = sample._stop = WaitsCounted()
+    with sample:
+        while sum(sample.died) < 3:
+            pass
+        now[0] = 1.9
+        assert (sample.elapsed, len(over.waits)) == (1.9, 0)
+        now[0] = 2.0
+        while len(over.waits) < 3:
+            pass
+        # In each place one thread waits, with what it had last; the one that looks after it begins no other.
+        died = list(sample.died)
+        assert sum(one.stats().blocks for one in sample.heaps) > 0
+    assert all(after - before in (0, 1) for before, after in zip(died, sample.died, strict=True))
+    assert [one.stats().blocks for one in sample.heaps] == [0, 0, 0]
+
+
+def test_a_sample_without_time_begins_nothing() -> None:
+    with _heap_sample.Sample(2, 5, seconds=0.0, clock=lambda: 7.0) as sample:
+        pass
+    assert sample.died == [0, 0]
+
+
+def test_the_sample_counts_in_words() -> None:
+    def title(threads: int, died: int) -> str:
+        return _heap_sample.Moment(0.5, threads, 7, died, []).as_text().splitlines()[0]
+
+    assert title(1, 1) == "1 thread for 0.5 s, seed 7; 1 thread has died"
+    assert title(2, 0) == "2 threads for 0.5 s, seed 7; 0 threads have died"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -1452,7 +1514,7 @@ def test_the_sample_leaves_nothing() -> None:
         (["--seconds", "nan"], "a number of seconds goes from 0 to 86400, not nan"),
         (["--threads", "0"], "a number of threads goes from 1 to 256, not 0"),
         (["--threads", "2.5"], "'2.5' is not a number of threads"),
-        (["--seed", "-5"], "a seed goes from 0"),
+        (["--seed", "-5"], "a seed goes from 0 to 9223372036854775807, not -5"),
         (["more"], "unrecognized arguments: more"),
     ],
 )
@@ -1519,7 +1581,7 @@ def test_ctrl_c_shows_the_sample_so_far_where_there_is_no_terminal(this_python: 
     if option == "--json":
         assert [one["name"] for one in json.loads(result.out)["memory"][1]["heaps"]] == ["messages", "frames", "nodes"]
     else:
-        assert re.match(r"4 threads for [0-9.]+ s, seed 7; [0-9]+ threads have died\n", result.out)
+        assert re.match(r"4 threads for [0-9.]+ s, seed 7; [0-9]+ threads? (has|have) died\n", result.out)
         assert result.out.count("memory of") == result.out.count("nodes") == 1
     result = this_python.run(program, "start", option, status=130)
     assert (result.out, result.err) == ("", "interrupted\n")
