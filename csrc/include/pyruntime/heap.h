@@ -150,8 +150,9 @@ pyrt_heap *pyrt_heap_new(pyrt_interp *interp, const pyrt_heap_config *or_null);
 /* Ends a heap. delete: its blocks live on until they are freed. destroy: its blocks are gone. What is empty of it goes back now:
  * of this thread, of detached ones, and what ended ones have left; of another that is attached when that next needs a page, in
  * a barrier when it is detached, or when it ends; to the system with a delay, or with the next barrier. Of a type-stable heap it
- * waits for readers first, and goes in the next barrier after them, or when a thread next needs a page. While the world is stopped nothing goes but huge blocks, and the rest as if its
- * threads had been attached. No thread may allocate from the heap any more, and, for destroy, none may use or free its blocks.
+ * waits for readers first, and goes in the next barrier after them, or when a thread next needs a page. While the world is
+ * stopped nothing goes but huge blocks, and the rest as if its threads had been attached. No thread may allocate from the heap
+ * any more, and, for destroy, none may use or free its blocks.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_heap_delete(pyrt_heap *heap);
 void pyrt_heap_destroy(pyrt_heap *heap);
