@@ -69,16 +69,20 @@ class StallReport:
     pending_items: int
     """What waits in the domain for this and later goals."""
     pending_bytes: int
+    heap_bytes: int
+    """Memory of heaps that waits for readers, as ``held_bytes`` of :class:`MemoryStats`: a barrier gives that back, too."""
 
     def __str__(self) -> str:
         seconds = self.held_seconds
         held = f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
-        waits = f"{counted(self.pending_items, 'item')} ({counted(self.pending_bytes, 'byte')})"
-        if self.pending_items == 0:
-            waits = "nothing retired"
-        verb = "wait" if self.pending_items > 1 else "waits"
+        waiting = []
+        if self.pending_items:
+            waiting.append(f"{counted(self.pending_items, 'item')} ({counted(self.pending_bytes, 'byte')})")
+        if self.heap_bytes:
+            waiting.append(f"{counted(self.heap_bytes, 'byte')} of heaps")
+        verb = "wait" if self.pending_items > 1 or self.heap_bytes else "waits"
         who = f"thread '{self.thread_name}' (id {self.thread_id}, system id {self.os_thread_id})"
-        return f"{who} has held up a goal for {held}; {waits} {verb} for it"
+        return f"{who} has held up a goal for {held}; {' and '.join(waiting) or 'nothing retired'} {verb} for it"
 
 
 @dataclass(frozen=True)

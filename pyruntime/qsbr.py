@@ -291,8 +291,8 @@ class Domain(_core.Domain):
             return None
         from pyruntime._records import StallReport
 
-        thread, name, tid, interpreter, goal, held_ns, items, nbytes = fields
-        return StallReport(thread, name, tid, interpreter, goal, held_ns / 1e9, items, nbytes)
+        thread, name, tid, interpreter, goal, held_ns, items, nbytes, heap_bytes = fields
+        return StallReport(thread, name, tid, interpreter, goal, held_ns / 1e9, items, nbytes, heap_bytes)
 
     def set_bound(self, *, items: int, nbytes: int) -> None:
         """How much of one thread may wait before retire() answers False: so many callables, or so many bytes.

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 import pyruntime
 from pyruntime import qsbr
+from pyruntime.heap import Heap
 from pyruntime.qsbr import Domain, Goal
 
 
@@ -213,6 +214,20 @@ def test_a_timeout_says_who_is_in_the_way(domain: Domain, call: str, timeout: fl
         getattr(domain, call)(timeout=timeout)
     assert isinstance(caught.value, TimeoutError)
     assert "'the reader'" in str(caught.value)
+
+
+def test_a_barrier_that_times_out_says_that_memory_of_heaps_waits() -> None:
+    with Domain("own") as domain:
+        heap = Heap(domain=domain, type_stable=True)
+        with Reader(domain.reading()):
+            heap.alloc(3 << 20).release()
+            with pytest.raises(pyruntime.TimeoutExpired, match=r"; 3145728 bytes of heaps wait for it$"):
+                domain.barrier(timeout=0.001)
+            report = domain.stall_report()
+            assert report is not None
+            assert (report.pending_items, report.heap_bytes) == (0, 3 << 20)
+        domain.barrier()
+        heap.close()
 
 
 def test_a_wait_ends_when_the_reader_leaves(domain: Domain) -> None:
@@ -903,15 +918,17 @@ def test_stats_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "items", "nbytes", "words"),
+    ("held", "waiting", "words"),
     [
-        (0.0000125, 0, 0, "for 0.0125 ms; nothing retired waits for it"),
-        (0.5, 1, 1, "for 500 ms; 1 item (1 byte) waits for it"),
-        (75.04, 2, 1000, "for 75 s; 2 items (1000 bytes) wait for it"),
+        (0.0000125, (0, 0, 0), "for 0.0125 ms; nothing retired waits for it"),
+        (0.5, (1, 1, 0), "for 500 ms; 1 item (1 byte) waits for it"),
+        (75.04, (2, 1000, 0), "for 75 s; 2 items (1000 bytes) wait for it"),
+        (1.0, (0, 0, 65536), "for 1 s; 65536 bytes of heaps wait for it"),
+        (1.0, (1, 7, 65536), "for 1 s; 1 item (7 bytes) and 65536 bytes of heaps wait for it"),
     ],
 )
-def test_a_stall_report_reads_well(held: float, items: int, nbytes: int, words: str) -> None:
-    report = qsbr.StallReport(5, "reader", 77, 0, 9, held, items, nbytes)
+def test_a_stall_report_reads_well(held: float, waiting: tuple[int, int, int], words: str) -> None:
+    report = qsbr.StallReport(5, "reader", 77, 0, 9, held, *waiting)
     assert str(report) == f"thread 'reader' (id 5, system id 77) has held up a goal {words}"
 
 

@@ -208,10 +208,12 @@ pyrt_py_domain_stall_report(PyObject *self, PyObject *unused)
     (void)unused;
     pyrt_py_domain *domain = pyrt_py_domain_of(self);
     pyrt_stall_report report = {.struct_size = sizeof(report)};
+    pyrt_memory_stats memory = {.struct_size = sizeof(memory)};
     if (!pyrt_py_use_begin(domain, "stall_report()")) {
         return NULL;
     }
     pyrt_status status = pyrt_qsbr_stall_report(domain->interp, &report);
+    pyrt_interp_memory_stats(domain->interp, &memory);
     pyrt_py_use_end(domain);
     if (status == PYRT_ENOTFOUND) {
         Py_RETURN_NONE;
@@ -223,9 +225,10 @@ pyrt_py_domain_stall_report(PyObject *self, PyObject *unused)
     if (name == NULL) {
         return NULL;
     }
-    return Py_BuildValue("(KNiLKLKK)", (unsigned long long)report.thread_id, name, (int)report.os_tid,
+    return Py_BuildValue("(KNiLKLKKK)", (unsigned long long)report.thread_id, name, (int)report.os_tid,
                          (long long)report.interp_id, (unsigned long long)report.goal, (long long)report.held_ns,
-                         (unsigned long long)report.pending_items, (unsigned long long)report.pending_bytes);
+                         (unsigned long long)report.pending_items, (unsigned long long)report.pending_bytes,
+                         (unsigned long long)memory.held_bytes);
 }
 
 PyObject *
