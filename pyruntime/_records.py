@@ -67,7 +67,7 @@ class StallReport:
     held_seconds: float
     """How long the goal has been waiting."""
     pending_items: int
-    """What waits in the domain for this and later goals."""
+    """What was retired in the domain and waits for this and later goals."""
     pending_bytes: int
     heap_bytes: int
     """Memory of heaps that waits for readers, as ``held_bytes`` of :class:`MemoryStats`: a barrier gives that back, too."""
@@ -260,8 +260,7 @@ class MemoryStats:
     huge_bytes: int
     """In blocks above 2 MiB, which are no part of a page, until they are freed."""
     held_bytes: int
-    """What waits for readers, of type-stable heaps: empty pages, which are in page_bytes too, and freed blocks above 2 MiB,
-    which are not in huge_bytes any more."""
+    """Waits for readers: empty pages, in page_bytes too, and freed blocks above 2 MiB, in huge_bytes no more."""
     abandoned_segments: int
     """Segments of 4 MiB that threads which have ended left behind, and that nobody has taken over yet."""
     adopted_segments: int
