@@ -148,9 +148,9 @@ pyrt_watch_lose_holds(watch_tables *t, uint32_t lock)
 /* ---- asking ---------------------------------------------------------------------------------------------------------- */
 
 static pyrt_lock_hold
-describe(const void *lock, const watched_thread *thread, int64_t since)
+describe(const void *lock, const watched_thread *thread, int64_t since, int64_t now)
 {
-    pyrt_lock_hold h = {.lock = lock, .since_ns = pyrt_now_ns() - since, .os_tid = thread->os_tid};
+    pyrt_lock_hold h = {.lock = lock, .since_ns = now - since, .os_tid = thread->os_tid};
     char class[PYRT_LOCK_NAME];
     (void)pyrt_watch_name(lock, h.name, class);
     memcpy(h.thread_name, thread->name, sizeof(h.thread_name));
@@ -159,12 +159,12 @@ describe(const void *lock, const watched_thread *thread, int64_t since)
 
 /* Holds by their numbers, then waits by those of their threads, from *cursor on; false: there are no more. */
 static bool
-next_hold(const watch_tables *t, uint32_t *cursor, pyrt_lock_hold *out)
+next_hold(const watch_tables *t, uint32_t *cursor, int64_t now, pyrt_lock_hold *out)
 {
     while (t != NULL && *cursor < t->holds_pool.used) {
         const watched_hold *h = &t->holds[++*cursor];
         if (h->lock != 0) {
-            *out = describe(t->locks[h->lock].address, &t->threads[h->thread], h->since);
+            *out = describe(t->locks[h->lock].address, &t->threads[h->thread], h->since, now);
             return true;
         }
     }
@@ -174,7 +174,7 @@ next_hold(const watch_tables *t, uint32_t *cursor, pyrt_lock_hold *out)
     while (t != NULL && *cursor - PYRT_LOCK_DEBUG_HOLDS < t->threads_pool.used) {
         const watched_thread *thread = &t->threads[++*cursor - PYRT_LOCK_DEBUG_HOLDS];
         if (thread->waits_for != NULL) {
-            *out = describe(thread->waits_for, thread, thread->waits_since);
+            *out = describe(thread->waits_for, thread, thread->waits_since, now);
             out->waits = 1;
             out->attached = thread->attached;
             return true;
@@ -190,7 +190,9 @@ pyrt_lock_holds(pyrt_lock_hold *out, size_t capacity)
     uint32_t cursor = 0;
     pyrt_lock_hold hold;
     pyrt_raw_mutex_lock(&pyrt_watch.lock);
-    while (next_hold(pyrt_watch.tables, &cursor, &hold)) {
+    /* One moment for all: of two holds the longer one is seen to be longer. */
+    int64_t now = pyrt_now_ns();
+    while (next_hold(pyrt_watch.tables, &cursor, now, &hold)) {
         if (out != NULL && count < capacity) {
             out[count] = hold;
         }
@@ -208,7 +210,7 @@ pyrt_watch_holder(const void *lock, pyrt_lock_hold *out)
     watch_tables *t = pyrt_watch.tables;
     uint32_t hold = t == NULL ? 0 : pyrt_watch_find_hold(t, pyrt_watch_find_lock(t, lock), 0);
     if (hold != 0) {
-        *out = describe(lock, &t->threads[t->holds[hold].thread], t->holds[hold].since);
+        *out = describe(lock, &t->threads[t->holds[hold].thread], t->holds[hold].since, pyrt_now_ns());
         os_id = t->threads[t->holds[hold].thread].os_id;
     }
     pyrt_raw_mutex_unlock(&pyrt_watch.lock);
@@ -240,7 +242,7 @@ pyrt_lock_report(void)
     for (;;) {
         pyrt_lock_hold h;
         pyrt_raw_mutex_lock(&pyrt_watch.lock);
-        bool more = next_hold(pyrt_watch.tables, &cursor, &h);
+        bool more = next_hold(pyrt_watch.tables, &cursor, pyrt_now_ns(), &h);
         pyrt_raw_mutex_unlock(&pyrt_watch.lock);
         if (!more) {
             break;

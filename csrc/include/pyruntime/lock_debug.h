@@ -100,8 +100,8 @@ pyrt_status pyrt_lock_name_array(pyrt_mutex *first, size_t count, size_t stride,
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 void pyrt_lock_forget(const void *memory, size_t bytes);
 
-/* What threads hold and wait for. Fills in up to `capacity`, none if `out` is NULL, and answers how many there are; 0 while it
- * is off.
+/* What threads hold and wait for, at one moment. Fills in up to `capacity`, none if `out` is NULL, and answers how many there
+ * are; 0 while it is off.
  * blocks: shortly · allocates: no · runs user code: no · quiescent: never · needs attached: no · async-signal-safe: no */
 size_t pyrt_lock_holds(pyrt_lock_hold *out, size_t capacity);
 
