@@ -379,6 +379,88 @@ TEST(so_does_who_looks_at_what_ended_threads_have_left)
     visit_while_another_ends_a_heap(delete_attached);
 }
 
+/* In more than one segment. */
+enum { LARGE = 300000, LARGE_ONES = 40, SEGMENT_SHIFT = 22 };
+
+static void
+allocate_large_ones(void *unused)
+{
+    (void)unused;
+    for (int i = 0; i < LARGE_ONES; i++) {
+        w.blocks[i] = pyrt_heap_malloc(w.others, w.heap, LARGE);
+        CHECK(w.blocks[i] != NULL);
+    }
+}
+
+static bool
+is_beside(const void *one, const void *other)
+{
+    return (uintptr_t)one >> SEGMENT_SHIFT == (uintptr_t)other >> SEGMENT_SHIFT;
+}
+
+static void
+free_all_beside(void *visited)
+{
+    for (int i = 0; i < LARGE_ONES; i++) {
+        if (is_beside(w.blocks[i], visited)) {
+            pyrt_free(w.blocks[i]);
+            w.blocks[i] = NULL;
+        }
+    }
+}
+
+static bool
+count_while_another_frees(void *block, size_t size, uint8_t tag, void *unused)
+{
+    (void)size, (void)tag, (void)unused;
+    if (v.seen++ == 0) {
+        worker_do(&v.ender, free_all_beside, block);
+        return true;
+    }
+    for (int i = 0; i < LARGE_ONES; i++) {
+        if (w.blocks[i] == block) {
+            return true;
+        }
+    }
+    CHECK(!"a block that is in use");
+    return false;
+}
+
+/* By an OS thread without a state: each of these has a page of its own, which goes with it, but not now. */
+TEST(who_looks_finds_what_ended_threads_have_left_still_while_others_free_it)
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, false);
+    v.seen = 0;
+    w.thread = pyrt_thread_ensure(w.interp);
+    worker_start(&v.ender);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, allocate_large_ones, NULL);
+    worker_do(&w.other, delete_attached, w.others);
+    CHECK_OK(pyrt_stop_the_world(w.interp));
+    CHECK_OK(pyrt_heap_visit(w.interp, 1, count_while_another_frees, NULL));
+    pyrt_start_the_world(w.interp);
+    size_t left = 0;
+    for (int i = 0; i < LARGE_ONES; i++) {
+        left += w.blocks[i] != NULL;
+    }
+    CHECK(left != 0 && left != LARGE_ONES);
+    CHECK_UINT(v.seen, left + 1);
+    CHECK_OK(pyrt_qsbr_barrier(w.thread));
+    CHECK_UINT(figures().pages, left);
+    for (int i = 0; i < LARGE_ONES; i++) {
+        pyrt_free(w.blocks[i]);
+    }
+    pyrt_heap_destroy(w.heap);
+    check_all_is_back();
+    worker_end(&w.other);
+    worker_end(&v.ender);
+    end();
+}
+
 /* ---- what readers saw before ------------------------------------------------------------------------------------- */
 
 enum { FEW = 100 };
@@ -416,9 +498,69 @@ TEST(a_block_that_goes_with_its_heap_waits_for_readers_of_today)
     end();
 }
 
+/* ---- what a thread is asked for --------------------------------------------------------------------------------- */
+
+static void
+wait_for_a_barrier(void *unused)
+{
+    (void)unused;
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+}
+
+/* The barrier takes its queue, and asks it for the rest then. It holds something for readers, too: itself. */
+static void
+pass_until_asked_for_memory(void *type_stable)
+{
+    WAIT_UNTIL((pyrt_load_acquire(&w.others->slot.flags) & PYRT_FLAG_COLLECT) != 0);
+    pyrt_safepoint(w.others);
+    void *held = pyrt_heap_malloc(w.others, type_stable, LARGE);
+    CHECK(held != NULL);
+    pyrt_free(held);
+    WAIT_UNTIL((pyrt_load_acquire(&w.others->slot.flags) & PYRT_FLAG_RETIRE) != 0);
+    CHECK(figures().held_bytes != 0);
+}
+
+static void
+pass_and_look(void *unused)
+{
+    (void)unused;
+    pyrt_safepoint(w.others);
+    CHECK(figures().page_bytes < (uint64_t)BLOCKS * SIZE);
+}
+
+TEST(what_a_barrier_has_asked_for_is_given_also_when_a_heap_has_ended_since)
+{
+    worker waits;
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, false);
+    pyrt_heap *type_stable = new_heap(w.interp, 0, true);
+    worker_start(&waits);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, allocate_all, NULL);
+    free_all(NULL);
+    worker_begin(&waits, wait_for_a_barrier, NULL);
+    worker_do(&w.other, pass_until_asked_for_memory, type_stable);
+    CHECK(figures().page_bytes >= (uint64_t)BLOCKS * SIZE);
+    pyrt_heap_delete(new_heap(w.interp, 0, false));
+    worker_do(&w.other, pass_and_look, NULL);
+    worker_finish(&waits);
+    worker_end(&waits);
+    worker_do(&w.other, delete_attached, w.others);
+    worker_end(&w.other);
+    pyrt_heap_destroy(type_stable);
+    pyrt_heap_destroy(w.heap);
+    check_all_is_back();
+    runtime_down();
+}
+
 /* ---- reports ----------------------------------------------------------------------------------------------------- */
 
 static int told;
+
+enum { MOST_PASSED = 200 };
 
 /* Looks at the library from within: it holds no lock. In the end the blocks that were lost are told of. */
 static void
@@ -497,6 +639,117 @@ free_first_twice(void *unused)
     pyrt_free(w.blocks[0]);
     pyrt_free(w.blocks[1]);
     pyrt_free(w.blocks[0]);
+}
+
+static void
+free_large_one(void *block)
+{
+    pyrt_free(block);
+}
+
+static void
+allocate_a_large_one_beside(void *unused)
+{
+    allocate_some(unused);
+    w.blocks[6] = pyrt_heap_malloc(w.others, w.heap, LARGE);
+    CHECK(w.blocks[6] != NULL && is_beside(w.blocks[0], w.blocks[6]));
+}
+
+/* The page of a large block goes with it, and the segment is looked at for more. */
+TEST(so_is_that_which_is_found_beside_a_large_block_that_goes)
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, false);
+    w.thread = pyrt_thread_ensure(w.interp);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, allocate_a_large_one_beside, NULL);
+    worker_do(&w.other, delete_attached, w.others);
+    worker_do(&w.other, free_some_twice, NULL);
+    told = 0;
+    pyrt_set_report_hook(look_around, NULL);
+    worker_do(&w.other, free_large_one, w.blocks[6]);
+    CHECK_INT(told, 2);
+    CHECK_UINT(figures().pages, 2);
+    pyrt_heap_destroy(w.heap);
+    worker_end(&w.other);
+    end();
+}
+
+/* The only block in use of one of two pages; the other is damaged. */
+static void *in_next_page;
+
+static void
+free_in_next_page(const char *text, void *unused)
+{
+    (void)text, (void)unused;
+    pyrt_free(in_next_page);
+    in_next_page = NULL;
+    told++;
+}
+
+static void
+have_two_pages(void *unused)
+{
+    (void)unused;
+    int count = 0;
+    do {
+        w.blocks[count] = pyrt_heap_malloc(w.others, w.heap, 1000);
+        CHECK(w.blocks[count] != NULL);
+    } while (figures().pages == 1 && ++count < BLOCKS - 2);
+    CHECK_UINT(figures().pages, 2);
+    in_next_page = w.blocks[0];
+    for (int i = 1; i < count; i++) {
+        pyrt_free(w.blocks[i]);
+    }
+    w.blocks[0] = w.blocks[count];
+    for (int i = 1; i < 3; i++) {
+        w.blocks[i] = pyrt_heap_malloc(w.others, w.heap, 1000);
+        CHECK(w.blocks[i] != NULL);
+    }
+    CHECK_UINT(figures().pages, 2);
+}
+
+static void
+pass_until(void *done)
+{
+    while (pyrt_load_acquire((bool *)done) == false) {
+        pyrt_safepoint(w.others);
+    }
+    /* It may have found readers in the way. */
+    for (int i = 0; i < MOST_PASSED; i++) {
+        pyrt_safepoint(w.others);
+    }
+}
+
+/* A thread that a barrier asks looks at its pages itself. */
+TEST(a_hook_may_free_where_a_thread_that_is_asked_looks)
+{
+    bool done = false;
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, false);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, have_two_pages, NULL);
+    free_first_twice(NULL);
+    told = 0;
+    pyrt_set_report_hook(free_in_next_page, NULL);
+    worker_begin(&w.other, pass_until, &done);
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    pyrt_store_release(&done, true);
+    worker_finish(&w.other);
+    CHECK_INT(told, 1);
+    /* The damaged one; the other has become empty. */
+    CHECK_UINT(figures().pages, 1);
+    worker_do(&w.other, delete_attached, w.others);
+    pyrt_heap_destroy(w.heap);
+    CHECK_UINT(figures().pages, 0);
+    worker_end(&w.other);
+    runtime_down();
 }
 
 enum { OF_HOOK = 3 };

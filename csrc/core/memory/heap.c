@@ -208,9 +208,11 @@ release_threads(pyrt_interp *interp, bool all)
             release_all_of(theirs, all);
         }
         else if (all || pyrt_load_relaxed(&theirs->share.held_bytes) != 0) {
-            /* relaxed: a thread that begins to hold something in this moment holds it for readers of now; and the flag behind it
-             * is a read-modify-write. */
-            pyrt_store_relaxed(&theirs->share.is_asked, (uint32_t)all);
+            /* relaxed: a thread that begins to hold something in this moment holds it for readers of now. */
+            if (all) {
+                pyrt_store_relaxed(&theirs->share.is_asked, 1u);
+            }
+            /* seq_cst, as release: pairs with the clearing in pyrt_reclaim_work; who does that sees what was asked before. */
             pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_RETIRE);
         }
         pyrt_thread_let_go(thread, suspended);
@@ -266,10 +268,13 @@ thread_release(pyrt_thread_impl *thread)
     if (mine == NULL) {
         return;
     }
-    /* relaxed: as in release_threads. */
+    /* relaxed: the flag that came here orders, as in release_threads. */
     if (pyrt_load_relaxed(&mine->share.is_asked) != 0) {
+        pyrt_held_reports held;
         pyrt_store_relaxed(&mine->share.is_asked, 0u);
+        pyrt_report_hold(&held);
         release_all_of(mine, true);
+        pyrt_report_tell(&held);
     }
     else {
         release(mine, NULL);

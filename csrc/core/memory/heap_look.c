@@ -44,13 +44,16 @@ each_page_of_segments(pyrt_segment *segment, page_function *function, void *arg)
 static bool
 each_page_of_pool(pyrt_pool *pool, page_function *function, void *arg)
 {
-    /* Who was sweeping the pool when the world stopped has done so once its lock can be had; nobody begins to. */
+    /* Who was sweeping the pool when the world stopped has done so once its lock can be had; nobody begins to. Nor does a page go
+     * with its only block, which may be freed by those who are not attached. */
     pyrt_raw_mutex_lock(&pool->lock);
     pyrt_segment *abandoned = pool->abandoned;
+    pool->visited = true;
     pyrt_raw_mutex_unlock(&pool->lock);
     bool go_on = each_page_of_segments(abandoned, function, arg);
     /* Huge blocks are freed by whoever frees them, attached or not: that waits. */
     pyrt_raw_mutex_lock(&pool->lock);
+    pool->visited = false;
     for (pyrt_page *page = pool->huge; page != NULL && go_on; page = page->next) {
         go_on = function(page, arg);
     }

@@ -296,6 +296,8 @@ pyrt_heaps_fork_child(void)
         pyrt_raw_mutex_reinit(&heaps->own.lock);
         pyrt_raw_mutex_reinit(&heaps->lock);
         pyrt_raw_mutex_reinit(&heaps->pool.lock);
+        /* Who was at it is not here. */
+        heaps->pool.visited = false;
     }
     pyrt_raw_mutex_reinit(&list_lock);
 }

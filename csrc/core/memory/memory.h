@@ -109,6 +109,7 @@ struct pyrt_pool {
     uint32_t frozen;           /* threads lost in a fork: nobody knows which blocks of theirs are in use */
     bool for_good;             /* as in its memory */
     bool ending;               /* its interpreter is: nothing goes until it has ended */
+    bool visited;              /* who has stopped the world walks the list without the lock: nothing goes */
     bool ended;                /* its interpreter has: what is freed goes back to the system at once, by who frees it */
 };
 

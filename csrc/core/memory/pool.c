@@ -7,6 +7,7 @@
 #include "memory/watched_page.h"
 #include "platform/meta_alloc.h"
 #include "platform/os_memory.h"
+#include "platform/report.h"
 #include "reclaim/reclaim.h"
 
 /* ---- huge pages -------------------------------------------------------------------------------------------------- */
@@ -347,8 +348,10 @@ bool
 pyrt_pool_free_single(pyrt_page *page, void *block)
 {
     pyrt_pool *pool = page->segment->pool;
+    pyrt_held_reports held;
+    pyrt_report_hold(&held);
     pyrt_raw_mutex_lock(&pool->lock);
-    bool goes = page->segment->is_abandoned && !pool->ending && pyrt_page_used(page) == 1;
+    bool goes = page->segment->is_abandoned && !pool->ending && !pool->visited && pyrt_page_used(page) == 1;
     if (goes) {
         pyrt_segment *segment = page->segment;
         pyrt_link_write(page, block, page->head.local);
@@ -360,6 +363,7 @@ pyrt_pool_free_single(pyrt_page *page, void *block)
         }
     }
     pyrt_raw_mutex_unlock(&pool->lock);
+    pyrt_report_tell(&held);
     return goes;
 }
 

@@ -393,6 +393,8 @@ pyrt_reclaim_work(pyrt_thread_impl *thread)
         mine->skip--;
     }
     else {
+        /* First, so that who asks from here on asks again. seq_cst, as acquire: pairs with who has set it. */
+        pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_RETIRE);
         size_t count = pyrt_reclaim_own(thread);
         run_shared(thread, &count);
         bool over_bound = mine->queue.over_bound;
@@ -401,8 +403,8 @@ pyrt_reclaim_work(pyrt_thread_impl *thread)
             report_stall(thread);
         }
         waiting = waiting || over_bound;
-        if (!waiting) {
-            pyrt_fetch_and_seq_cst(&thread->base.slot.flags, ~PYRT_FLAG_RETIRE);
+        if (waiting) {
+            pyrt_fetch_or_seq_cst(&thread->base.slot.flags, PYRT_FLAG_RETIRE);
         }
         mine->next_skip = !waiting || count != 0 ? 1 : mine->next_skip < MOST_SKIPPED ? mine->next_skip * 2 : MOST_SKIPPED;
         mine->skip = waiting ? mine->next_skip : 0;

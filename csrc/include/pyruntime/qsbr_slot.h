@@ -28,7 +28,8 @@
  *   PYRT_FLAG_STOP       park: the world is to stop                   interpreter lock      safepoint, detach
  *   PYRT_FLAG_WAKE       wake the sleepers of the domain when passed  no lock               quiescent state, detach
  *   PYRT_FLAG_COLLECT    hand over the retire queue for a barrier     interpreter lock      safepoint, detach
- *   PYRT_FLAG_RETIRE     work off the own retire queue                by the owner          safepoint
+ *   PYRT_FLAG_RETIRE     work off the own retire queue, and give      by the owner, or      safepoint
+ *                        back what heaps need no more                 interpreter lock
  *   PYRT_FLAG_MERGE      merge and destroy objects that wait for it   no lock               safepoint; detach merges only
  */
 #ifndef PYRUNTIME_QSBR_SLOT_H
