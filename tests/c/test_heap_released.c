@@ -752,6 +752,57 @@ TEST(a_hook_may_free_where_a_thread_that_is_asked_looks)
     runtime_down();
 }
 
+static void
+free_first(void *unused)
+{
+    (void)unused;
+    pyrt_free(w.blocks[0]);
+}
+
+static void
+allocate_first(void *unused)
+{
+    (void)unused;
+    w.blocks[0] = pyrt_heap_malloc(w.others, w.heap, 1000);
+    CHECK(w.blocks[0] != NULL);
+}
+
+/* The one who takes its page over to free it finds that it is free, and that the page is empty. */
+static void
+free_the_last_of_an_ended_thread_twice(bool type_stable)
+{
+    runtime_up();
+    memset(&w, 0, sizeof(w));
+    w.interp = pyrt_interp_main();
+    w.heap = new_heap(w.interp, 0, type_stable);
+    w.thread = pyrt_thread_ensure(w.interp);
+    /* So that the segment that is taken over does not stay. */
+    void *own = pyrt_heap_malloc(w.thread, w.heap, 100);
+    CHECK(own != NULL);
+    worker_start(&w.other);
+    worker_do(&w.other, attach_new, &w.others);
+    worker_do(&w.other, allocate_first, NULL);
+    worker_do(&w.other, delete_attached, w.others);
+    worker_do(&w.other, free_first, NULL);
+    CHECK_UINT(figures().pages, 2);
+    free_first(NULL);
+    EXPECT_REPORT("pyrt_free", "nothing was freed");
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    CHECK_UINT(figures().pages, 1);
+    pyrt_free(own);
+    pyrt_heap_destroy(w.heap);
+    CHECK_OK(pyrt_qsbr_barrier(NULL));
+    check_all_is_back();
+    worker_end(&w.other);
+    end();
+}
+
+TEST(the_last_block_of_an_ended_thread_is_not_freed_twice)
+{
+    free_the_last_of_an_ended_thread_twice(false);
+    free_the_last_of_an_ended_thread_twice(true);
+}
+
 enum { OF_HOOK = 3 };
 
 static void *of_hook[OF_HOOK];

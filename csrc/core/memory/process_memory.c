@@ -135,10 +135,9 @@ pyrt_malloc(size_t size)
 
 /* The first to free a block of what a thread has left takes it over, all of the segment, if he may allocate there. The page may
  * stay nobody's all the same, for want of memory. */
-static bool
-adopt_for(const pyrt_page *page)
+static void
+adopt(pyrt_segment *segment)
 {
-    pyrt_segment *segment = page->segment;
     pyrt_part *part = process_part;
     if (segment->pool != &process_pool) {
         (void)pyrt_heap_adopt_this(segment);
@@ -146,9 +145,29 @@ adopt_for(const pyrt_page *page)
     else if (part != &no_part && pyrt_segment_adopt_this(part->share, segment)) {
         pyrt_part_adopt_all(part, segment);
     }
+}
+
+static void
+free_of_nobody(pyrt_page *page, void *block)
+{
+    adopt(page->segment);
+    /* The page was found empty, and has gone: the block was free. Or it waits for readers. */
+    if (pyrt_map_page_of(pyrt_map_entry(block)) != page) {
+        pyrt_page_refuse_free(block, NULL);
+        return;
+    }
     const pyrt_thread *current = PYRT_TLS.current;
     uintptr_t owner = pyrt_load_relaxed(&page->head.owner);
-    return owner == (uintptr_t)part || (current != NULL && owner == (uintptr_t)current->heaps);
+    if (owner == (uintptr_t)process_part || (current != NULL && owner == (uintptr_t)current->heaps)) {
+        if (pyrt_page_used(page) == 0) {
+            pyrt_page_refuse_free(block, page);
+            return;
+        }
+        pyrt_page_free_local(page, block, pyrt_link_of(page, block));
+    }
+    else if (page->head.class_ != PYRT_CLASS_LARGE || !pyrt_pool_free_single(page, block)) {
+        pyrt_page_free_foreign(page, block);
+    }
 }
 
 /* Looks the page up again, so that the short ways need no register to keep it in. */
@@ -177,11 +196,10 @@ free_elsewhere(void *block)
             pyrt_page_refuse_free(block, page);
         }
     }
-    else if (owner == PYRT_NOBODY && pyrt_page_may_have(page, block) && adopt_for(page)) {
-        pyrt_page_free_local(page, block, pyrt_link_of(page, block));
+    else if (owner == PYRT_NOBODY && pyrt_page_may_have(page, block)) {
+        free_of_nobody(page, block);
     }
-    else if (owner != PYRT_NOBODY || page->head.class_ != PYRT_CLASS_LARGE || block != page->head.start ||
-             !pyrt_pool_free_single(page, block)) {
+    else {
         pyrt_page_free_foreign(page, block);
     }
 }
