@@ -75,7 +75,7 @@ class _Making:
 
     def __init__(self) -> None:
         self.once = Once()
-        self.users = 0
+        self.users = 1  # who brings it
         self.maker = 0  # the thread whose factory is running; 0: none
 
 
@@ -271,8 +271,10 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
                 if other != forks:
                     self._makings.pop(other, None)
         with makings.lock:
-            making = makings.by_key.setdefault(key, _Making())
-            making.users += 1
+            mine = _Making()
+            making = makings.by_key.setdefault(key, mine)
+            if making is not mine:
+                making.users += 1
             return making
 
     def _end(self, key: _K, making: _Making) -> None:
@@ -280,12 +282,15 @@ class WeakRegistry(WeakTable[_K, _V], MutableMapping[_K, _V]):
         if makings is None:
             return  # the factory has forked, and this is the child
         with makings.lock:
-            making.users -= 1
-            if making.users == 0:
-                if makings.by_key.get(key) is making:
+            # While it can be found it is counted: who comes in here (the lock is recursive) would take it for his to end.
+            try:
+                if making.users == 1 and makings.by_key.get(key) is making:
                     del makings.by_key[key]
+            finally:
+                making.users -= 1
+            if making.users == 0:
                 # It has the object. Without a GIL, what was replaced of the waits has `making` until readers have passed.
-                del making.once
+                making.once = Once()
 
     def update(  # type: ignore[override]
         self, other: Mapping[_K, _V] | Iterable[tuple[_K, _V]] | None = None, /, **entries: _V

@@ -550,6 +550,55 @@ def test_between_any_two_lines_another_may_be_made(this_python: Python) -> None:
     assert (result.out, result.err) == ("True\n", "")
 
 
+def test_between_any_two_lines_the_same_may_be_made(this_python: Python) -> None:
+    """As above, for the same key, also by a factory that fails, and of objects that nobody keeps."""
+    result = this_python.run("""
+        import sys
+        from pyruntime import WeakRegistry, errors, weakref
+        class Thing: pass
+        class Failed(Exception): pass
+        def fail(): raise Failed
+        def interrupted_at(number, factory, keep):
+            registry = WeakRegistry()
+            seen, done, told, kept = 0, False, 0, []
+            def trace(frame, event, arg):
+                nonlocal seen, done, told
+                if frame.f_code.co_filename != weakref.__file__:
+                    return None
+                seen += event == "line"
+                if seen == number and not done:
+                    done = True
+                    try:
+                        made = registry.get_or_create("thing", Thing)
+                        assert type(made) is Thing
+                        if keep: kept.append(made)
+                    except errors.DeadlockError:
+                        told = 1
+                return trace
+            thing = None
+            sys.settrace(trace)
+            try:
+                thing = registry.get_or_create("thing", factory)
+            except Failed:
+                pass
+            finally:
+                sys.settrace(None)
+            assert factory is fail or registry["thing"] is thing
+            assert not kept or thing in (None, kept[0])
+            assert weakref._waits_here().get() == {}
+            assert all(not makings.by_key for makings in registry._makings.values())
+            return done, told
+        for factory in Thing, fail:
+            for keep in True, False:
+                number, told = 1, 0
+                while (result := interrupted_at(number, factory, keep))[0]:
+                    told += result[1]
+                    number += 1
+                print(number > 30, 0 < told < number // 2)
+    """)
+    assert (result.out, result.err) == ("True True\n" * 4, "")
+
+
 def test_in_a_pause_nobody_waits_for_another_threads_factory() -> None:
     registry: WeakRegistry[int, Thing] = WeakRegistry()
     inside, go = threading.Event(), threading.Event()
