@@ -6,9 +6,11 @@
 #include "things.h"
 #include "workers.h"
 
+#include "object/object_impl.h"
 #include "platform/meta_alloc.h"
 
 #include <errno.h>
+#include <limits.h>
 
 static pyrt_thread *self;
 
@@ -519,4 +521,68 @@ TEST(a_birth_without_memory_for_its_queue)
 {
     fault_plan plan = {NULL, make_a_thread, NULL};
     CHECK(fault_everywhere(&plan, FAULT_ONCE) >= 3);
+}
+
+/* ---- types without an id ----------------------------------------------------------------------------------------- */
+
+enum { LONE_TYPES = 8, FIRST_IDS = 8 /* the first table */ };
+
+static const char *frames[LONE_TYPES];
+static int types_gone;
+
+static int
+note_frame(pyrt_weakref *weak, void *arg)
+{
+    (void)weak;
+    (void)arg;
+    frames[types_gone++] = __builtin_frame_address(0);
+    return 0;
+}
+
+/* A type that has no id, since there is no memory for one: it dies with its only object, which another OS thread drops. */
+static pyrt_weakref *
+queue_the_last_of_a_type(worker *other)
+{
+    pyrt_type_spec spec = {.struct_size = sizeof(spec), .name = "lone", .basic_size = sizeof(pyrt_object)};
+    fault_arm(1, INT_MAX);
+    pyrt_type *type = pyrt_type_new(pyrt_interp_main(), &spec);
+    fault_disarm();
+    CHECK(type != NULL && type->id == 0);
+    pyrt_weakref *weak = pyrt_weakref_new(self, (pyrt_object *)type, note_frame, NULL);
+    pyrt_object *object = pyrt_object_new(self, type);
+    CHECK(weak != NULL && object != NULL);
+    pyrt_decref((pyrt_object *)type);
+    worker_do(other, count_down, object);
+    return weak;
+}
+
+TEST(objects_that_end_their_types_die_in_little_stack)
+{
+    up();
+    worker w;
+    worker_start(&w);
+    thing *fillers[FIRST_IDS];
+    int filled = 0;
+    pyrt_weakref *weak[LONE_TYPES + 1] = {pyrt_weakref_new(self, (pyrt_object *)thing_type, NULL, NULL)};
+    while (object_stats().unique_ids < FIRST_IDS) {
+        fillers[filled++] = thing_with_id();
+    }
+    for (int i = 1; i <= LONE_TYPES; i++) {
+        weak[i] = queue_the_last_of_a_type(&w);
+    }
+    CHECK_INT(types_gone, 0);
+    pyrt_safepoint(self);
+    CHECK_INT(types_gone, LONE_TYPES);
+    for (int i = 1; i < LONE_TYPES; i++) {
+        CHECK(frames[i] == frames[0]);
+    }
+    for (int i = 0; i <= LONE_TYPES; i++) {
+        pyrt_decref(&weak[i]->base);
+    }
+    while (filled != 0) {
+        pyrt_decref(&fillers[--filled]->base);
+    }
+    CHECK(merge_counts() > 0);
+    worker_end(&w);
+    down();
 }

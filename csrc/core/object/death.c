@@ -213,7 +213,10 @@ pyrt_dead_run(void)
     while (tls->dying == 0 && tls->dead != NULL) {
         pyrt_object *object = dead_pop(&tls->dead);
         if (is_plain(object)) {
+            /* Its type may die with it, and what of that dies is the next to be run here: not inside of that death. */
+            tls->dying++;
             end_plain(object);
+            tls->dying--;
         }
         else {
             destroy(object);
