@@ -470,6 +470,42 @@ TEST(merging_inside_of_a_destructor)
 }
 
 static void
+revive_what_waits(thing *t)
+{
+    pyrt_object *plain = t->arg;
+    pyrt_merge_refcounts(pyrt_thread_current());
+    CHECK(!pyrt_try_incref(plain));
+    pyrt_decref(plain);
+    EXPECT_REPORT("pyrt_decref", "once too often");
+    pyrt_incref(plain);
+}
+
+/* One that has no destructor stands in the list as it is. Who takes what he has no right to is told, and has no freed memory. */
+TEST(what_waits_is_neither_dropped_nor_taken)
+{
+    up();
+    worker w;
+    worker_start(&w);
+    pyrt_type *type = type_with(NULL);
+    pyrt_object *waiting = pyrt_object_new(self, type);
+    pyrt_object *other = pyrt_object_new(self, type);
+    thing *t = thing_new(self);
+    t->when_dying = revive_what_waits;
+    t->arg = waiting;
+    worker_do(&w, count_down, waiting);
+    worker_do(&w, count_down, other);
+    pyrt_decref(&t->base);
+    EXPECT_REPORT("type 'body'", "has kept a reference");
+    pyrt_decref((pyrt_object *)type);
+    CHECK_INT(pyrt_merge_unique_counts(pyrt_interp_main()), 0);
+    CHECK_STR(pyrt_type_name(waiting->type), "body");
+    pyrt_decref(waiting);
+    CHECK_INT(pyrt_merge_unique_counts(pyrt_interp_main()), 1);
+    worker_end(&w);
+    down();
+}
+
+static void
 destructor_waits_for_a_barrier(thing *t)
 {
     CHECK_OK(pyrt_qsbr_barrier(NULL));

@@ -90,9 +90,9 @@ drop_type(pyrt_type *type)
 
 /* Something of it is left in hands that should not have it: the memory stays, and with it the type. */
 static bool
-is_kept(const pyrt_object *object)
+is_kept(const pyrt_object *object, int64_t if_not)
 {
-    if (pyrt_likely(pyrt_load_relaxed(&object->shared) == PYRT_SHARED_DYING)) {
+    if (pyrt_likely(pyrt_load_relaxed(&object->shared) == if_not)) {
         return false;
     }
     pyrt_report(
@@ -116,7 +116,7 @@ end_plain(pyrt_object *object)
 static void
 end(pyrt_object *object)
 {
-    if (is_kept(object)) {
+    if (is_kept(object, PYRT_SHARED_DYING)) {
         return;
     }
     pyrt_store_relaxed(&object->flags, (uint16_t)0);
@@ -212,14 +212,14 @@ pyrt_dead_run(void)
     pyrt_tls_block *tls = pyrt_tls();
     while (tls->dying == 0 && tls->dead != NULL) {
         pyrt_object *object = dead_pop(&tls->dead);
-        if (is_plain(object)) {
+        if (!is_plain(object)) {
+            destroy(object);
+        }
+        else if (!is_kept(object, pyrt_shared_word(0, PYRT_SHARED_MERGED))) {
             /* Its type may die with it, and what of that dies is the next to be run here: not inside of that death. */
             tls->dying++;
             end_plain(object);
             tls->dying--;
-        }
-        else {
-            destroy(object);
         }
     }
 }
