@@ -50,9 +50,9 @@ free_all(void *unused)
     }
 }
 
-/* With another thread, which has all the blocks. */
+/* With another thread, which is attached. */
 static void
-begin(bool type_stable)
+begin_with_another(bool type_stable)
 {
     runtime_up();
     memset(&w, 0, sizeof(w));
@@ -61,6 +61,13 @@ begin(bool type_stable)
     w.thread = pyrt_thread_ensure(w.interp);
     worker_start(&w.other);
     worker_do(&w.other, attach_new, &w.others);
+}
+
+/* With another thread, which has all the blocks. */
+static void
+begin(bool type_stable)
+{
+    begin_with_another(type_stable);
     worker_do(&w.other, allocate_all, NULL);
     CHECK(figures().page_bytes >= (uint64_t)BLOCKS * SIZE);
 }
@@ -601,13 +608,7 @@ allocate_some(void *unused)
 static void
 report_what_is_found(void (*other_goes)(void *))
 {
-    runtime_up();
-    memset(&w, 0, sizeof(w));
-    w.interp = pyrt_interp_main();
-    w.heap = new_heap(w.interp, 0, false);
-    w.thread = pyrt_thread_ensure(w.interp);
-    worker_start(&w.other);
-    worker_do(&w.other, attach_new, &w.others);
+    begin_with_another(false);
     worker_do(&w.other, allocate_some, NULL);
     worker_do(&w.other, other_goes, w.others);
     worker_do(&w.other, free_some_twice, NULL);
@@ -658,13 +659,7 @@ allocate_a_large_one_beside(void *unused)
 /* The page of a large block goes with it, and the segment is looked at for more. */
 TEST(so_is_that_which_is_found_beside_a_large_block_that_goes)
 {
-    runtime_up();
-    memset(&w, 0, sizeof(w));
-    w.interp = pyrt_interp_main();
-    w.heap = new_heap(w.interp, 0, false);
-    w.thread = pyrt_thread_ensure(w.interp);
-    worker_start(&w.other);
-    worker_do(&w.other, attach_new, &w.others);
+    begin_with_another(false);
     worker_do(&w.other, allocate_a_large_one_beside, NULL);
     worker_do(&w.other, delete_attached, w.others);
     worker_do(&w.other, free_some_twice, NULL);
